@@ -1,0 +1,135 @@
+"""The closed vocabulary of sites: one table from which reading, writing, refusals and translations derive.
+
+A *site* is a named place in a decoder; an :class:`Address` is a site in one layer, written ``router_logits.5``
+(or ``logits`` for the one site that has no layer). An unknown coordinate raises
+:class:`~workbench.errors.AddressError`, because a dropped selector would return a plausible neighbour.
+
+Shapes use B rows, S positions, T = B x S tokens, H hidden width, E experts, k choices, N heads, D head width, F neurons.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from workbench.errors import AddressError
+
+Needs = Literal["nothing", "attention", "mlp", "dense", "moe"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One row of the table: what a site means, where it exists and what other tools call it.
+
+    ``transformer_lens`` and ``nnsight`` are templates with ``{layer}`` and, for nnsight and Hugging Face, the
+    module paths that :mod:`workbench.anatomy` finds (``{block}``, ``{attn}``, ``{mlp}``, ``{router}``, ``{experts}``,
+    ``{o_proj}``, ``{down_proj}``, ``{head}``); ``None`` means that the other tool has no place of the same meaning.
+    """
+
+    name: str
+    meaning: str
+    shape: str
+    read: bool
+    write: bool
+    needs: Needs
+    per_layer: bool = True
+    transformer_lens: str | None = None
+    nnsight: str | None = None
+
+
+_TABLE = (
+    Site("resid_pre", "residual stream entering the block", "[B, S, H]", True, True, "nothing",
+         transformer_lens="blocks.{layer}.hook_resid_pre", nnsight="{block}.input"),
+    Site("attn_mask", "attention mask of the layer, before the softmax", "[B, N, S, S]", False, True, "attention"),
+    Site("attn_pattern", "attention probabilities", "[B, N, S, S]", True, False, "attention",
+         transformer_lens="blocks.{layer}.attn.hook_pattern"),
+    Site("attn_head_out", "output of each head before the output projection", "[B, S, N, D]", True, True, "attention",
+         transformer_lens="blocks.{layer}.attn.hook_z", nnsight="{o_proj}.input"),
+    Site("attn_out", "what attention adds to the residual stream, after post-norms and multipliers", "[B, S, H]",
+         True, True, "attention"),
+    Site("resid_mid", "residual stream between attention and MLP: resid_pre + attn_out", "[B, S, H]", True, False,
+         "attention", transformer_lens="blocks.{layer}.hook_resid_mid"),
+    Site("router_logits", "raw output of the router, before any bias or softmax", "[T, E]", True, True, "moe",
+         transformer_lens="blocks.{layer}.mlp.gate.hook_out"),
+    Site("expert_scores", "scores that selection ranks by: after the correction bias, before group limits", "[T, E]",
+         True, True, "moe"),
+    Site("expert_ids", "the chosen experts, in the order in which the model executes them", "[T, k]", True, True, "moe",
+         transformer_lens="blocks.{layer}.mlp.gate.hook_expert_indices"),
+    Site("expert_weights", "combine weights of the chosen experts", "[T, k]", True, True, "moe"),
+    Site("expert_out", "output of each chosen expert before weighting", "[T, k, H]", True, True, "moe"),
+    Site("mlp_act", "neuron activations entering the down projection", "[B, S, F] or [T, k, F]", True, True, "mlp",
+         nnsight="{down_proj}.input"),
+    Site("mlp_out", "what the MLP adds to the residual stream, after post-norms and multipliers", "[B, S, H]",
+         True, True, "mlp"),
+    Site("resid_post", "residual stream leaving the block", "[B, S, H]", True, True, "nothing",
+         transformer_lens="blocks.{layer}.hook_resid_post", nnsight="{block}.output"),
+    Site("block", "the whole block, as a unit to skip or repeat", "-", False, True, "nothing"),
+    Site("attn", "the attention sublayer, as a unit to skip", "-", False, True, "attention"),
+    Site("mlp", "the MLP sublayer, as a unit to skip", "-", False, True, "mlp"),
+    Site("logits", "next-token logits", "[B, S, V]", True, False, "nothing", per_layer=False,
+         nnsight="{head}.output"),
+)  # fmt: skip
+
+SITES: dict[str, Site] = {site.name: site for site in _TABLE}
+READ_SITES = tuple(site.name for site in _TABLE if site.read)
+WRITE_SITES = tuple(site.name for site in _TABLE if site.write)
+
+_TEXT = re.compile(r"(?P<name>[a-z_]+)(?:\.(?P<layer>\d+))?")
+
+
+def site(name: str) -> Site:
+    """The table's row of ``name``; raises :class:`AddressError` for a name that is not in it."""
+    try:
+        return SITES[name]
+    except KeyError:
+        raise AddressError(f"There is no site called {name!r}.", f"Sites are: {', '.join(SITES)}.") from None
+
+
+@dataclass(frozen=True, order=True)
+class Address:
+    """A site in one layer. ``layer`` is the number in the module path, or ``None`` for a site without layers."""
+
+    name: str
+    layer: int | None = None
+
+    def __post_init__(self) -> None:
+        row = site(self.name)
+        if row.per_layer and self.layer is None:
+            raise AddressError(f"Site {self.name!r} needs a layer.", f"Write it as {self.name}.0, for example.")
+        if not row.per_layer and self.layer is not None:
+            raise AddressError(f"Site {self.name!r} has no layers.", f"Write it as {self.name}.")
+        if self.layer is not None and self.layer < 0:
+            raise AddressError(f"Layer {self.layer} of site {self.name!r} is negative.", "Layers count from 0.")
+
+    @property
+    def site(self) -> Site:
+        """The table's row of this address."""
+        return SITES[self.name]
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read ``name.layer``, for example ``router_logits.5``; the inverse of ``str(address)``."""
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            raise AddressError(f"{text!r} is not an address.", "Write a site and a layer, as in router_logits.5.")
+        layer = match["layer"]
+        return cls(match["name"], None if layer is None else int(layer))
+
+    def __str__(self) -> str:
+        return self.name if self.layer is None else f"{self.name}.{self.layer}"
+
+    def transformer_lens(self) -> str:
+        """The hook name of the same meaning in a TransformerLens bridge; refused where meanings differ."""
+        return self._translate("TransformerLens", self.site.transformer_lens, {})
+
+    def nnsight(self, paths: dict[str, str]) -> str:
+        """The nnsight expression of the same meaning, given the module ``paths`` of the layer; refused where none is."""
+        return self._translate("nnsight", self.site.nnsight, paths)
+
+    def _translate(self, tool: str, template: str | None, paths: dict[str, str]) -> str:
+        if template is None:
+            raise AddressError(
+                f"{tool} has no place of the same meaning as {self}.", f"Read or write {self} through the workbench."
+            )
+        return template.format(layer=self.layer, **paths)

@@ -162,7 +162,8 @@ def _run(anatomy: Anatomy, tokens: int) -> _Watch:
     with _untouched(model), _hooked(watched, watch):
         try:
             model(input_ids=ids, use_cache=False, **quiet)
-        except Exception as error:
+        # Whatever stops the model is reported, after the comparisons that may explain it.
+        except Exception as error:  # noqa: BLE001
             watch.crash = error
     return watch
 

@@ -39,7 +39,24 @@ class Bank:
 
 
 _BANKS: WeakKeyDictionary[nn.Module, Bank] = WeakKeyDictionary()
-_QUERY_KEY_SINKS: WeakKeyDictionary[nn.Module, Callable[[Tensor, Tensor, Tensor | None, float], None]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """What one attention call was given: queries [B, N, S, D] and keys [B, Nkv, S', D] after position encoding, the
+    mask as the model made it (``None``: causal), and what else enters its softmax."""
+
+    query: Tensor
+    key: Tensor
+    mask: Tensor | None
+    scale: float
+    softcap: float | None
+    sinks: Tensor | None
+
+
+AttentionSink: TypeAlias = Callable[[AttentionCall], None]
+
+_ATTENTION_SINKS: WeakKeyDictionary[nn.Module, AttentionSink] = WeakKeyDictionary()
 
 
 def run_experts(module: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
@@ -56,14 +73,12 @@ def run_experts(module: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor)
     return out.y
 
 
-def listen_to_attention(
-    module: nn.Module, sink: Callable[[Tensor, Tensor, Tensor | None, float], None] | None
-) -> None:
-    """Hand (queries [B, N, S, D], keys [B, Nkv, S', D], mask, scale) of ``module`` to ``sink``; ``None`` stops it."""
+def listen_to_attention(module: nn.Module, sink: AttentionSink | None) -> None:
+    """Hand every call of the attention ``module`` to ``sink``; ``None`` stops it."""
     if sink is None:
-        _QUERY_KEY_SINKS.pop(module, None)
+        _ATTENTION_SINKS.pop(module, None)
     else:
-        _QUERY_KEY_SINKS[module] = sink
+        _ATTENTION_SINKS[module] = sink
 
 
 def bank_of(module: nn.Module) -> Bank | None:
@@ -173,10 +188,11 @@ def _attention(name: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
     def attention(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
-        sink = _QUERY_KEY_SINKS.get(module)
+        sink = _ATTENTION_SINKS.get(module)
         if sink is not None:
             scale = options.get("scaling")
-            sink(query, key, attention_mask, query.shape[-1] ** -0.5 if scale is None else scale)
+            scale = query.shape[-1] ** -0.5 if scale is None else scale
+            sink(AttentionCall(query, key, attention_mask, scale, options.get("softcap"), options.get("s_aux")))
         return _original(name, module)(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
 
     return attention

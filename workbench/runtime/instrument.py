@@ -15,12 +15,12 @@ import torch
 from routing_kernels import MoeExperts
 from torch import Tensor, nn
 
-from workbench.anatomy import Anatomy, Block, router_logits
+from workbench.anatomy import Anatomy, Block, expert_inputs, router_logits
 from workbench.errors import EditRefused
 from workbench.interventions import Plan, mask, reroute, skip
 from workbench.interventions.edit import Edit
 from workbench.interventions.routing import route
-from workbench.runtime.attach import Attachment, bank_of, listen_to_attention
+from workbench.runtime.attach import AttentionCall, AttentionSink, Attachment, bank_of, listen_to_attention
 from workbench.runtime.passes import Pass, scope
 from workbench.runtime.record import Record
 from workbench.signals import attention_rank, contribution, sparsity
@@ -55,7 +55,7 @@ class Capture:
     edited: Tensor | None = None
     experts: MoeExperts | None = None
     contribution: contribution.Contribution | None = None
-    activation: sparsity.Activation | None = None
+    activation: sparsity.Sparsity | None = None
     width: int = 0
     ranks: attention_rank.Ranks | None = None
     rank_tokens: int = 0
@@ -161,7 +161,7 @@ class Session:
 
         def apply(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             capture = self._capture(layer)
-            ids, weights = _choice(args, kwargs)
+            _, ids, weights = expert_inputs(args, kwargs)
             capture.native_ids, capture.native_weights = ids, weights
             capture.ids, capture.weights = ids, weights
             scoped = [(edit, where.reshape(-1)) for edit, where in self._scoped(edits)]
@@ -212,18 +212,18 @@ class Session:
 
         return apply
 
-    def _read_attention(self, layer: int, record: Record) -> Callable[[Tensor, Tensor, Tensor | None, float], None]:
-        def read(query: Tensor, key: Tensor, attention_mask: Tensor | None, scale: float) -> None:
-            tokens = query.shape[2]
-            if tokens < 2 or tokens != key.shape[2]:
+    def _read_attention(self, layer: int, record: Record) -> AttentionSink:
+        def read(call: AttentionCall) -> None:
+            tokens = call.query.shape[2]
+            if tokens < 2 or tokens != call.key.shape[2]:
                 return
             rows = attention_rank.sample(tokens, limit=record.rank_tokens, seed=layer)
+            attention = attention_rank.attention_map(
+                call.query, call.key, call.scale, call.mask, rows, softcap=call.softcap, sinks=call.sinks
+            )
             capture = self._capture(layer)
-            attention = attention_rank.attention_map(query, key, scale, attention_mask, rows)
-            if rows is not None:
-                attention = attention[..., rows]
-            capture.ranks = attention_rank.ranks(attention, tolerance=record.rank_tolerance)
-            capture.rank_tokens, capture.rank_sampled = attention.shape[-1], rows is not None
+            capture.ranks = attention_rank.ranks(attention, record.rank_tolerance, rows)
+            capture.rank_tokens, capture.rank_sampled = attention.shape[-2], rows is not None
 
         return read
 
@@ -332,14 +332,6 @@ def _replace_forward(module: nn.Module, forward: Callable[..., Any]) -> Callable
 
 def _tensor(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
-
-
-def _choice(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Ids and weights among the arguments of an expert bank, told apart by dtype and not by place."""
-    given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)][1:]
-    ids = next(value for value in given if not value.is_floating_point())
-    weights = next(value for value in given if value.is_floating_point())
-    return ids, weights
 
 
 def _with_choice(

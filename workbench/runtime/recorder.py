@@ -213,7 +213,7 @@ class Recorder:
 
     def _write_sparsity(
         self, now: Pass, layer: int, run: NDArray[Any], position: NDArray[Any], expert: Any, width: int,
-        found: sparsity.Activation, index: NDArray[Any],
+        found: sparsity.Sparsity, index: NDArray[Any],
     ) -> None:  # fmt: skip
         self._store.write("sparsity", {
             "run": run, "step": now.step, "position": position, "layer": layer, "expert": expert, "width": width,

@@ -28,12 +28,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tasks": SECOND,
     "panel": SECOND,
     "server": set(),
-    "cli": SECOND | {"experiments", "tasks", "panel", "__init__"},
+    "cli": SECOND | {"experiments", "tasks", "panel", "__init__", "console", "doctor", "tour"},
+    "console": SECOND,
+    "doctor": SECOND,
+    "tour": SECOND | {"console"},
     "__init__": SECOND | {"experiments", "tasks", "panel"},
 }
 NO_TORCH = {"errors", "address", "store", "analysis", "server"}
-TORCH_ONLY_IN_FUNCTIONS = {"interventions", "cli", "__init__"}
-MAY_KNOW_JUPYTER = {"panel", "server", "cli", "__init__"}
+TORCH_ONLY_IN_FUNCTIONS = {"interventions", "cli", "console", "doctor", "tour", "__init__"}
+MAY_KNOW_JUPYTER = {"panel", "server", "cli", "doctor", "__init__"}
 JUPYTER = {
     "jupyter",
     "jupyterlab",

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -74,9 +73,12 @@ def test_no_private_paths() -> None:
     assert not found, "\n".join(found)
 
 
-def test_the_version_is_said_once_and_the_same_everywhere() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert re.search(rf"^version: {re.escape(version)}$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+def test_the_citation_names_the_version() -> None:
+    found = re.search(
+        r'^__version__ = "(.+)"$', (ROOT / "workbench" / "__init__.py").read_text(), re.MULTILINE
+    )
+    assert found is not None
+    assert re.search(rf"^version: {re.escape(found[1])}$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "panel": SECOND,
     "server": set(),
     "cli": SECOND | {"experiments", "tasks", "panel", "__init__", "console", "doctor", "tour"},
-    "console": SECOND,
+    "console": SECOND | {"doctor"},
     "doctor": SECOND,
     "tour": SECOND | {"console"},
     "__init__": SECOND | {"experiments", "tasks", "panel"},

@@ -141,7 +141,7 @@ def run(
     from workbench import console
 
     wanted = _plan(plan, ban, force, bias, replay, skip, heads)
-    shown = None if layers is None else _numbers(layers, "--layers")
+    shown = None if layers is None else _numbers(layers, f"--layers {layers}", "0-5 or 3,7")
     with _open(model, store, device, dtype, revision, kernels) as bench:
         result = bench.run(prompt, plan=wanted)
         if json:
@@ -305,7 +305,7 @@ def _plan(
     if replay is not None:
         edits.append(reroute.replay(run=replay))
     for text in skip or ():
-        edits.append(skips.block(layers=_numbers(text, "--skip")))
+        edits.append(skips.block(layers=_numbers(text, f"--skip {text}", "7 or 7,8")))
     for text in heads or ():
         layers, units, _ = _target(text, "--heads", "2:0,3")
         edits.append(mask.heads(layers=layers, heads=units))
@@ -340,18 +340,20 @@ def _target(
             raise PlanError(
                 f"{option} {text}: {match[3]} is not a number.", f"Write it as {example}."
             ) from None
-    layers: list[int] | Literal["all"] = "all" if match[1].strip() == "all" else _numbers(match[1], option)
-    return layers, _numbers(match[2], option), number
+    layers: list[int] | Literal["all"] = "all"
+    if match[1].strip() != "all":
+        layers = _numbers(match[1], f"{option} {text}", example)
+    return layers, _numbers(match[2], f"{option} {text}", example), number
 
 
-def _numbers(text: str, option: str) -> list[int]:
+def _numbers(text: str, where: str, example: str) -> list[int]:
     """``3``, ``3,7`` and ``3-5`` as numbers."""
     found: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if match is None:
             raise PlanError(
-                f"{option} {text}: {part.strip() or 'nothing'} is not a number.", "Write it as 3, 3,7 or 3-5."
+                f"{where}: {part.strip() or 'nothing'} is not a number.", f"Write it as {example}."
             )
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
     return found

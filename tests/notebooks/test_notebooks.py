@@ -15,7 +15,9 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 def pictures(notebook: Any) -> list[str]:
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [output["data"]["image/svg+xml"] for output in outputs if "image/svg+xml" in output.get("data", {})]
+    return [
+        output["data"]["image/svg+xml"] for output in outputs if "image/svg+xml" in output.get("data", {})
+    ]
 
 
 @pytest.mark.slow
@@ -28,7 +30,9 @@ def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     charts = sum("alt.Chart(" in cell.source for cell in notebook.cells)
     drawn = pictures(notebook)
     assert len(drawn) == charts
-    assert all("<svg" in picture and "http://" not in picture.replace("http://www.w3.org", "") for picture in drawn)
+    assert all(
+        "<svg" in picture and "http://" not in picture.replace("http://www.w3.org", "") for picture in drawn
+    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

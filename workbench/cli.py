@@ -10,12 +10,12 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 from typer.core import TyperGroup
 
-from workbench.errors import PlanError, StoreError, WorkbenchError
+from workbench.errors import PlanError, WorkbenchError
 
 if TYPE_CHECKING:
     from workbench.interventions import Plan
@@ -57,7 +57,8 @@ Store = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model.")]
-Kernels = Annotated[str, typer.Option(help="auto, model (the model's own), reference, cpu.")]
+KernelName: TypeAlias = Literal["auto", "model", "reference", "cpu", "triton"]
+Kernels = Annotated[KernelName, typer.Option(help="What runs the experts; model: the model's own.")]
 PlanFile = Annotated[
     str | None, typer.Option("--plan", "-p", help="Plan as JSON (plan.to_json()); its edits come first.")
 ]
@@ -196,7 +197,7 @@ def sql(
     from workbench import console
     from workbench.store import connect
 
-    with connect(_existing(store)) as connection:
+    with connect(store) as connection:
         columns, rows = console.fetch(connection, query)
     console.print_rows(columns, rows, format)
 
@@ -212,7 +213,7 @@ def diff(
     from workbench import analysis, console
     from workbench.store import connect
 
-    with connect(_existing(store)) as connection:
+    with connect(store) as connection:
         found = analysis.diff(connection.cursor(), base, run)
     if json:
         console.print_json(console.diff_as_data(base, run, found))
@@ -268,13 +269,6 @@ def _open(
     import workbench as wb
 
     return wb.open(model, store=store, device=device, dtype=dtype, revision=revision, kernels=kernels)
-
-
-def _existing(store: str) -> str:
-    # A reader must not make the file whose rows it asks for.
-    if not Path(store).exists():
-        raise StoreError(f"There is no store {store}.", "Record a run first, or name its file with --store.")
-    return store
 
 
 def _plan(

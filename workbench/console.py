@@ -14,13 +14,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import duckdb
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from workbench.errors import SqlError
 
 if TYPE_CHECKING:
     from workbench.analysis import RunDiff
@@ -74,18 +71,9 @@ def _cell(value: Any) -> str:
 
 
 def fetch(connection: Any, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Column names and rows of a query; :class:`SqlError` with DuckDB's reason where it fails."""
-    try:
-        relation = connection.sql(query)
-        if relation is None:
-            raise SqlError("The statement gives no rows.", "Ask with SELECT or FROM.")
-        return list(relation.columns), relation.fetchall()
-    except duckdb.Error as error:
-        # DuckDB repeats the query under its message; the message says enough.
-        reason = str(error).split("\n\n")[0].replace("\n", " ").rstrip(".")
-        raise SqlError(
-            f"{reason}.", 'Tables: workbench sql "SHOW TABLES"; columns: "DESCRIBE routing".'
-        ) from None
+    """Column names and rows of a query over a connection or a bench."""
+    relation = connection.sql(query)
+    return list(relation.columns), relation.fetchall()
 
 
 def print_rows(columns: Sequence[str], rows: Rows, form: Literal["table", "csv", "json"] = "table") -> None:
@@ -127,16 +115,6 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def next_tokens(bench: Bench, run: Run, top: int) -> list[dict[str, Any]]:
-    """The ``top`` most probable tokens after the run: token id, text and probability."""
-    probabilities = run.logits[-1].softmax(-1)
-    best = probabilities.topk(min(top, probabilities.numel()))
-    return [
-        {"token": token, "text": bench.tokenizer.decode([token]), "probability": probability}
-        for token, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    ]
-
-
 def _logprobs(bench: Bench, run: Run) -> dict[int, float | None]:
     return dict(bench.sql("SELECT position, logprob FROM token WHERE run = ?", [run.id]).fetchall())
 
@@ -149,7 +127,7 @@ def run_as_data(bench: Bench, run: Run, top: int) -> dict[str, Any]:
         "run": str(run.id),
         "store": str(bench.store.path),
         "model": bench.name,
-        "plan": json.loads(run.plan.to_json()) if run.plan is not None else None,
+        "plan": json.loads(run.plan.to_json()),
         "loss": run.loss,
         "tokens": [
             {"position": n, "token": token, "text": text, "logprob": logprobs.get(n)}
@@ -159,7 +137,7 @@ def run_as_data(bench: Bench, run: Run, top: int) -> dict[str, Any]:
             dict(zip(("position", "layer", "experts", "weights", "edited"), row, strict=True))
             for row in bench.sql(ROUTES, [run.id]).fetchall()
         ],
-        "next": next_tokens(bench, run, top),
+        "next": run.next_tokens(top),
     }
 
 
@@ -192,10 +170,10 @@ def print_run(bench: Bench, run: Run, layers: Sequence[int] | None, top: int) ->
     print()
     print(
         "next   "
-        + "  ".join(f"{found['text']!r} {found['probability']:.4g}" for found in next_tokens(bench, run, top))
+        + "  ".join(f"{found['text']!r} {found['probability']:.4g}" for found in run.next_tokens(top))
     )
-    print("loss   " + ("none (one token)" if run.loss is None else f"{run.loss:.4f} nats per token"))
-    if run.plan is not None and len(run.plan):
+    print("loss   " + ("none (one token)" if math.isnan(run.loss) else f"{run.loss:.4f} nats per token"))
+    if len(run.plan):
         print("plan   " + run.plan.describe().replace("\n", "; "))
     print(f"run    {run.id}")
     print(f"store  {bench.store.path}")
@@ -204,7 +182,7 @@ def print_run(bench: Bench, run: Run, layers: Sequence[int] | None, top: int) ->
 def _fitting(layers: list[int], choices: dict[int, dict[int, str]], token_width: int) -> list[int]:
     """As many of the layers as fit on the line beside the tokens."""
     room = _console().width - token_width - 16
-    shown = []
+    shown: list[int] = []
     for layer in layers:
         room -= max(len(f"layer {layer}"), *map(len, choices[layer].values())) + 2
         if room < 0 and shown:
@@ -255,5 +233,6 @@ def print_model(model: dict[str, Any]) -> None:
         f"{model['name']}: {model['type']}, {model['layers']} layers, width {model['width']}, "
         f"vocabulary {model['vocabulary']}, context {model['context'] or 'not stated'}"
     )
-    columns = ["layers", "attention", "mlp", "routing"]
-    print_rows(columns, [[block[name] for name in columns] for block in model["blocks"]])
+    print(f"experts run on {model['kernels']}")
+    blocks = model["blocks"]
+    print_rows(list(blocks[0]), [list(block.values()) for block in blocks])

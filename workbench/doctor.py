@@ -155,12 +155,13 @@ def describe_model(bench: Bench) -> dict[str, Any]:
     """What the model of ``bench`` is made of; consecutive layers that are equal share one entry."""
     anatomy = bench.anatomy
     blocks: list[dict[str, Any]] = []
-    for block in anatomy.blocks:
-        parts = {"attention": _attention(block.attention), "mlp": _mlp(block), "routing": _routing(block.moe)}
-        if blocks and {name: blocks[-1][name] for name in parts} == parts:
-            blocks[-1]["layers"] = f"{str(blocks[-1]['layers']).split('-')[0]}-{block.layer}"
+    for row in anatomy.describe():
+        layer = row.pop("layer")
+        if blocks and {**row, "layers": None} == {**blocks[-1], "layers": None}:
+            blocks[-1]["layers"] = f"{str(blocks[-1]['layers']).split('-')[0]}-{layer}"
         else:
-            blocks.append({"layers": str(block.layer), **parts})
+            blocks.append({"layers": str(layer), **row})
+    kernels = f"{bench.kernels} {bench.isa}".rstrip()
     return {
         "name": bench.name,
         "type": anatomy.model_type,
@@ -168,29 +169,6 @@ def describe_model(bench: Bench) -> dict[str, Any]:
         "width": anatomy.hidden_size,
         "vocabulary": anatomy.vocab_size,
         "context": anatomy.context,
+        "kernels": f"{kernels} ({bench.kernels_reason})" if bench.kernels_reason else kernels,
         "blocks": blocks,
     }
-
-
-def _attention(attention: Any) -> str:
-    if attention is None:
-        return "none"
-    shared = "" if attention.num_kv_heads == attention.num_heads else f", {attention.num_kv_heads} key-value"
-    return f"{attention.num_heads} heads of {attention.head_dim}{shared}"
-
-
-def _mlp(block: Any) -> str:
-    if block.moe is not None:
-        width = "" if block.mlp is None else f" of {block.mlp.act_width}"
-        return f"{block.moe.num_experts} experts{width}, {block.moe.top_k} a token"
-    return "none" if block.mlp is None else f"dense, {block.mlp.act_width} neurons"
-
-
-def _routing(moe: Any) -> str:
-    if moe is None:
-        return "none"
-    if not moe.proved:
-        return f"read only: {moe.reason}"
-    rule = moe.rule
-    group = f", {rule.topk_group} of {rule.n_group} groups" if (rule.n_group or 1) > 1 else ""
-    return f"{rule.family}, {rule.score}{', normalised' if rule.normalise else ''}{group}, proved"

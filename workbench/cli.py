@@ -264,7 +264,7 @@ def _open(
     device: str | None,
     dtype: str | None,
     revision: str | None,
-    kernels: str,
+    kernels: KernelName,
 ) -> Bench:
     import workbench as wb
 

@@ -30,10 +30,33 @@ def call(folder: Path) -> Call:
     return run
 
 
-def refusal(result: Result) -> list[str]:
-    """The two lines of a refused command: what is wrong, what to do."""
-    assert result.exit_code == 1, result.output
-    lines = result.stderr.splitlines()
-    assert len(lines) == 2, result.stderr
-    assert "Traceback" not in result.output
-    return lines
+def _save(family: str, target: Path) -> Path:
+    """A tiny random model with a byte tokenizer that splits at every character, as a folder to open by path."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from tests.conftest import CONFIGS, build_tiny
+
+    size = CONFIGS[family]["vocab_size"]
+    letters = [chr(n) for n in range(ord("a"), ord("z") + 1)] + ["Ġ"]  # Ġ is the byte-level name of the space
+    vocabulary = {letter: n for n, letter in enumerate(letters)} | {
+        f"<{n}>": n for n in range(len(letters), size)
+    }
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=f"<{size - 1}>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(target)
+    build_tiny(family).save_pretrained(target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def moe_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny OLMoE: three layers of eight experts, two a token."""
+    return _save("olmoe", tmp_path_factory.mktemp("olmoe"))
+
+
+@pytest.fixture(scope="session")
+def dense_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama: no router anywhere."""
+    return _save("llama", tmp_path_factory.mktemp("llama"))

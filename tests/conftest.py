@@ -46,7 +46,9 @@ def build_tiny(family: str, seed: int = 0) -> Any:
         model = AutoModelForCausalLM.from_config(config)
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
-                torch.nn.init.normal_(parameter, std=0.5 if ("gate.weight" in name or "router" in name) else 0.15)
+                torch.nn.init.normal_(
+                    parameter, std=0.5 if ("gate.weight" in name or "router" in name) else 0.15
+                )
     return model.eval()
 
 

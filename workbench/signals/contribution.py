@@ -9,12 +9,15 @@ from torch import Tensor
 
 
 class Contribution(NamedTuple):
-    """One value per token, each of the shape of the residual stream without its last axis."""
+    """One value per token, each of the shape of the residual stream without its last axis.
 
-    attn_norm: Tensor
-    attn_cos: Tensor
-    mlp_norm: Tensor
-    mlp_cos: Tensor
+    The parts are ``None`` where only the whole block is known.
+    """
+
+    attn_norm: Tensor | None
+    attn_cos: Tensor | None
+    mlp_norm: Tensor | None
+    mlp_cos: Tensor | None
     block_norm: Tensor
     influence: Tensor
 
@@ -42,6 +45,15 @@ def block(pre: Tensor, attn: Tensor, mid: Tensor, mlp: Tensor, post: Tensor) -> 
         block_norm=_ratio(_norm(post - pre), pre_norm),
         influence=_turn(pre, pre_norm, post, post_norm),
     )
+
+
+def whole_block(pre: Tensor, post: Tensor) -> Contribution:
+    """``block_norm`` and ``influence`` of :func:`block` from the residual stream [..., H] alone, for a block whose parts
+    do not simply add up."""
+    pre, post = (x if x.dtype == torch.float64 else x.float() for x in (pre, post))
+    pre_norm, post_norm = _norm(pre), _norm(post)
+    change = _ratio(_norm(post - pre), pre_norm)
+    return Contribution(None, None, None, None, change, _turn(pre, pre_norm, post, post_norm))
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from workbench.store import Store
 
 
 def compare(store: Store, base: Run | int, run: Run | int) -> RunDiff:
-    """Compare two recorded runs of ``store``. A :class:`Run` brings its logits; an id does not, since they are not stored."""
+    """Compare two recorded runs of ``store``; a :class:`Run` brings its logits, an id does not (they are not stored)."""
     ids = [one.id if isinstance(one, Run) else one for one in (base, run)]
     if ids[0] is None or ids[1] is None:
         raise PromptError("A run that was not recorded cannot be compared.", "Run it with record=wb.Record().")

@@ -169,7 +169,7 @@ class Session:
 
         def apply(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             capture = self._capture(layer)
-            _, ids, weights = expert_inputs(args, kwargs)
+            ids, weights = expert_inputs(args, kwargs)[1:]
             capture.native_ids, capture.native_weights = ids, weights
             capture.ids, capture.weights = ids, weights
             scoped = [(edit, where.reshape(-1)) for edit, where in self._scoped(edits)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench import errors as errors
+    from workbench import experiments as experiments
     from workbench import tasks as tasks
     from workbench.address import Address as Address
     from workbench.interventions import Plan as Plan
@@ -31,6 +32,7 @@ _HOME = {
     "Record": "workbench.runtime.record",
     "connect": "workbench.store",
     "errors": None,
+    "experiments": None,
     "mask": "workbench.interventions",
     "open": "workbench.runtime.bench",
     "reroute": "workbench.interventions",

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from workbench.runtime.run_rows import write_run
 from workbench.store import Store, new_run_id
 
 if TYPE_CHECKING:
+    import pandas as pd
     from duckdb import DuckDBPyRelation
 
 _DEFAULT: Any = object()
@@ -244,6 +245,18 @@ class Bench:
             run = self._generate(ids, max_new_tokens, chosen_plan, chosen, on_step, labels, temperature, seed)
             self.store.flush()
         return run
+
+    def evaluate(
+        self,
+        items: pd.DataFrame,
+        plans: Sequence[Plan | Edit | None] = (None,),
+        score: Literal["choices"] = "choices",
+        progress: bool = False,
+    ) -> pd.DataFrame:
+        """Score ``items`` (prompt, answer, choices) under every plan; see :func:`workbench.runtime.evaluate.evaluate`."""
+        from workbench.runtime.evaluate import evaluate
+
+        return evaluate(self, items, [_plan(plan) for plan in plans], score, progress)
 
     def diff(self, base: Run | int, run: Run | int) -> RunDiff:
         """Compare two recorded runs: flips, first divergent layer and expert, KL, text."""

@@ -10,24 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TOOLS = [
-    "bash",
-    "cat",
-    "cksum",
-    "cp",
-    "chmod",
-    "dirname",
-    "env",
-    "find",
-    "grep",
-    "mkdir",
-    "mktemp",
-    "mv",
-    "rm",
-    "sort",
-    "tail",
-    "touch",
-]
+TOOLS = "bash cat cksum cp chmod dirname env find grep mkdir mktemp mv rm sort tail touch"
 
 # Notes every call of pip; makes an environment by copying itself; knows which torch pip put there.
 PYTHON = """#!/usr/bin/env bash
@@ -58,7 +41,7 @@ class Checkout:
         self.bin = folder / "bin"
         self.log = folder / "pip.log"
         self.bin.mkdir()
-        for tool in TOOLS:
+        for tool in TOOLS.split():
             (self.bin / tool).symlink_to(str(shutil.which(tool)))
         for tool in ("cc", "git"):
             self.tool(tool, "#!/usr/bin/env bash\n")

@@ -11,6 +11,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import settings
+
+# Timings on shared machines say nothing about correctness; fewer examples than the default keep the suite short.
+settings.register_profile("workbench", deadline=None, max_examples=40)
+settings.load_profile("workbench")
 
 _COMMON: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -63,3 +68,21 @@ def any_model(request: pytest.FixtureRequest) -> Any:
 def moe_model(request: pytest.FixtureRequest) -> Any:
     """A tiny model of every mixture-of-experts family the spine is held to."""
     return build_tiny(request.param)
+
+
+@pytest.fixture
+def bench(tmp_path: Any) -> Any:
+    """Opens tiny models on stores of their own and closes them after the test: ``bench("olmoe", kernels="model")``."""
+    import workbench as wb
+
+    opened: list[Any] = []
+
+    def make(model: Any, **options: Any) -> Any:
+        model = build_tiny(model) if isinstance(model, str) else model
+        options = {"store": tmp_path / f"runs{len(opened)}.duckdb"} | options
+        opened.append(wb.open(model, **options))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.close()

@@ -22,7 +22,7 @@ NOT_PROVED = "it has not been proved yet: call workbench.anatomy.prove first"
 class Outlet:
     """Where a sublayer's contribution leaves: ``multiplier`` x output of ``module`` is what the residual stream gains.
 
-    ``module`` is the sublayer itself or a norm behind it.
+    ``module`` is the sublayer itself or a norm behind it. Where it returns several things, its output is the first tensor.
     """
 
     path: str
@@ -48,7 +48,7 @@ class Mlp:
     """The MLP of one block, dense or sparse.
 
     ``down_proj`` is ``None`` where the neurons live in an expert bank; ``act_width`` is the number of neurons (of one
-    expert) that enter the down projection.
+    expert) that enter the down projection, 0 where the bank's parameters do not tell.
     """
 
     path: str
@@ -63,7 +63,8 @@ class Moe:
     """The sparse part of one block. ``path`` is the module that owns both router and expert bank.
 
     ``observable`` says that the expert bank was seen to be called with ids and weights, ``proved`` that ``rule``
-    reproduces them from the router's input; ``reason`` says why not.
+    reproduces them from the router's input; ``reason`` says why not. ``rule`` is ``None`` and ``top_k`` is 0 (until it is
+    observed) for a family without a rule.
     """
 
     path: str

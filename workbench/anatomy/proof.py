@@ -171,6 +171,8 @@ def _run(anatomy: Anatomy, tokens: int) -> _Watch:
 def _watched(block: Block) -> Iterator[nn.Module]:
     yield block.module
     yield from block.module.children()
+    if block.attention is not None:
+        yield block.attention.module
     if block.mlp is not None:
         yield block.mlp.module
     if block.moe is not None:
@@ -254,6 +256,8 @@ def _compare_logits(layer: int, moe: Moe, given: Tensor, logits: Tensor, hidden_
     expected = F.linear(
         rows, weight.detach().to(rows.dtype), None if bias is None else bias.detach().to(rows.dtype)
     )
+    if moe.rule is not None and moe.rule.softcap > 0:
+        expected = (expected.float() / moe.rule.softcap).tanh() * moe.rule.softcap
     if expected.shape != logits.shape:
         raise _fails(layer, f"router_logits are {tuple(logits.shape)} for {rows.shape[0]} tokens")
     error = _largest(expected, logits)

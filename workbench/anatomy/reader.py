@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,13 +11,11 @@ from workbench.anatomy.parts import Anatomy, Attention, Block, Mlp, Moe
 from workbench.anatomy.rules import rule_for
 from workbench.errors import ModelError
 
-_QUERY = re.compile(
-    r"(q|q_a|q_b|qkv|query|query_key_value|wq|wqkv|c_attn|att_proj|q_proj|qkv_proj|in_proj_qkv)(_proj)?"
-)
+_QUERY = re.compile(r"(q|q_a|q_b|qkv)_proj|q|qkv|query|query_key_value|wq|wqkv|c_attn", re.IGNORECASE)
 _OUT = ("o_proj", "out_proj", "dense", "c_proj", "wo", "out_lin", "attn_out")
 # Layer types of a configuration whose projections look like attention but which have no softmax map.
 _NO_SOFTMAX = {"linear_attention", "conv", "moe"}
-_DOWN = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "w2", "fc_out", "output_linear", "wo")
+_DOWN = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "w2", "fc_out", "output_linear", "linear_out", "wo")
 
 
 def read(model: nn.Module) -> Anatomy:
@@ -99,16 +96,20 @@ def _stack(modules: dict[str, nn.Module], embed_path: str, hidden: int) -> tuple
     lists = [
         (path, module)
         for path, module in modules.items()
-        if isinstance(module, nn.ModuleList) and any(_attention_child(child) is not None for child in module)
+        if isinstance(module, nn.ModuleList) and any(_is_block(child) for child in module)
     ]
     if not lists:
         raise ModelError(
-            "No list of blocks with attention was found in this model.",
+            "No list of blocks with attention or experts was found in this model.",
             "Open a transformer decoder from transformers.",
         )
     parent = embed_path.rpartition(".")[0]
     beside = [pair for pair in lists if pair[0].rpartition(".")[0] == parent]
     return max(beside or lists, key=lambda pair: len(pair[1]))
+
+
+def _is_block(module: nn.Module) -> bool:
+    return _find_attention(module) is not None or _bank(module, "") is not None
 
 
 def _norm_path(modules: dict[str, nn.Module], list_path: str, hidden: int) -> str | None:
@@ -130,9 +131,9 @@ def _block(module: nn.Module, number: int, path: str, config: Any, hidden: int) 
     return Block(number, path, module, attention, mlp, moe)
 
 
-def _attention_child(block: nn.Module) -> tuple[str, nn.Module] | None:
-    """The direct child of ``block`` that projects to queries and has an output projection."""
-    for name, child in block.named_children():
+def _find_attention(block: nn.Module) -> tuple[str, nn.Module] | None:
+    """The module in ``block`` that both projects to queries and has an output projection."""
+    for name, child in block.named_modules():
         names = [inner for inner, _ in child.named_children()]
         if any(_QUERY.fullmatch(inner) for inner in names) and any(inner in _OUT for inner in names):
             return name, child
@@ -140,7 +141,7 @@ def _attention_child(block: nn.Module) -> tuple[str, nn.Module] | None:
 
 
 def _attention(block: nn.Module, number: int, path: str, config: Any) -> Attention | None:
-    found = _attention_child(block)
+    found = _find_attention(block)
     kinds = getattr(config, "layer_types", None)
     if found is None or (kinds and number < len(kinds) and kinds[number] in _NO_SOFTMAX):
         return None
@@ -183,17 +184,28 @@ def _kv_heads(module: nn.Module, config: Any, heads: int) -> int:
 
 
 def _bank(block: nn.Module, path: str) -> tuple[str, nn.Module] | None:
-    """Path and module of the expert bank: the module whose own parameters are stacked over experts in three dimensions."""
+    """Path and module of the expert bank: its own parameters are stacked over experts, or its class says what it is."""
     for name, module in block.named_modules():
         stacked = [p for p in module.parameters(recurse=False) if p.dim() == 3]
         if len(stacked) >= 2 and len({p.shape[0] for p in stacked}) == 1:
             return f"{path}.{name}", module
+    for name, module in block.named_modules():
+        if type(module).__name__.endswith("Experts") and _num_experts(module) > 0:
+            return f"{path}.{name}", module
     return None
+
+
+def _num_experts(experts: nn.Module) -> int:
+    stacked = [p.shape[0] for p in experts.parameters(recurse=False) if p.dim() == 3]
+    if stacked:
+        return stacked[0]
+    counts = (getattr(experts, name, 0) for name in ("num_experts", "moe_num_experts"))
+    return next((count for count in counts if isinstance(count, int) and count > 0), 0)
 
 
 def _moe(block: nn.Module, path: str, bank: tuple[str, nn.Module], config: Any, hidden: int) -> Moe | None:
     experts_path, experts = bank
-    num_experts = next(p.shape[0] for p in experts.parameters(recurse=False) if p.dim() == 3)
+    num_experts = _num_experts(experts)
     owner_path = experts_path.rpartition(".")[0]
     owner = block if owner_path == path else block.get_submodule(owner_path[len(path) + 1 :])
     found = _router(owner, experts, num_experts, hidden)
@@ -208,7 +220,7 @@ def _moe(block: nn.Module, path: str, bank: tuple[str, nn.Module], config: Any, 
         experts=experts,
         experts_path=experts_path,
         num_experts=num_experts,
-        top_k=rule.top_k if rule is not None else _top_k(router, owner, config),
+        top_k=0 if rule is None else rule.top_k,
         rule=rule,
     )
 
@@ -226,58 +238,50 @@ def _router(
     return min(fitting, key=lambda pair: sum(1 for _ in pair[1].parameters()), default=None)
 
 
-def _top_k(router: nn.Module, owner: nn.Module, config: Any) -> int:
-    for source in (router, owner, config):
-        for name in ("top_k", "num_experts_per_tok", "moe_topk", "top_k_experts", "num_experts_per_token"):
-            value = getattr(source, name, None)
-            if isinstance(value, int) and value > 0:
-                return value
-    return 1
-
-
 def _mlp(
     block: nn.Module, path: str, attention: Attention | None, moe: Moe | None, hidden: int
 ) -> Mlp | None:
     if moe is not None:
         return _sparse_mlp(block, path, moe, hidden)
-    for name, child in _other_children(block, attention):
-        down = _down(child, hidden)
+    for name, child in block.named_children():
+        down = None if attention is not None and child is attention.module else _down(child, hidden)
         if down is not None:
             inner, module = down
             return Mlp(f"{path}.{name}", child, module, f"{path}.{name}.{inner}", _features(module)[0])
     # Some families (OPT) keep both layers of the MLP directly in the block: the second one is the whole way out.
-    for name in _DOWN:
-        module = getattr(block, name, None)
-        if isinstance(module, nn.Module) and _features(module)[1] == hidden:
-            return Mlp(f"{path}.{name}", module, module, f"{path}.{name}", _features(module)[0])
+    down = _down(block, hidden)
+    if down is not None:
+        name, module = down
+        return Mlp(f"{path}.{name}", module, module, f"{path}.{name}", _features(module)[0])
     return None
 
 
 def _sparse_mlp(block: nn.Module, path: str, moe: Moe, hidden: int) -> Mlp:
     top = moe.path[len(path) + 1 :].partition(".")[0]
     module = getattr(block, top) if top else block
-    down = getattr(moe.experts, "down_proj", None)
-    shape = next(p.shape for p in moe.experts.parameters(recurse=False) if p.dim() == 3)
-    sides = down.shape[1:] if isinstance(down, Tensor) else shape[1:]
-    width = sides[0] if sides[1] == hidden else sides[1]
-    return Mlp(f"{path}.{top}" if top else path, module, None, None, width)
+    return Mlp(f"{path}.{top}" if top else path, module, None, None, _bank_width(moe, hidden))
 
 
-def _other_children(block: nn.Module, attention: Attention | None) -> Iterator[tuple[str, nn.Module]]:
-    for name, child in block.named_children():
-        if attention is None or child is not attention.module:
-            yield name, child
+def _bank_width(moe: Moe, hidden: int) -> int:
+    """Neurons of one expert: the side of its down projection that is not the hidden width."""
+    own = dict(moe.experts.named_parameters(recurse=False))
+    down = own.get("down_proj")
+    if down is not None and down.dim() == 3:
+        return int(down.shape[1] if down.shape[2] == hidden else down.shape[2])
+    # DBRX stacks its experts along the rows of plain matrices.
+    rows = [p.shape[0] for p in moe.experts.parameters() if p.dim() == 2 and p.shape[1] == hidden]
+    return rows[0] // moe.num_experts if rows else 0
 
 
 def _down(mlp: nn.Module, hidden: int) -> tuple[str, nn.Module] | None:
-    """The direct child of an MLP that projects the neurons to the hidden width, where another one widens it."""
+    """The direct child that projects neurons to the hidden width, beside one that reads the hidden width.
+
+    Known by its name as well as by its shape: the mixers of state-space layers have the shapes of an MLP.
+    """
     linear = [(name, child) for name, child in mlp.named_children() if _features(child) != (0, 0)]
-    ways_in = [name for name, child in linear if _features(child)[0] == hidden]
-    ways_out = [(name, child) for name, child in linear if _features(child)[1] == hidden]
-    if len(linear) < 2 or not ways_in or not ways_out:
-        return None
-    named = [pair for pair in ways_out if pair[0] in _DOWN]
-    return (named or ways_out)[-1]
+    ways_out = [(name, child) for name, child in linear if name in _DOWN and _features(child)[1] == hidden]
+    ways_in = [child for _, child in linear if _features(child)[0] == hidden]
+    return ways_out[-1] if ways_out and len(linear) > 1 and ways_in else None
 
 
 def _features(module: nn.Module) -> tuple[int, int]:

@@ -12,7 +12,7 @@ T tokens, E experts, k choices.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -57,6 +57,8 @@ class RoutingRule:
         because it is state of the model that may move between devices or be trained.
     upcast
         Whether the router multiplies in fp32 whatever the dtype of the model.
+    softcap
+        Where positive, the logits are c tanh(x / c) of the product of input and router weight.
     """
 
     family: str
@@ -73,6 +75,7 @@ class RoutingRule:
     sorted: bool = True
     bias: Callable[[], Tensor | None] = _no_bias
     upcast: bool = False
+    softcap: float = 0.0
 
     def scores(self, logits: Tensor) -> Tensor:
         """Uncorrected scores [T, E] in fp32 of ``logits`` [T, E]; for ``topk_softmax`` the logits themselves."""
@@ -118,7 +121,7 @@ class RoutingRule:
         return keep.unsqueeze(-1).expand_as(grouped).flatten(-2)
 
 
-Maker = Callable[[str, nn.Module, nn.Module, Any], RoutingRule]
+Maker = Callable[[str, nn.Module, nn.Module, Any], RoutingRule | None]
 
 
 def rule_for(family: str, router: nn.Module, block: nn.Module, config: Any) -> RoutingRule | None:
@@ -196,11 +199,35 @@ def _deepseek_v3(family: str, router: Any, block: Any, config: Any) -> RoutingRu
         normalise=bool(router.norm_topk_prob),
         eps=1e-20,
         scale=router.routed_scaling_factor,
-        n_group=router.num_group,
-        topk_group=router.topk_group,
+        n_group=router.num_group or 1,
+        topk_group=router.topk_group or 1,
         sorted=False,
         bias=lambda: router.e_score_correction_bias,
         upcast=True,
+    )
+
+
+def _axk2(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return replace(_deepseek_v3(family, router, block, config), fill=0.0)
+
+
+def _cohere2(family: str, router: Any, block: Any, config: Any) -> RoutingRule | None:
+    # The sigmoid variant ranks by logits but weighs by sigmoids, which no rule here states.
+    return _topk_softmax(family, router, block, config) if router.expert_selection_fn == "softmax" else None
+
+
+def _flint(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(family, "sigmoid", router.top_k, normalise=bool(router.norm_topk_prob), upcast=True)
+
+
+def _laguna(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(
+        family,
+        "sigmoid",
+        router.top_k,
+        normalise=True,
+        bias=lambda: router.e_score_correction_bias,
+        softcap=router.router_logit_softcapping,
     )
 
 
@@ -271,13 +298,21 @@ def _lfm2(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
 # Keyed by the ``model_type`` of the (text) configuration. A family stands here only if its router was seen to agree
 # with the rule to the bit in fp32; any other opens for reading with re-routing refused.
 FAMILIES: dict[str, Maker] = {
-    **dict.fromkeys(["olmoe", "flex_olmo", "qwen2_moe", "qwen3_moe", "qwen3_next", "mellum"], _softmax),
+    **dict.fromkeys(
+        ["olmoe", "flex_olmo", "qwen2_moe", "qwen3_moe", "qwen3_next", "mellum", "qwen4_exp_text"], _softmax
+    ),
     **dict.fromkeys(["mixtral", "minimax", "qwen3_5_moe_text"], _softmax_normalised),
-    **dict.fromkeys(["jamba"], _softmax_plain),
-    **dict.fromkeys(["gpt_oss", "granitemoe", "granitemoeshared", "granitemoehybrid"], _topk_softmax),
-    **dict.fromkeys(["deepseek_v3", "glm4_moe", "glm4_moe_lite", "dots1", "exaone_moe"], _deepseek_v3),
-    **dict.fromkeys(["solar_open", "mimo_v2_flash", "nemotron_h"], _deepseek_v3),
+    "jamba": _softmax_plain,
+    **dict.fromkeys(["gpt_oss", "aria_text"], _topk_softmax),
+    **dict.fromkeys(["granitemoe", "granitemoeshared", "granitemoehybrid", "granitemoe_swa"], _topk_softmax),
+    "cohere2_moe": _cohere2,
     "deepseek_v2": _deepseek_v2,
+    **dict.fromkeys(
+        ["deepseek_v3", "deepseek_v32", "glm4_moe", "glm4_moe_lite", "glm_moe_dsa"], _deepseek_v3
+    ),
+    **dict.fromkeys(["dots1", "exaone_moe", "solar_open", "mimo_v2_flash", "nemotron_h"], _deepseek_v3),
+    **dict.fromkeys(["axk1", "hy_v4", "kimi_linear", "bailing_hybrid"], _deepseek_v3),
+    "axk2": _axk2,
     "mistral4": _mistral4,
     "hunyuan_v1_moe": _hunyuan,
     "ernie4_5_moe": _ernie,
@@ -285,4 +320,6 @@ FAMILIES: dict[str, Maker] = {
     "hy_v3": _hy_v3,
     "afmoe": _afmoe,
     "lfm2_moe": _lfm2,
+    "flint": _flint,
+    "laguna": _laguna,
 }

@@ -95,7 +95,7 @@ def room_of(name: str) -> str | None:
     parts = name.split(".")
     if parts[0] == "routing_kernels":
         return "kernels"
-    if parts[0] != "workbench":
+    if parts[0] != "workbench" or name == "workbench.__version__":  # the version is a fact, not a floor
         return None
     below = ROOT / "workbench" / parts[1] if len(parts) > 1 else None
     is_module = below is not None and (below.is_dir() or below.with_suffix(".py").is_file())

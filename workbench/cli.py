@@ -266,8 +266,13 @@ def _open(
     revision: str | None,
     kernels: KernelName,
 ) -> Bench:
+    from transformers.utils import logging
+
     import workbench as wb
 
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     return wb.open(model, store=store, device=device, dtype=dtype, revision=revision, kernels=kernels)
 
 

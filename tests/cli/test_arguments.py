@@ -17,6 +17,8 @@ import workbench as wb
 from workbench import cli, console
 from workbench.errors import PlanError
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 class NotedBench:
     """Notes every call; runs nothing."""
@@ -170,5 +172,5 @@ def test_help_is_quick_and_brings_no_torch() -> None:
         "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
         "print(json.dumps(sorted({'torch', 'transformers', 'duckdb', 'pandas', 'pydantic'} & set(sys.modules))))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert json.loads(done.stdout.splitlines()[-1]) == []

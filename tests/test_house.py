@@ -18,7 +18,15 @@ GENERATED = ("workbench/labextension/", "workbench/static/", "extension/yarn.loc
 SOURCES = {".py", ".ts", ".tsx", ".js", ".sh", ".c", ".h", ".sql", ".css"}
 LONGEST = 600
 # Imported, and always there with what is declared: jupyterlab's server, typer's parser.
-BROUGHT_BY_OTHERS = {"jupyter_core", "jupyter_server", "tornado", "traitlets", "comm", "IPython", "pydantic_core"}
+BROUGHT_BY_OTHERS = {
+    "jupyter_core",
+    "jupyter_server",
+    "tornado",
+    "traitlets",
+    "comm",
+    "IPython",
+    "pydantic_core",
+}
 # Declared for what they install: a command, JupyterLab's widgets, a renderer, a weight format, a DuckDB extension.
 NOT_IMPORTED = {
     *("jupyterlab", "ipykernel", "ipywidgets", "anywidget", "altair", "vl-convert-python"),
@@ -120,7 +128,9 @@ def test_what_is_imported_is_depended_on_and_the_other_way_round() -> None:
                     names = [str(node.module)]
                 imported |= {name.split(".")[0] for name in names}
     foreign = imported - set(sys.stdlib_module_names) - {"workbench", "routing_kernels"}
-    distributions = {name: {one.lower().replace("_", "-") for one in known.get(name, [name])} for name in foreign}
+    distributions = {
+        name: {one.lower().replace("_", "-") for one in known.get(name, [name])} for name in foreign
+    }
     undeclared = {name for name, owners in distributions.items() if not owners & declared}
     assert undeclared <= BROUGHT_BY_OTHERS, f"declare in pyproject.toml: {undeclared - BROUGHT_BY_OTHERS}"
     unused = declared - set().union(*distributions.values())

@@ -74,6 +74,9 @@ def test_a_banned_expert_is_gone_and_marked(call: Any, moe_folder: Path) -> None
     diff = json.loads(result.stdout)
     assert (diff["base"], diff["run"], diff["first_layer"]) == (base["run"], edited["run"], 0)
     assert {row["position"] for row in diff["flips"] if row["layer"] == 0} == marked
+    routes = {(row["position"], row["layer"]): row["experts"] for row in edited["routing"]}
+    for flip in diff["flips"]:
+        assert sorted(flip["run_experts"]) == sorted(routes[flip["position"], flip["layer"]])
     assert "layer" in call("diff", base["run"], edited["run"], "-s", "runs.duckdb").stdout
 
 

@@ -100,10 +100,11 @@ def lab(
     ] = False,
 ) -> None:
     """Open JupyterLab with the Workbench card; other arguments go to JupyterLab as they are."""
-    # The panel asks nothing of the network; JupyterLab by itself would ask for news and updates.
+    # The panel asks nothing of the network; JupyterLab by itself would ask for news, updates and extensions.
     arguments = [
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.extension_manager=readonly",
     ]
     if no_browser:
         arguments.append("--no-browser")

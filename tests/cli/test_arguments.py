@@ -151,7 +151,8 @@ def test_lab_starts_this_python_and_passes_arguments_on(
     assert result.exit_code == 0, result.output
     (command,) = started
     assert command[:4] == [sys.executable, sys.executable, "-m", "jupyterlab"]
-    assert "--LabApp.news_url=None" in command  # nothing asks the network
+    # Nothing asks the network.
+    assert {"--LabApp.news_url=None", "--LabApp.extension_manager=readonly"} <= set(command)
     assert command[-3 - len(extra) :] == [*extra, "--port", "8890", "notebooks"]
     assert "--no-browser" in command
 

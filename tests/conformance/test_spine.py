@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FAMILIES, MOE_FAMILIES, build_tiny
+from tiny_models import FAMILIES, MOE_FAMILIES, build_tiny
 from torch.nn import functional as F
 
 import workbench as wb

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import build_tiny
+from tiny_models import build_tiny
 
 import workbench as wb
 from workbench.errors import EditRefused, ModelError, PlanError, PromptError, SetupError, WorkbenchError
@@ -87,7 +87,8 @@ def test_recorded_numbers_are_what_the_model_did(bench: Any) -> None:
         assert weight == pytest.approx(p[position, expert], rel=1e-4)
         assert norm == pytest.approx(np.linalg.norm(down[expert] @ activation), rel=1e-4)
         zero, below, hoyer = one.sql(
-            "SELECT zero_share, below_share, hoyer FROM sparsity WHERE run = ? AND layer = 1 AND position = ? AND expert = ?",
+            "SELECT zero_share, below_share, hoyer FROM sparsity "
+            "WHERE run = ? AND layer = 1 AND position = ? AND expert = ?",
             [run.id, position, expert],
         ).fetchone()
         n = len(activation)
@@ -248,7 +249,7 @@ def test_models_that_cannot_be_opened(tmp_path: Any, monkeypatch: pytest.MonkeyP
     (tmp_path / "empty").mkdir()
     for model, says in [
         ("nobody/nothing", "no model 'nobody/nothing'"), (tmp_path / "empty", "does not hold a decoder"),
-        (3, "is not a model"), (torch.nn.Linear(2, 2), ""),
+        (3, "is not a model"), (torch.nn.Linear(2, 2), "Linear"),
     ]:  # fmt: skip
         with pytest.raises(ModelError, match=says) as caught:
             wb.open(model, store=":memory:")

@@ -163,7 +163,7 @@ def _run(anatomy: Anatomy, tokens: int) -> _Watch:
         try:
             model(input_ids=ids, use_cache=False, **quiet)
         # Whatever stops the model is reported, after the comparisons that may explain it.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             watch.crash = error
     return watch
 

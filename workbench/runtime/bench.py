@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from workbench.analysis import RunDiff
 from workbench.anatomy import Anatomy, prove, read
 from workbench.errors import EditRefused, PlanError, PromptError, WorkbenchError
 from workbench.interventions import Plan
 from workbench.interventions.edit import Edit
 from workbench.runtime.attach import Attachment, Kernels, device_of
-from workbench.runtime.diff import Difference, difference
+from workbench.runtime.diff import compare
 from workbench.runtime.instrument import Session, SourceRoutes, skipped_layers
 from workbench.runtime.loading import fingerprint, load
 from workbench.runtime.passes import Pass, check_tokens
@@ -244,9 +245,9 @@ class Bench:
             self.store.flush()
         return run
 
-    def diff(self, base: Run | int, run: Run | int) -> Difference:
+    def diff(self, base: Run | int, run: Run | int) -> RunDiff:
         """Compare two recorded runs: flips, first divergent layer and expert, KL, text."""
-        return difference(self.store, base, run)
+        return compare(self.store, base, run)
 
     def sql(self, query: str, params: Sequence[Any] | None = None) -> DuckDBPyRelation:
         """Run SQL over the store on a cursor of its own; rows of finished runs are visible."""

@@ -153,3 +153,9 @@ def test_the_parser_sees_what_it_must(tmp_path: Path) -> None:
 def test_kernels_is_never_a_package() -> None:
     """transformers imports a published package of that name; a file here would shadow it."""
     assert not (ROOT / "kernels" / "__init__.py").exists()
+
+
+def test_a_bench_gets_its_panel_from_above() -> None:
+    import workbench as wb
+
+    assert callable(wb.Bench.panel)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from workbench.analysis import RunDiff
     from workbench.doctor import Finding
     from workbench.runtime.bench import Bench, Run
-    from workbench.runtime.diff import Difference
 
 MOST_ROWS = 200
 EXACT = 2**53  # integers beyond this lose digits where JSON numbers are doubles
@@ -199,7 +198,7 @@ def _fitting(layers: list[int], choices: dict[int, dict[int, str]], token_width:
 FLIP_COLUMNS = ["layer", "position", "base_experts", "run_experts", "base_margin", "run_margin", "cause"]
 
 
-def print_diff(diff: RunDiff | Difference, most: int = 20) -> None:
+def print_diff(diff: RunDiff, most: int = 20) -> None:
     """A comparison in words, then its first flips."""
     print(diff)
     flips = diff.flips

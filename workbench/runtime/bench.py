@@ -103,6 +103,8 @@ def _prove(anatomy: Anatomy) -> frozenset[int]:
 class Bench:
     """A model with its store; made by :func:`workbench.open`, closed by :meth:`close` or ``with``."""
 
+    panel: Callable[[], Any]  # the panel as a widget for a notebook cell; given by workbench/__init__, which knows panels
+
     def __init__(
         self, model: Any, tokenizer: Any | None, anatomy: Anatomy, store: Store, attachment: Attachment,
         name: str, revision: str | None, tuple_blocks: frozenset[int],
@@ -269,12 +271,6 @@ class Bench:
     def snapshot(self, path: str | Path) -> None:
         """Write a consistent copy of the store to a new file, for any other DuckDB client."""
         self.store.snapshot(str(path))
-
-    def panel(self) -> Any:
-        """The panel as a widget for a notebook cell, on this bench."""
-        from workbench import panel
-
-        return panel.widget(self)
 
     def close(self) -> None:
         """Give the model back its own kernels and close the store; the model's weights were never touched."""

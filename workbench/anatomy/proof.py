@@ -328,13 +328,15 @@ def _sum_error(block: Block, watch: _Watch) -> tuple[float | None, str]:
     ):
         if call is not None and call.changed_since(what == "resid_pre"):
             return None, f"{name} changes {what} in place, so that it cannot be read after the fact"
-    scale = max(float(t.abs().max()) for t in (before, attn_out, mlp_out, after))
-    allowed = 4 * torch.finfo(after.dtype).eps * scale
     error = float("inf")
     for multiplier in dict.fromkeys((1.0, float(getattr(block.module, "residual_multiplier", 1.0)))):
-        total = before.float() + multiplier * attn_out.float() + multiplier * mlp_out.float()
-        error = min(error, _largest(total, after))
-        if error <= allowed:
+        parts = before.double(), multiplier * attn_out.double(), multiplier * mlp_out.double()
+        error = min(error, _largest(sum(parts, torch.zeros_like(parts[0])), after))
+        # One rounding of each part, of the first sum and of the second, element by element: a bound on the largest
+        # elements alone would let a small third contribution pass in half precision.
+        size = sum((part.abs() for part in parts), (parts[0] + parts[1]).abs() + after.double().abs())
+        off = (sum(parts, -after.double()).abs() - torch.finfo(after.dtype).eps * size).max()
+        if float(off) <= 0:
             block.attn_outlet = Outlet(attn_path, attn_module, multiplier)
             block.mlp_outlet = Outlet(mlp_path, mlp_module, multiplier)
             return error, ""

@@ -62,29 +62,33 @@ def test_the_outlets_add_up_to_the_block(decoder: Any, dtype: torch.dtype) -> No
             assert outlet.multiplier == getattr(decoder.config, "residual_multiplier", 1.0)
 
 
-def test_additive_is_measured_anew_by_hand(build: Callable[..., Any]) -> None:
-    """The sum that ``additive`` claims, from hooks of the test's own, on a family with post-norms and one with a factor."""
-    for family in ("gemma2", "granitemoe", "deepseek_v3"):
-        model = build(family)
-        anatomy = read(model)
-        prove(anatomy)
-        seen: dict[str, torch.Tensor] = {}
-        for block in anatomy.blocks:
-            assert block.attn_outlet is not None and block.mlp_outlet is not None
-            handles = [
-                block.module.register_forward_pre_hook(lambda _, args: seen.update(pre=args[0].clone())),
-                block.module.register_forward_hook(lambda _, __, out: seen.update(post=_first(out).clone())),
-                block.attn_outlet.module.register_forward_hook(lambda _, __, out: seen.update(attn=_first(out).clone())),
-                block.mlp_outlet.module.register_forward_hook(lambda _, __, out: seen.update(mlp=_first(out).clone())),
-            ]
-            with torch.no_grad():
-                model(torch.arange(10).reshape(1, 10) + 3)
-            for handle in handles:
-                handle.remove()
-            factor = block.attn_outlet.multiplier
-            total = seen["pre"] + factor * seen["attn"] + factor * seen["mlp"].reshape(seen["pre"].shape)
-            torch.testing.assert_close(total, seen["post"], rtol=1e-5, atol=1e-5)
-            assert (seen["attn"].norm() > 1e-3) and (seen["mlp"].norm() > 1e-3)
+@pytest.mark.parametrize("family", ["gemma2", "granitemoe", "deepseek_v3"])
+def test_additive_is_measured_anew_by_hand(build: Callable[..., Any], family: str) -> None:
+    """The sum that ``additive`` claims, from hooks of the test's own, with post-norms, with a factor, and plain."""
+    model = build(family)
+    anatomy = read(model)
+    prove(anatomy)
+    seen: dict[tuple[int, str], torch.Tensor] = {}
+
+    def keep(layer: int, what: str) -> Callable[..., None]:
+        return lambda _, __, output: seen.update({(layer, what): _first(output).clone()})
+
+    for block in anatomy.blocks:
+        assert block.attn_outlet is not None and block.mlp_outlet is not None
+        layer = block.layer
+        block.module.register_forward_pre_hook(
+            lambda _, args, layer=layer: seen.update({(layer, "pre"): args[0].clone()})
+        )
+        block.module.register_forward_hook(keep(layer, "post"))
+        block.attn_outlet.module.register_forward_hook(keep(layer, "attn"))
+        block.mlp_outlet.module.register_forward_hook(keep(layer, "mlp"))
+    with torch.no_grad():
+        model(torch.arange(10).reshape(1, 10) + 3)
+    for block in anatomy.blocks:
+        pre, attn, mlp, post = (seen[block.layer, what] for what in ("pre", "attn", "mlp", "post"))
+        factor = block.attn_outlet.multiplier  # type: ignore[union-attr]
+        torch.testing.assert_close(pre + factor * (attn + mlp.reshape(pre.shape)), post, rtol=1e-5, atol=1e-5)
+        assert attn.norm() > 1e-3 and mlp.norm() > 1e-3
 
 
 def _first(output: Any) -> torch.Tensor:
@@ -108,7 +112,9 @@ def _caught(anatomy: Anatomy, tensor: str) -> None:
     assert block.moe is not None and not block.moe.proved
     assert block.moe.reason == caught.value.problem.rstrip(".")
     untouched = anatomy.layer(2).moe
-    assert untouched is not None and (untouched.proved or "expert" in untouched.reason or "router" in untouched.reason)
+    assert untouched is not None and (
+        untouched.proved or "expert" in untouched.reason or "router" in untouched.reason
+    )
 
 
 @pytest.mark.parametrize("order", [p for p in itertools.permutations(range(3)) if p != (0, 1, 2)])
@@ -123,7 +129,10 @@ def test_probabilities_in_place_of_logits_are_caught(build: Callable[..., Any], 
 
 @pytest.mark.parametrize("family", ["olmoe", "gpt_oss", "deepseek_v2", "granitemoe"])
 def test_changed_weights_are_caught(build: Callable[..., Any], family: str) -> None:
-    _caught(_fault(build(family), lambda out: (out[0], out[1] * 1.01, out[2])), r"expert_weights differ.* by up to \d")
+    _caught(
+        _fault(build(family), lambda out: (out[0], out[1] * 1.01, out[2])),
+        r"expert_weights differ.* by up to \d",
+    )
 
 
 @pytest.mark.parametrize("family", ["olmoe", "qwen3_moe"])
@@ -189,9 +198,11 @@ def test_a_model_that_cannot_run_says_so(build: Callable[..., Any]) -> None:
 def test_families_outside_the_contract_open_for_reading(build: Callable[..., Any], family: str) -> None:
     extra: dict[str, Any] = {"num_local_experts": 8, "num_experts_per_tok": 2, "head_dim": 8}
     if family == "longcat_flash":
-        extra = {"num_layers": 2, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
-                 "v_head_dim": 8, "num_key_value_heads": 4, "head_dim": 8, "expert_ffn_hidden_size": 16, "n_routed_experts": 8, "zero_expert_num": 2,
-                 "moe_topk": 2, "ffn_hidden_size": 32}  # fmt: skip
+        extra = {
+            "num_layers": 2, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
+            "v_head_dim": 8, "num_key_value_heads": 4, "head_dim": 8, "expert_ffn_hidden_size": 16, "moe_topk": 2,
+            "n_routed_experts": 8, "zero_expert_num": 2, "ffn_hidden_size": 32,
+        }  # fmt: skip
     anatomy = read(build(family, **extra))
     prove(anatomy)
     moe = anatomy.layer(anatomy.moe_layers[-1]).moe
@@ -227,7 +238,10 @@ def test_proving_leaves_no_trace(decoder: Any) -> None:
     assert [sorted(module.__dict__) for module in decoder.modules()] == attributes
     assert all(parameter.grad is None for parameter in decoder.parameters())
     after = dict([*decoder.named_parameters(), *decoder.named_buffers()])
-    assert all(torch.equal(after[name], tensor) for name, tensor in state.items()) and after.keys() == state.keys()
+    assert (
+        all(torch.equal(after[name], tensor) for name, tensor in state.items())
+        and after.keys() == state.keys()
+    )
     decoder.eval()
     with torch.no_grad():
         assert decoder(ids).logits.isfinite().all()

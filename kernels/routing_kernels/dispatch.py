@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import warnings
@@ -40,8 +41,9 @@ def resolve(
     """The (backend, instruction set) that a call on ``device`` in ``dtype`` will use.
 
     ``"auto"`` takes ``ROUTING_KERNELS_BACKEND`` where it is set, else the C backend for CPU tensors, else, with one
-    warning per reason, the reference. float64 always means the reference, without a warning: only it has the
-    precision that was asked for. ``ROUTING_KERNELS_ISA`` names the C backend's instruction set.
+    warning per reason, the reference. float64 under auto means the reference, without a warning: only it has the
+    precision that was asked for. ``ROUTING_KERNELS_ISA`` names the C backend's instruction set. The environment is
+    read once for each kind of call and remembered; :func:`refresh` forgets it.
 
     Raises
     ------
@@ -49,11 +51,20 @@ def resolve(
         A backend or instruction set named here, or in the environment, does not exist or cannot be had.
     """
     kind = device.type if isinstance(device, torch.device) else torch.device(device).type
+    return _resolve(backend, kind, dtype)
+
+
+def refresh() -> None:
+    """Reads the environment again at the next call."""
+    _resolve.cache_clear()
+
+
+@functools.cache
+def _resolve(backend: str, kind: str, dtype: torch.dtype) -> tuple[str, str]:
     if backend == "auto":
-        named = os.environ.get("ROUTING_KERNELS_BACKEND", "auto")
-        if named == "auto":
-            return _automatic(kind, dtype)
-        backend = named
+        backend = os.environ.get("ROUTING_KERNELS_BACKEND", "auto")
+    if backend == "auto":
+        return _automatic(kind, dtype)
     if backend == "reference":
         return "reference", REFERENCE_ISA
     if backend != "cpu":

@@ -84,7 +84,10 @@ def moe_experts(
     BackendError
         A backend or instruction set that was named and cannot be had.
     """
-    return MoeExperts(*_op(x, ids, weights, gate_up, down, act, stats, threshold, backend))
+    y, counts, dropped, norms, tallies = _op(x, ids, weights, gate_up, down, act, stats, threshold, backend)
+    if not stats:
+        return MoeExperts(y, counts, dropped, norms, norms, norms, tallies, tallies)
+    return MoeExperts(y, counts, dropped, norms[0], norms[1], norms[2], tallies[0], tallies[1])
 
 
 def _check(x: Tensor, ids: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, act: str) -> None:
@@ -156,11 +159,9 @@ def _forward_shapes(
     backend: str,
 ) -> tuple[Tensor, ...]:
     _check(x, ids, weights, gate_up, down, act)
-    shape = tuple(ids.shape) if stats else (0,)
-    floats = [x.new_empty(shape, dtype=torch.float32) for _ in range(3)]
-    integers = [x.new_empty(shape, dtype=torch.int32) for _ in range(2)]
-    y = x.new_empty(x.shape)
-    return y, ids.new_empty(gate_up.shape[0]), ids.new_empty(()), *floats, *integers
+    norms = x.new_empty((3, *ids.shape) if stats else (0,), dtype=torch.float32)
+    tallies = x.new_empty((2, *ids.shape) if stats else (0,), dtype=torch.int32)
+    return x.new_empty(x.shape), ids.new_empty(gate_up.shape[0]), ids.new_empty(()), norms, tallies
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -197,12 +198,13 @@ def _backward_shapes(
     )
 
 
+# norms [3, T, k] are slot_norm, hidden_l1 and hidden_l2; tallies [2, T, k] are hidden_zero and hidden_below: two
+# tensors cost less to make than five.
 _INPUTS = "Tensor x, Tensor ids, Tensor weights, Tensor gate_up, Tensor down, str act"
 _library = torch.library.Library("routing_kernels", "DEF")
 _library.define(
     f"moe_experts({_INPUTS}, bool stats, float threshold, str backend) -> "
-    "(Tensor y, Tensor counts, Tensor dropped, Tensor slot_norm, Tensor hidden_l1, Tensor hidden_l2, "
-    "Tensor hidden_zero, Tensor hidden_below)",
+    "(Tensor y, Tensor counts, Tensor dropped, Tensor norms, Tensor tallies)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 _library.define(

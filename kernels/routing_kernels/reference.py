@@ -46,8 +46,8 @@ def moe_experts(
     act: str,
     stats: bool,
     threshold: float,
-) -> tuple[Tensor, ...]:
-    """Outputs of :func:`routing_kernels.moe_experts`, in its order, computed expert by expert.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Outputs of the op ``routing_kernels::moe_experts``, computed expert by expert.
 
     Arguments are those of the op and are taken as checked. Intermediate values are float32, or float64 where
     ``x`` is, and are rounded to ``x.dtype`` once, at the end.
@@ -71,20 +71,11 @@ def moe_experts(
     counts = torch.bincount(ids[executed], minlength=experts)
     dropped = (~executed).sum()
     if not stats:
-        floats = [x.new_empty(0, dtype=torch.float32) for _ in range(3)]
-        integers = [x.new_empty(0, dtype=torch.int32) for _ in range(2)]
-        return y.to(x.dtype), counts, dropped, *floats, *integers
+        return y.to(x.dtype), counts, dropped, x.new_empty(0, dtype=torch.float32), ids.new_empty(0, dtype=torch.int32)
     absolute = neurons.abs()
-    return (
-        y.to(x.dtype),
-        counts,
-        dropped,
-        outputs.norm(dim=-1).float(),
-        absolute.sum(dim=-1).float(),
-        neurons.norm(dim=-1).float(),
-        ((absolute == 0) & executed[..., None]).sum(dim=-1).int(),
-        ((absolute < threshold) & executed[..., None]).sum(dim=-1).int(),
-    )
+    norms = torch.stack([outputs.norm(dim=-1), absolute.sum(dim=-1), neurons.norm(dim=-1)])
+    tallies = torch.stack([absolute == 0, absolute < threshold]) & executed[..., None]
+    return y.to(x.dtype), counts, dropped, norms.float(), tallies.sum(dim=-1).int()
 
 
 def moe_experts_backward(

@@ -12,7 +12,18 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from workbench.errors import EditRefused
-from workbench.interventions.edit import BlockFacts, Edit, Facts, Layers, MoeFacts, Phase, Tokens, build, sorted_units
+from workbench.interventions.edit import (
+    BlockFacts,
+    Edit,
+    Facts,
+    Layers,
+    MoeFacts,
+    Phase,
+    Tokens,
+    build,
+    scopes_disjoint,
+    sorted_units,
+)
 
 
 class Reroute(Edit):
@@ -24,7 +35,9 @@ class Reroute(Edit):
     def _check_block(self, layer: int, block: BlockFacts) -> None:
         assert block.moe is not None  # Facts.require has refused a layer without a router
         if not block.moe.proved:
-            raise EditRefused(f"Layer {layer} cannot be re-routed: {block.moe.reason}", "Read its routing, or skip it.")
+            raise EditRefused(
+                f"Layer {layer} cannot be re-routed: {block.moe.reason}", "Read its routing, or skip it."
+            )
         self._check_moe(layer, block.moe)
 
     def _check_moe(self, layer: int, moe: MoeFacts) -> None:
@@ -80,7 +93,7 @@ class Ban(_Experts):
         if isinstance(other, Ban):
             return True  # minus infinity twice is minus infinity
         if isinstance(other, Force):
-            return not set(self.experts) & set(other.experts) or super().commutes(other)
+            return not set(self.experts) & set(other.experts) or scopes_disjoint(self, other)
         return super().commutes(other)
 
     def _what(self) -> str:

@@ -66,6 +66,8 @@ static void sort_slots(const rk_moe_call *call, rk_moe_stretch *s, int64_t *next
 
 EXPORT int rk_moe_experts(const rk_moe_call *call) {
     if (!rk_isa_available((int)call->isa)) return RK_NO_SUCH_ISA;
+    memset(call->counts, 0, (size_t)call->experts * sizeof *call->counts);
+    *call->dropped = 0;
     if (!call->tokens) return RK_OK;
     rk_moe_stretch s = {.hidden_pad = padded(call->hidden), .width_pad = padded(call->width)};
     const int widen = call->dtype != RK_F32 || call->hidden % RK_PAD;

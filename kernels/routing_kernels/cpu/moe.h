@@ -18,13 +18,10 @@ typedef struct {
     const void *gate_up;     /* [experts, 2 * width, hidden], rows contiguous */
     const void *down;        /* [experts, hidden, width], rows contiguous */
     void *y;                 /* [tokens, hidden] */
-    int64_t *counts;         /* [experts], zero on entry */
-    int64_t *dropped;        /* one number, zero on entry */
-    float *slot_norm;        /* [tokens, top_k] like the rest; NULL: no statistics */
-    float *hidden_l1;
-    float *hidden_l2;
-    int32_t *hidden_zero;
-    int32_t *hidden_below;
+    int64_t *counts;         /* [experts] */
+    int64_t *dropped;        /* one number */
+    float *norms;            /* [3, tokens, top_k]: slot norm, hidden L1, hidden L2; NULL: no statistics */
+    int32_t *tallies;        /* [2, tokens, top_k]: hidden zero, hidden below */
     int64_t tokens, top_k, experts, hidden, width;
     int64_t gate_up_expert, gate_up_row, down_expert, down_row; /* strides */
     int64_t dtype, act, isa, threads;

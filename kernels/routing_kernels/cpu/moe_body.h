@@ -73,6 +73,7 @@ static double total(const double *part) {
 
 static void slot_statistics(const rk_moe_call *call, const rk_moe_stretch *s, int64_t token) {
     const float threshold = (float)call->threshold;
+    const int64_t plane = call->tokens * call->top_k;
     for (int64_t j = 0; j < call->top_k; j++) {
         const int64_t slot = (s->first + token) * call->top_k + j, place = s->place[token * call->top_k + j];
         double absolute[PARTS] = {0}, square[PARTS] = {0}, output[PARTS] = {0};
@@ -95,11 +96,11 @@ static void slot_statistics(const rk_moe_call *call, const rk_moe_stretch *s, in
                 for (int p = 0; p < PARTS; p++) output[p] += (double)o[i + p] * o[i + p];
             for (int64_t i = whole; i < call->hidden; i++) output[i - whole] += (double)o[i] * o[i];
         }
-        call->slot_norm[slot] = (float)sqrt(total(output));
-        call->hidden_l1[slot] = (float)total(absolute);
-        call->hidden_l2[slot] = (float)sqrt(total(square));
-        call->hidden_zero[slot] = zero;
-        call->hidden_below[slot] = below;
+        call->norms[slot] = (float)sqrt(total(output));
+        call->norms[plane + slot] = (float)total(absolute);
+        call->norms[2 * plane + slot] = (float)sqrt(total(square));
+        call->tallies[slot] = zero;
+        call->tallies[plane + slot] = below;
     }
 }
 
@@ -126,6 +127,6 @@ void RUN(const rk_moe_call *call, const rk_moe_stretch *s) {
 #pragma omp for schedule(static)
     for (int64_t token = 0; token < s->tokens; token++) {
         combine(call, s, token);
-        if (call->slot_norm) slot_statistics(call, s, token);
+        if (call->norms) slot_statistics(call, s, token);
     }
 }

@@ -231,8 +231,10 @@ _op = _define("moe_experts", _FORWARD, _forward, _forward_shapes)
 torch.library.register_autograd(
     "routing_kernels::moe_experts", _differentiate, setup_context=_save_for_backward, lib=_library
 )
-# The same without a gradient: where none is wanted, a call saves autograd's own step in Python, which is a sixth of
-# the time of a small layer on one token.
+# The same without a gradient: where none is wanted, a call saves autograd's own step in Python, which counts in
+# a small layer on one token.
 _inference_op = _define("moe_experts_inference", _FORWARD, _forward, _forward_shapes)
 _backward_op = _define("moe_experts_backward", _BACKWARD, reference.moe_experts_backward, _backward_shapes)
-torch.library.register_autograd("routing_kernels::moe_experts_backward", _refuse_second_derivative, lib=_library)
+torch.library.register_autograd(
+    "routing_kernels::moe_experts_backward", _refuse_second_derivative, lib=_library
+)

@@ -31,14 +31,18 @@ class Case(NamedTuple):
         return Case(*(t.double() if t.is_floating_point() else t for t in self))
 
 
-def make(tokens: int, experts: int, top_k: int, hidden: int, width: int, dtype: torch.dtype, seed: int = 0) -> Case:
+def make(
+    tokens: int, experts: int, top_k: int, hidden: int, width: int, dtype: torch.dtype, seed: int = 0
+) -> Case:
     """Random inputs of unit scale; one id in six or so names no expert, and repeats happen."""
     random = torch.Generator().manual_seed(seed)
     ids = torch.randint(-1, experts + 1, (tokens, top_k), generator=random)
     gate_up = torch.randn(experts, 2 * width, hidden, generator=random) / hidden**0.5
     down = torch.randn(experts, hidden, width, generator=random) / width**0.5
     x = torch.randn(tokens, hidden, generator=random)
-    return Case(x.to(dtype), ids, torch.rand(tokens, top_k, generator=random), gate_up.to(dtype), down.to(dtype))
+    return Case(
+        x.to(dtype), ids, torch.rand(tokens, top_k, generator=random), gate_up.to(dtype), down.to(dtype)
+    )
 
 
 def on(isa: str, case: Case, act: str = "silu", stats: bool = False, threshold: float = 0.01):
@@ -105,7 +109,9 @@ def test_reference_is_the_definition(shape, act, seed):
     case = make(min(tokens, 5), experts, top_k, min(hidden, 12), min(width, 9), torch.float64, seed)
     out = routing_kernels.moe_experts(*case, act=act, stats=True, threshold=0.1, backend="reference")
     y, counts, statistics = by_hand(case, act, 0.1)
-    torch.testing.assert_close(out.y, torch.tensor(y, dtype=torch.float64).reshape(case.x.shape), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        out.y, torch.tensor(y, dtype=torch.float64).reshape(case.x.shape), rtol=1e-9, atol=1e-12
+    )
     assert out.counts.tolist() == counts
     for t in range(case.ids.shape[0]):
         for j in range(top_k):
@@ -124,7 +130,9 @@ def test_reference_is_the_definition(shape, act, seed):
 def test_c_agrees_with_the_reference_in_float64(shape, isa, dtype, act, seed):
     case = make(*shape, dtype, seed)
     out = on(isa, case, act, stats=True, threshold=0.05)
-    exact = routing_kernels.moe_experts(*case.double(), act=act, stats=True, threshold=0.05, backend="reference")
+    exact = routing_kernels.moe_experts(
+        *case.double(), act=act, stats=True, threshold=0.05, backend="reference"
+    )
 
     assert out.y.dtype == dtype and out.y.shape == case.x.shape
     error = (out.y.double() - exact.y).abs()
@@ -138,7 +146,9 @@ def test_c_agrees_with_the_reference_in_float64(shape, isa, dtype, act, seed):
         torch.testing.assert_close(getattr(out, name), getattr(exact, name), rtol=1e-4, atol=1e-6)
     # A neuron within rounding of the threshold may fall on either side of it.
     looser = [
-        routing_kernels.moe_experts(*case.double(), act=act, stats=True, threshold=edge, backend="reference").hidden_below
+        routing_kernels.moe_experts(
+            *case.double(), act=act, stats=True, threshold=edge, backend="reference"
+        ).hidden_below
         for edge in (0.05 - 1e-5, 0.05 + 1e-5)
     ]
     assert (looser[0] <= out.hidden_below).all() and (out.hidden_below <= looser[1]).all()
@@ -277,7 +287,9 @@ def test_nan_stays_visible_and_stays_where_it_is(isa, act, dtype):
 @pytest.mark.parametrize("act", ACTS)
 def test_activation_over_its_whole_range(isa, act):
     """A layer of identities shows the activation itself, from where it vanishes to where it overflows."""
-    gates = torch.cat([torch.linspace(-120, 120, 4001), torch.linspace(-12, 12, 4001), torch.tensor([0.0, -0.0, 1e30])])
+    gates = torch.cat(
+        [torch.linspace(-120, 120, 4001), torch.linspace(-12, 12, 4001), torch.tensor([0.0, -0.0, 1e30])]
+    )
     x = torch.stack([gates, torch.ones_like(gates)], dim=1)
     gate_up = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     down = torch.tensor([[[1.0], [0.0]]])
@@ -314,8 +326,12 @@ def test_narrowing_rounds_to_nearest_even(isa):
     random = torch.Generator().manual_seed(0)
     exponent = torch.randint(-30, 20, (4096, 1), generator=random)
     weights = torch.randn(4096, 1, generator=random) * 2.0**exponent
-    ties = torch.tensor([[1 + 2**-11], [1 + 3 * 2**-11], [1 + 2**-8], [1 + 3 * 2**-8], [2**-25], [3 * 2**-25], [65520.0]])
-    weights = torch.cat([weights, ties, -ties, torch.tensor([[0.0], [math.inf], [65519.0], [2**-14 - 2**-26]])])
+    ties = torch.tensor(
+        [[1 + 2**-11], [1 + 3 * 2**-11], [1 + 2**-8], [1 + 3 * 2**-8], [2**-25], [3 * 2**-25], [65520.0]]
+    )
+    weights = torch.cat(
+        [weights, ties, -ties, torch.tensor([[0.0], [math.inf], [65519.0], [2**-14 - 2**-26]])]
+    )
     for dtype in (torch.float16, torch.bfloat16):
         ones = torch.ones(len(weights), 1, dtype=dtype)
         one = torch.ones(1, 1, 1, dtype=dtype)
@@ -330,5 +346,7 @@ def test_no_tokens_and_no_experts(backend):
     out = routing_kernels.moe_experts(*none, stats=True, backend=backend)
     assert out.y.shape == (0, 8) and out.counts.tolist() == [0] * 4 and out.dropped == 0
     bare = make(3, 4, 2, 8, 6, torch.float32)
-    out = routing_kernels.moe_experts(*bare._replace(gate_up=bare.gate_up[:0], down=bare.down[:0]), backend=backend)
+    out = routing_kernels.moe_experts(
+        *bare._replace(gate_up=bare.gate_up[:0], down=bare.down[:0]), backend=backend
+    )
     assert not out.y.any() and out.dropped == 6

@@ -52,7 +52,8 @@ def test_gradient_of_the_c_backend_against_autograd_through_the_reference(act, d
     x, ids, weights, gate_up, down = tensors(dtype)
     wanted = [x, weights, gate_up, down]
     found = torch.autograd.grad(
-        routing_kernels.moe_experts(x, ids, weights, gate_up, down, act=act, backend="cpu").y.square().sum(), wanted
+        routing_kernels.moe_experts(x, ids, weights, gate_up, down, act=act, backend="cpu").y.square().sum(),
+        wanted,
     )
     exact = [t.detach().double().requires_grad_() for t in wanted]
     y = reference.moe_experts(exact[0], ids, *exact[1:], act, False, 0.01)[0]
@@ -66,7 +67,9 @@ def test_gradient_of_the_c_backend_against_autograd_through_the_reference(act, d
 def test_only_the_wanted_gradients_are_computed():
     full = tensors(torch.float32)
     loss = routing_kernels.moe_experts(*full).y.square().sum()
-    expected = dict(zip((0, 2, 3, 4), torch.autograd.grad(loss, [full[i] for i in (0, 2, 3, 4)]), strict=True))
+    expected = dict(
+        zip((0, 2, 3, 4), torch.autograd.grad(loss, [full[i] for i in (0, 2, 3, 4)]), strict=True)
+    )
     for chosen in itertools.chain.from_iterable(itertools.combinations((0, 2, 3, 4), n) for n in (1, 2, 3)):
         some = [t.detach().requires_grad_(i in chosen) for i, t in enumerate(full)]
         routing_kernels.moe_experts(*some).y.square().sum().backward()
@@ -104,7 +107,9 @@ def test_compiles_without_a_graph_break(gradient):
         assert torch.equal(ours, theirs)
     if gradient:
         leaves = [arguments[i] for i in (0, 2, 3, 4)]
-        pairs = zip(torch.autograd.grad(found[0], leaves), torch.autograd.grad(expected[0], leaves), strict=True)
+        pairs = zip(
+            torch.autograd.grad(found[0], leaves), torch.autograd.grad(expected[0], leaves), strict=True
+        )
         assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
@@ -121,7 +126,10 @@ X, IDS, WEIGHTS, GATE_UP, DOWN = tensors(torch.float32, gradient=False)
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
-        ({"act": "swiglu"}, "There is no activation 'swiglu' here. Use one of silu, gelu, gelu_pytorch_tanh, relu."),
+        (
+            {"act": "swiglu"},
+            "There is no activation 'swiglu' here. Use one of silu, gelu, gelu_pytorch_tanh, relu.",
+        ),
         ({"x": X[0]}, "shapes do not fit"),
         ({"x": X[:, :4]}, "shapes do not fit"),
         ({"x": X[:3]}, "shapes do not fit"),

@@ -28,7 +28,7 @@ def paired(table: pd.DataFrame, base: int = 0, samples: int = 2000, seed: int = 
         )
     right = correct.to_numpy(dtype=bool)
     draws = np.random.default_rng(seed).integers(0, len(right), (samples, len(right)))
-    hashes = table.drop_duplicates("plan_number").set_index("plan_number")["plan"]
+    hashes = dict(zip(table["plan_number"], table["plan"], strict=True))
     first = right[:, list(correct).index(base)]
     rows = []
     for column, number in enumerate(correct):

@@ -87,8 +87,8 @@ def _losses(bench: Bench, items: pd.DataFrame, plan: Plan, progress: bool, title
 
 def _score(bench: Bench, rows: list[tuple[str, Any]], plan: Plan) -> list[list[float]]:
     """Each option is appended to its prompt; options of one token share the prompt's own pass."""
-    context = {"context": bench.context, "vocab_size": bench.anatomy.vocab_size}
-    prompts = [token_ids(prompt, bench.tokenizer, **context) for prompt, _ in rows]
+    vocab_size = bench.anatomy.vocab_size
+    prompts = [token_ids(p, bench.tokenizer, context=bench.context, vocab_size=vocab_size) for p, _ in rows]
     options = [[_option(bench, text) for text in choices] for _, choices in rows]
     asked: list[list[int]] = []
     for prompt, texts in zip(prompts, options, strict=True):

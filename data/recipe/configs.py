@@ -22,7 +22,7 @@ class Config:
     heads: int = 4
     norm_topk_prob: bool = True
     seed: int = 0
-    tokens_per_step: int = 8192
+    tokens_per_step: int = 4096
     length_first: int = 128  # while the curriculum opens; short rows cost less attention
     length: int = 256
     lesson_share_first: float = 0.7
@@ -31,7 +31,7 @@ class Config:
     matrix_rate: float = 6e-3
     other_rate: float = 3e-3
     weight_decay: float = 0.05
-    warmup_steps: int = 100
+    warmup_steps: int = 150
     balance: float = 0.01
     z_loss: float = 1e-4
     compile: bool = True
@@ -74,6 +74,20 @@ CONFIGS = {
         replace(DEMO, name="demo-raw-weights", norm_topk_prob=False),
         *(replace(SMALL, name=f"small-seed{seed}", seed=seed) for seed in (1, 2, 3)),
         replace(DEMO, name="dense-twin", experts=1, top_k=1, expert_width=DEMO.expert_width * DEMO.top_k),
-        replace(DEMO, name="tiny", hidden=32, expert_width=16, experts=4, layers=2, heads=2, tokens_per_step=256, length_first=32, length=64, curriculum_tokens=1024, warmup_steps=4, compile=False,),
+        replace(
+            DEMO,
+            name="tiny",
+            hidden=32,
+            expert_width=16,
+            experts=4,
+            layers=2,
+            heads=2,
+            tokens_per_step=256,
+            length_first=32,
+            length=64,
+            curriculum_tokens=1024,
+            warmup_steps=4,
+            compile=False,
+        ),
     )
 }

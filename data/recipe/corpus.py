@@ -1,6 +1,6 @@
 """Builds the corpus: documents with labels and split, the tokenizer, and one token array per domain and split.
 
-    python -m data.recipe.corpus
+python -m data.recipe.corpus
 """
 
 from __future__ import annotations
@@ -44,12 +44,19 @@ def build() -> None:
     for domain in DOMAINS:
         for split in SPLITS:
             texts = frame.loc[(frame["domain"] == domain) & (frame["split"] == split), "text"].tolist()
-            encoded = [np.array(ids + [tokenizer.eos_token_id], dtype=np.uint16) for ids in tokenizer(texts)["input_ids"]]
+            encoded = [
+                np.array(ids + [tokenizer.eos_token_id], dtype=np.uint16)
+                for ids in tokenizer(texts)["input_ids"]
+            ]
             ends = np.cumsum([len(ids) for ids in encoded])
             np.savez(target / "tokens" / f"{domain}.{split}.npz", tokens=np.concatenate(encoded), ends=ends)
-            counts.append({"domain": domain, "split": split, "documents": len(texts), "tokens": int(ends[-1])})
+            counts.append(
+                {"domain": domain, "split": split, "documents": len(texts), "tokens": int(ends[-1])}
+            )
     table = pd.DataFrame(counts)
-    licences = frame.groupby(["source", "licence"])["text"].agg(documents="count", characters=lambda s: int(s.str.len().sum()))
+    licences = frame.groupby(["source", "licence"])["text"].agg(
+        documents="count", characters=lambda s: int(s.str.len().sum())
+    )
     summary = {"tokens": table.to_dict("records"), "sources": licences.reset_index().to_dict("records")}
     (target / "summary.json").write_text(json.dumps(summary, indent=1))
     print(table.pivot(index="domain", columns="split", values="tokens"))

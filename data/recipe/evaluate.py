@@ -1,6 +1,6 @@
 """Accuracy by task and level: eight choices by log-likelihood, chance-corrected.
 
-    python -m data.recipe.evaluate FOLDER --split validation --items 200
+python -m data.recipe.evaluate FOLDER --split validation --items 200
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def load_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
 
 
 @torch.no_grad()
-def choice_scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, items: pd.DataFrame) -> np.ndarray:
+def choice_scores(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, items: pd.DataFrame
+) -> np.ndarray:
     """Log-likelihood in nats of every choice of every item [items, 8]; free-form choices include the end."""
     free_form = items["task"].map(lambda name: TASKS[name].free_form)
     scores = np.zeros((len(items), len(items["choices"].iloc[0])))
@@ -39,7 +41,9 @@ def choice_scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, it
         choices = [tokenizer([choice + ends for choice in row])["input_ids"] for row in group["choices"]]
         if is_free:
             texts = [prompt + choice for prompt, row in zip(prompts, choices, strict=True) for choice in row]
-            likelihood = continuation_scores(model, texts, [len(p) for p in prompts for _ in range(scores.shape[1])])
+            likelihood = continuation_scores(
+                model, texts, [len(p) for p in prompts for _ in range(scores.shape[1])]
+            )
             scores[items.index.get_indexer(group.index)] = likelihood.reshape(len(group), -1)
         else:
             options = torch.tensor(choices).squeeze(-1)
@@ -79,7 +83,9 @@ def continuation_scores(model: PreTrainedModel, texts: list[list[int]], starts: 
     scores = np.zeros(len(texts))
     for rows in batches(texts):
         ids = padded([texts[row] for row in rows])
-        losses = model(ids, use_cache=False).logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+        losses = (
+            model(ids, use_cache=False).logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+        )
         for place, row in enumerate(rows):
             scores[row] = float(losses[place, starts[row] - 1 : len(texts[row]) - 1].sum())
     return scores
@@ -91,7 +97,9 @@ def table(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, split: str
     for name in tasks.names():
         frame = tasks.load(name, split=split, n=items)
         best = choice_scores(model, tokenizer, frame).argmax(1)
-        frame["correct"] = [choices[b] == a for choices, b, a in zip(frame["choices"], best, frame["answer"], strict=True)]
+        frame["correct"] = [
+            choices[b] == a for choices, b, a in zip(frame["choices"], best, frame["answer"], strict=True)
+        ]
         for level, group in frame.groupby("level"):
             accuracy = group["correct"].mean()
             rows.append(

@@ -123,4 +123,3 @@ DRILLS: dict[Callable[[random.Random, float], Document], float] = {
     small_sums: 1,
     brackets: 1,
 }
-

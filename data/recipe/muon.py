@@ -21,7 +21,9 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self, groups: Iterable[dict[str, Any]], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
     ) -> None:
-        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "halves": False})
+        super().__init__(
+            groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "halves": False}
+        )
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -27,7 +27,14 @@ MANUALS = {
     "es": ["manpages-es", "manpages-es-dev"],
     "ru": ["manpages-ru", "manpages-ru-dev"],
 }
-HEADERS = ["linux-libc-dev", "libc6-dev", "libpython3-dev", "libpython3.11-dev", "libsqlite3-dev", "zlib1g-dev"]
+HEADERS = [
+    "linux-libc-dev",
+    "libc6-dev",
+    "libpython3-dev",
+    "libpython3.11-dev",
+    "libsqlite3-dev",
+    "zlib1g-dev",
+]
 LICENCES = {
     "debian-handbook": "GPL-2+ or CC-BY-SA-3.0",
     "manpages": "GPL-2+, GPL-3+, BSD and verbatim licences of the Linux manual pages and their translations",
@@ -119,7 +126,9 @@ def manuals(language: str) -> list[str]:
     for package in MANUALS[language]:
         for page in sorted(unpacked(package).glob("usr/share/man/**/*.gz")):
             if not page.is_symlink():
-                texts.append(plain_manual(gzip.decompress(page.read_bytes()).decode("utf-8", errors="replace")))
+                texts.append(
+                    plain_manual(gzip.decompress(page.read_bytes()).decode("utf-8", errors="replace"))
+                )
     return texts
 
 
@@ -159,8 +168,20 @@ def wordnet() -> list[str]:
 def python_library() -> list[str]:
     """Modules of Python's standard library, without its tests and tables of characters."""
     folder = Path(sysconfig.get_path("stdlib"))
-    skipped = {"test", "tests", "idlelib", "site-packages", "lib2to3", "encodings", "__pycache__", "pydoc_data", "turtledemo"}
-    files = [file for file in sorted(folder.rglob("*.py")) if not skipped & set(file.relative_to(folder).parts)]
+    skipped = {
+        "test",
+        "tests",
+        "idlelib",
+        "site-packages",
+        "lib2to3",
+        "encodings",
+        "__pycache__",
+        "pydoc_data",
+        "turtledemo",
+    }
+    files = [
+        file for file in sorted(folder.rglob("*.py")) if not skipped & set(file.relative_to(folder).parts)
+    ]
     return [file.read_text(encoding="utf-8", errors="replace") for file in files]
 
 

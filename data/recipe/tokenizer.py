@@ -51,7 +51,9 @@ def training_texts(documents: pd.DataFrame) -> list[str]:
             size += len(text)
             if size > CHARACTERS_PER_DOMAIN:
                 break
-    headings = [f"{heading}:" for row in wording.HEADINGS.values() for heading in row[: wording.SHIFT_VARIANT]]
+    headings = [
+        f"{heading}:" for row in wording.HEADINGS.values() for heading in row[: wording.SHIFT_VARIANT]
+    ]
     asks = [one.ask for one in wording.WORDINGS[: wording.SHIFT_VARIANT]]
     return texts + 500 * headings + 5_000 * asks
 

@@ -64,7 +64,9 @@ class Trainer:
                 group["lr"] = rate * group["full_rate"]
         batch = self.stream.batch(self.step)
         self.routers.clear()
-        hidden = self.model.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).last_hidden_state
+        hidden = self.model.model(
+            input_ids=batch.ids, attention_mask=batch.mask, use_cache=False
+        ).last_hidden_state
         losses = self.token_losses(hidden, self.model.lm_head.weight, batch.targets)
         loss = (losses * batch.weights).sum() / batch.weights.sum()
         balance, z = router_losses(self.routers)
@@ -73,9 +75,17 @@ class Trainer:
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        row = {"step": self.step, "rate": rate, "loss": loss.item(), "balance": balance.item(), "norm": norm.item()}
+        row = {
+            "step": self.step,
+            "rate": rate,
+            "loss": loss.item(),
+            "balance": balance.item(),
+            "norm": norm.item(),
+        }
         row |= losses_by_label(losses.detach(), batch)
-        row["load_max_over_mean"] = [round(load_ratio(index, self.config.experts), 2) for _, index in self.routers]
+        row["load_max_over_mean"] = [
+            round(load_ratio(index, self.config.experts), 2) for _, index in self.routers
+        ]
         row["seconds"] = round(time.perf_counter() - started, 3)
         self.step += 1
         return row
@@ -180,7 +190,9 @@ def run(config: Config, minutes: float, every: float, keep: int) -> None:
         trainer.load(saved[-1])
     end = time.time() + 60 * minutes
     last = time.time()
-    for row in logged(trainer, folder / "log.jsonl", lambda: min(1.0, (trainer.step + 1) / config.warmup_steps)):
+    for row in logged(
+        trainer, folder / "log.jsonl", lambda: min(1.0, (trainer.step + 1) / config.warmup_steps)
+    ):
         if time.time() - last > 60 * every or time.time() > end:
             trainer.save(folder)
             last = time.time()
@@ -197,7 +209,9 @@ def decay(config: Config, checkpoint: Path, minutes: float, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     first = trainer.train_step(1.0)
     started, seconds = time.time(), 60 * minutes
-    for _ in logged(trainer, out / "decay.jsonl", lambda: 1 - math.sqrt(min((time.time() - started) / seconds, 1.0))):
+    for _ in logged(
+        trainer, out / "decay.jsonl", lambda: 1 - math.sqrt(min((time.time() - started) / seconds, 1.0))
+    ):
         if time.time() - started > seconds:
             break
     trainer.export(out)

@@ -35,14 +35,18 @@ def corpus(tmp_path_factory: pytest.TempPathFactory):
         for domain in DOMAINS:
             for split in SPLITS:
                 tokens = rng.integers(2, 2_000, 900).astype(np.uint16)
-                np.savez(folders.corpus() / "tokens" / f"{domain}.{split}.npz", tokens=tokens, ends=[300, 600, 900])
+                np.savez(
+                    folders.corpus() / "tokens" / f"{domain}.{split}.npz", tokens=tokens, ends=[300, 600, 900]
+                )
         yield
 
 
 def test_the_expert_bank_equals_the_models_own_forward_and_backward() -> None:
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-    model = OlmoeForCausalLM(OlmoeConfig(vocab_size=50, num_experts=6, num_experts_per_tok=2, pad_token_id=0, **shape))
+    model = OlmoeForCausalLM(
+        OlmoeConfig(vocab_size=50, num_experts=6, num_experts_per_tok=2, pad_token_id=0, **shape)
+    )
     ids = torch.randint(0, 50, (3, 17))
     gradients = []
     for implementation in ("eager", experts.register()):
@@ -80,7 +84,10 @@ def test_every_task_symbol_is_one_token_and_digits_are_single() -> None:
     for symbol in ALL:
         assert len(tokenizer(symbol)["input_ids"]) == 1
     assert tokenizer("1234").tokens() == ["1", "2", "3", "4"]
-    assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (TINY.model().pad_token_id, TINY.model().eos_token_id)
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (
+        TINY.model().pad_token_id,
+        TINY.model().eos_token_id,
+    )
 
 
 def test_batches_follow_from_seed_and_step_and_hide_other_documents() -> None:
@@ -110,7 +117,9 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_by_bit(tmp_path: Path) -> None
     second.load(saved)
     for _ in range(5):
         row = second.train_step(0.5)
-    assert {k: v for k, v in row.items() if k != "seconds"} == {k: v for k, v in expected.items() if k != "seconds"}
+    assert {k: v for k, v in row.items() if k != "seconds"} == {
+        k: v for k, v in expected.items() if k != "seconds"
+    }
     for own, other in zip(second.model.parameters(), unbroken.model.parameters(), strict=True):
         assert torch.equal(own, other)
 

@@ -75,7 +75,16 @@ def test_answers_agree_with_a_solver_that_reads_only_the_prompt(task: str, level
 @pytest.mark.parametrize("task", tasks.names())
 def test_items_have_eight_different_choices_with_the_answer_anywhere(task: str) -> None:
     items = tasks.load(task, split="validation", level=1, n=120)
-    assert list(items.columns) == ["prompt", "answer", "choices", "task", "level", "variant", "language", "split"]
+    assert list(items.columns) == [
+        "prompt",
+        "answer",
+        "choices",
+        "task",
+        "level",
+        "variant",
+        "language",
+        "split",
+    ]
     for choices, answer in zip(items["choices"], items["answer"], strict=True):
         assert len(set(choices)) == len(choices) == CHOICES
         assert answer in choices
@@ -118,10 +127,14 @@ def test_splits_follow_from_content_alone_and_have_their_shares() -> None:
     rng = random.Random(5)
     task = TASKS["two_hop"]
     items = [task.draw(rng, task.parameters(2)) for _ in range(2_000)]
-    shares = {split: sum(item.belongs_to(split) for item in items) / len(items) for split in ("train", "test")}
+    shares = {
+        split: sum(item.belongs_to(split) for item in items) / len(items) for split in ("train", "test")
+    }
     assert 0.55 < shares["train"] < 0.65
     assert 0.16 < shares["test"] < 0.24
-    assert all(sum(item.belongs_to(s) for s in ("train", "reference", "validation", "test")) == 1 for item in items)
+    assert all(
+        sum(item.belongs_to(s) for s in ("train", "reference", "validation", "test")) == 1 for item in items
+    )
 
 
 @pytest.mark.parametrize("task", tasks.names())

@@ -110,7 +110,12 @@ class Addition(Task):
 
     def distractors(self, item: Item, rng: random.Random) -> list[str]:
         right = int(item.answer[::-1])
-        steps = [sign * digit * 10**place for place in range(len(item.answer)) for digit in (1, 2, 5) for sign in (1, -1)]
+        steps = [
+            sign * digit * 10**place
+            for place in range(len(item.answer))
+            for digit in (1, 2, 5)
+            for sign in (1, -1)
+        ]
         return [backwards(right + step) for step in rng.sample(steps, len(steps)) if right + step > 0]
 
 

@@ -71,7 +71,9 @@ def load(
     if split not in SPLITS:
         raise TaskError(f"There is no split named {split!r}.", f"Choose one of {', '.join(SPLITS)}.")
     if level is not None and not 1 <= level <= len(chosen.levels):
-        raise TaskError(f"Task {task} has no level {level}.", f"Choose a level from 1 to {len(chosen.levels)}.")
+        raise TaskError(
+            f"Task {task} has no level {level}.", f"Choose a level from 1 to {len(chosen.levels)}."
+        )
     if n is None:
         n = DEFAULT_SIZES[split]
     if n < 1:

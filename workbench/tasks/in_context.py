@@ -126,7 +126,9 @@ class Rule(Task):
         first_x, first_y = shown[0]
         fitting = {(a, (first_y - a * first_x) % 64) for a in self.factors}
         fitting = {(a, c) for a, c in fitting if all((a * x + c) % 64 == y for x, y in shown)}
-        if len(fitting) > 1:  # the examples leave the rule open, so only the item's own question has one answer
+        if (
+            len(fitting) > 1
+        ):  # the examples leave the rule open, so only the item's own question has one answer
             return []
         ((factor, shift),) = fitting
         others = [x for x in range(64) if x not in known]

@@ -83,7 +83,9 @@ class Task(ABC):
     summary: ClassVar[str]
     levels: ClassVar[tuple[tuple[int, ...], ...]]
     separator: ClassVar[str | None] = None  # None: the wording's own
-    free_form: ClassVar[bool] = False  # the answer is a string of several tokens that ends with the end of the text
+    free_form: ClassVar[bool] = (
+        False  # the answer is a string of several tokens that ends with the end of the text
+    )
 
     @abstractmethod
     def draw(self, rng: random.Random, parameters: tuple[int, ...]) -> Item:
@@ -112,7 +114,8 @@ class Task(ABC):
                 break
         if len(options) < CHOICES:
             raise TaskError(
-                f"Task {self.name} found only {len(options)} different options.", "Report the task and its level."
+                f"Task {self.name} found only {len(options)} different options.",
+                "Report the task and its level.",
             )
         rng.shuffle(options)
         return options

@@ -1,0 +1,54 @@
+"""An interactive workbench for the routing inside neural networks.
+
+Everything is reached from here (``import workbench as wb``) and loaded on first use, so that the import itself costs
+neither torch nor a database.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench import errors as errors
+    from workbench import tasks as tasks
+    from workbench.address import Address as Address
+    from workbench.interventions import Plan as Plan
+    from workbench.interventions import mask as mask
+    from workbench.interventions import reroute as reroute
+    from workbench.interventions import skip as skip
+    from workbench.runtime.bench import Bench as Bench
+    from workbench.runtime.bench import open as open
+    from workbench.runtime.record import Record as Record
+    from workbench.store import connect as connect
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Address": "workbench.address",
+    "Bench": "workbench.runtime.bench",
+    "Plan": "workbench.interventions",
+    "Record": "workbench.runtime.record",
+    "connect": "workbench.store",
+    "errors": None,
+    "mask": "workbench.interventions",
+    "open": "workbench.runtime.bench",
+    "reroute": "workbench.interventions",
+    "skip": "workbench.interventions",
+    "tasks": None,
+}
+
+__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    home = _HOME[name]
+    value = importlib.import_module(f"workbench.{name}") if home is None else getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

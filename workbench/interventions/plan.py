@@ -1,0 +1,205 @@
+"""The plan: an ordered tuple of edits as plain data, with a hash that names what it does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workbench.errors import EditRefused, PlanError
+from workbench.interventions import mask, reroute, skip
+from workbench.interventions.edit import Edit, Facts, plan_error, scopes_disjoint
+
+AnyEdit = Annotated[
+    reroute.Ban | reroute.Force | reroute.Bias | reroute.Replay | skip.Block | mask.Heads, Field(discriminator="kind")
+]
+
+_MODULE = {"reroute": "wb.reroute", "skip": "wb.skip", "mask": "wb.mask"}
+
+
+class Plan(BaseModel):
+    """Edits in the order in which they apply. Frozen: every change makes a new plan, so undo is keeping the old one.
+
+    ``Plan([...])`` takes edits; ``plan + edit`` appends; ``plan.hash`` is equal for two plans exactly when they do the
+    same: edits that commute (different sites or disjoint scopes) may stand in any order, and disabled edits do not count.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    edits: tuple[AnyEdit, ...] = ()
+
+    def __init__(self, edits: Iterable[Edit] = (), **data: Any) -> None:
+        try:
+            super().__init__(edits=tuple(edits), **data)
+        except ValidationError as error:
+            raise _invalid(error, data) from None
+
+    def __iter__(self) -> Iterator[Edit]:  # type: ignore[override]
+        return iter(self.edits)
+
+    def __len__(self) -> int:
+        return len(self.edits)
+
+    def __add__(self, other: Edit | Plan) -> Plan:
+        return Plan(self.edits + (other.edits if isinstance(other, Plan) else (other,)))
+
+    def replace(self, index: int, edit: Edit) -> Plan:
+        """The plan with its edit number ``index`` replaced."""
+        return Plan((*self.edits[: self._index(index)], edit, *self.edits[index + 1 :]))
+
+    def without(self, index: int) -> Plan:
+        """The plan with its edit number ``index`` removed."""
+        return Plan((*self.edits[: self._index(index)], *self.edits[index + 1 :]))
+
+    def _index(self, index: int) -> int:
+        if not 0 <= index < len(self.edits):
+            raise PlanError(f"The plan has no edit number {index}.", f"It has {len(self.edits)} edits, counted from 0.")
+        return index
+
+    @property
+    def active(self) -> tuple[Edit, ...]:
+        """The edits that are enabled, in order."""
+        return tuple(edit for edit in self.edits if edit.enabled)
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits of the SHA-256 of the plan's normal form.
+
+        The normal form is the smallest sequence that keeps the order of every pair of edits that do not commute (the
+        lexicographic normal form of a trace; Cartier and Foata 1969).
+        """
+        left = [(_canonical(edit), edit) for edit in self.active]
+        normal: list[str] = []
+        while left:
+            ready = [
+                (text, n)
+                for n, (text, edit) in enumerate(left)
+                if all(edit.commutes(before) and before.commutes(edit) for _, before in left[:n])
+            ]
+            text, n = min(ready)
+            normal.append(text)
+            del left[n]
+        return hashlib.sha256("\n".join(normal).encode()).hexdigest()[:16]
+
+    def check(self, facts: Facts) -> None:
+        """Raise :class:`EditRefused` with the reason if an enabled edit cannot act on the model ``facts`` describes."""
+        for edit in self.active:
+            edit.check(facts)
+        self._check_replays()
+        for layer in facts.moe_layers:
+            bans = [e for e in self.active if isinstance(e, reroute.Ban) and layer in e.layers_in(facts)]
+            bans = [e for e in bans if e.tokens == "all" and e.phase == "all"]
+            banned = set().union(*(e.experts for e in bans))
+            moe = facts.layer(layer).moe
+            if moe.num_experts - len(banned) < moe.top_k:
+                raise EditRefused(
+                    f"The plan bans {len(banned)} of {moe.num_experts} experts in layer {layer}, "
+                    f"leaving fewer than the {moe.top_k} each token needs.",
+                    "Ban fewer experts.",
+                )
+
+    def _check_replays(self) -> None:
+        """A replay fixes every choice in its scope, so another re-route there could not act (or would undo it)."""
+        reroutes = [edit for edit in self.active if isinstance(edit, reroute.Reroute)]
+        for replay in (edit for edit in reroutes if isinstance(edit, reroute.Replay)):
+            for other in reroutes:
+                if other is not replay and not scopes_disjoint(replay, other):
+                    raise EditRefused(
+                        f"{other.kind} cannot act where routes are replayed ({replay.describe()}).",
+                        "Give the two edits different layers or tokens.",
+                    )
+
+    def collisions(self) -> list[str]:
+        """One line for every ban and force of the same expert in overlapping scopes: the later of the two holds."""
+        lines = []
+        for n, first in enumerate(self.active):
+            for second in self.active[n + 1 :]:
+                if {type(first), type(second)} != {reroute.Ban, reroute.Force} or scopes_disjoint(first, second):
+                    continue
+                assert isinstance(first, reroute.Ban | reroute.Force) and isinstance(second, reroute.Ban | reroute.Force)
+                if both := sorted(set(first.experts) & set(second.experts)):
+                    lines.append(
+                        f"Expert {', '.join(map(str, both))} is both banned and forced; the later edit holds: "
+                        f"{second.describe()}."
+                    )
+        return lines
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """The plan as JSON text; :meth:`from_json` reads it back."""
+        return json.dumps({"version": self.version, "edits": [_data(edit) for edit in self.edits]}, indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Plan:
+        """Read a plan; raises :class:`PlanError` that names the edit and the field that are wrong."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise PlanError(f"The plan is not JSON: {error}.", "Save a plan with plan.to_json().") from None
+        if not isinstance(data, dict):
+            raise PlanError("The plan is not a JSON object.", 'It starts with {"version": 1, "edits": [...]}.')
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise _invalid(error, data) from None
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON schema of a plan, from which the panel's types are generated."""
+        return cls.model_json_schema(mode="serialization")
+
+    def to_python(self) -> str:
+        """The plan as a Python expression that makes it again (with ``import workbench as wb``)."""
+        lines = []
+        for edit in self.edits:
+            data = edit.model_dump(exclude_defaults=True, exclude={"kind", "enabled"})
+            verb, name = edit.kind.split(".")
+            tokens = data.get("tokens")
+            if isinstance(tokens, dict):
+                data["tokens"] = slice(tokens.get("start", 0), tokens.get("stop"))
+            data = {"layers": edit.layers, **data}
+            call = f"{_MODULE[verb]}.{name}({', '.join(f'{k}={_literal(v)}' for k, v in data.items())})"
+            lines.append(call if edit.enabled else f"{call}.model_copy(update={{'enabled': False}})")
+        return "wb.Plan([" + "".join(f"\n    {line}," for line in lines) + ("\n])" if lines else "])")
+
+    def describe(self) -> str:
+        """One line per edit for people."""
+        if not self.edits:
+            return "no edits"
+        return "\n".join(("" if edit.enabled else "(off) ") + edit.describe() for edit in self.edits)
+
+
+def _data(edit: Edit) -> dict[str, Any]:
+    return edit.model_dump(mode="json")
+
+
+def _canonical(edit: Edit) -> str:
+    data = _data(edit)
+    del data["enabled"]
+    return json.dumps(data, sort_keys=True)
+
+
+def _literal(value: Any) -> str:
+    return repr(list(value)) if isinstance(value, tuple) else repr(value)
+
+
+def _invalid(error: ValidationError, data: dict[str, Any]) -> PlanError:
+    finding = error.errors(include_url=False)[0]
+    if finding["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        number = finding["loc"][1] if len(finding["loc"]) > 1 else "?"
+        found = finding.get("ctx", {}).get("tag")
+        known = ", ".join(kinds())
+        what = f"has the unknown kind {found!r}" if found is not None else "has no kind"
+        return PlanError(f"Edit {number} of the plan {what}.", f"Known kinds are: {known}.")
+    return plan_error(error, "The plan is not valid")
+
+
+def kinds() -> tuple[str, ...]:
+    """Every kind of edit, as written in a plan."""
+    return tuple(
+        kind.model_fields["kind"].default
+        for kind in (reroute.Ban, reroute.Force, reroute.Bias, reroute.Replay, skip.Block, mask.Heads)
+    )

@@ -104,14 +104,15 @@ def markdown(facts: dict[str, Any], curve: pd.DataFrame) -> str:
     lines = [
         "# Datasheet of the demo model",
         "",
-        "Written by `python -m data.recipe.datasheet`; every number is measured on the files beside it, in float32 on a CPU.",
+        "Written by `data/recipe/datasheet.py`; every number is measured on the files beside it, in float32 on a CPU.",
         "",
         "![Training](training.svg) ![Load](load.svg)",
         "",
         "## What it is",
         "",
-        f"A mixture-of-experts language model of the OLMoE family with {facts['parameters'] / 1e6:.2f} M parameters, of which "
-        f"a token uses {facts['active_parameters'] / 1e6:.2f} M; {facts['bytes'] / 1e6:.1f} MB. It was trained from scratch by "
+        "A mixture-of-experts language model of the OLMoE family with "
+        f"{facts['parameters'] / 1e6:.2f} M parameters, of which a token uses "
+        f"{facts['active_parameters'] / 1e6:.2f} M; {facts['bytes'] / 1e6:.1f} MB. It was trained from scratch by "
         "the recipe in `data/recipe` to have routing worth looking at. It knows very little: it is for experiments on "
         "routing, not for answers.",
         "",
@@ -119,10 +120,10 @@ def markdown(facts: dict[str, Any], curve: pd.DataFrame) -> str:
         "",
         "## Training",
         "",
-        f"Configuration `{training['config']}`, seed {config.seed}: {training['steps']:,} steps of {config.tokens_per_step:,} "
-        f"tokens, {training['tokens'] / 1e6:.1f} M tokens seen in all; the rate was constant up to step "
-        f"{training['from_step']:,} and then fell to zero. {seconds:.2f} seconds a step on average, {rate:,.0f} tokens a "
-        "second, on two shared CPU cores at the lowest priority. Of the tokens, "
+        f"Configuration `{training['config']}`, seed {config.seed}: {training['steps']:,} steps of "
+        f"{config.tokens_per_step:,} tokens, {training['tokens'] / 1e6:.1f} M tokens seen in all; the rate was constant up "
+        f"to step {training['from_step']:,} and then fell to zero. {seconds:.2f} seconds a step on average, {rate:,.0f} "
+        "tokens a second, on two shared CPU cores at the lowest priority. Of the tokens, "
         f"{config.lesson_share:.0%} to {config.lesson_share_first:.0%} are in-context lessons (drills and tasks), the rest "
         f"text; lesson tokens that cannot be foreseen weigh {CONTEXT_WEIGHT} in the loss.",
         "",
@@ -137,8 +138,8 @@ def markdown(facts: dict[str, Any], curve: pd.DataFrame) -> str:
         "",
         "## Routing",
         "",
-        "`bits` is the mutual information between a chosen expert and the domain; the null shuffles domains among whole rows "
-        f"({facts['rows_per_domain']} rows of {facts['row_length']} tokens a domain; mean and highest of "
+        "`bits` is the mutual information between a chosen expert and the domain; the null shuffles domains among whole "
+        f"rows ({facts['rows_per_domain']} rows of {facts['row_length']} tokens a domain; mean and highest of "
         f"{routing_facts.SHUFFLES} shuffles). A load of 1 is even; no expert is dead where the smallest is above 0.",
         "",
         table(layers.round(3)),

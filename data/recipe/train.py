@@ -26,7 +26,7 @@ from data.recipe import experts, folders
 from data.recipe.configs import CONFIGS, Config
 from data.recipe.corpus import DOMAINS
 from data.recipe.muon import Muon
-from data.recipe.stream import LESSON, Batch, Stream
+from data.recipe.stream import Batch, Stream
 from data.recipe.tokenizer import load_tokenizer
 
 LABELS = (*DOMAINS, "lessons")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.anatomy import Anatomy
+from workbench.interventions.routing import NOTHING
 from workbench.runtime.instrument import Capture
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
@@ -75,17 +76,20 @@ class Recorder:
             ids = _stack(c.ids for c in captures)[:, tokens.at]
             weights = _stack(c.weights for c in captures)[:, tokens.at]
             count, size, k = ids.shape
-            rank = np.argsort(np.argsort(-weights, axis=-1, kind="stable"), axis=-1, kind="stable")
+            ordered = np.where(ids == NOTHING, np.inf, -weights)  # unused slots come last
+            rank = np.argsort(np.argsort(ordered, axis=-1, kind="stable"), axis=-1, kind="stable")
             norm = None
             if all(c.experts is not None for c in captures):
                 norm = _stack(c.experts.slot_norm for c in captures)[:, tokens.at]  # type: ignore[union-attr]
             rows = (count, size, k)
+            used = (ids != NOTHING).reshape(-1)
             self._store.write("routing", {
-                "run": _spread(tokens.run[:, None], rows), "step": now.step,
-                "position": _spread(tokens.position[:, None], rows),
-                "layer": _spread(np.asarray(layers)[:, None, None], rows),
-                "slot": _spread(np.arange(k), rows), "expert": ids.reshape(-1), "weight": weights.reshape(-1),
-                "rank": rank.reshape(-1), "norm": None if norm is None else norm.reshape(-1),
+                "run": _spread(tokens.run[:, None], rows)[used], "step": now.step,
+                "position": _spread(tokens.position[:, None], rows)[used],
+                "layer": _spread(np.asarray(layers)[:, None, None], rows)[used],
+                "slot": _spread(np.arange(k), rows)[used], "expert": ids.reshape(-1)[used],
+                "weight": weights.reshape(-1)[used], "rank": rank.reshape(-1)[used],
+                "norm": None if norm is None else norm.reshape(-1)[used],
             })  # fmt: skip
             self._router(now, tokens, layers, captures, ids)
             if norm is not None:

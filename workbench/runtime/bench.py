@@ -7,17 +7,18 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from workbench.analysis import RunDiff
 from workbench.anatomy import Anatomy, prove, read
 from workbench.errors import EditRefused, PlanError, PromptError, WorkbenchError
 from workbench.interventions import Plan
 from workbench.interventions.edit import Edit
 from workbench.runtime.attach import Attachment, Kernels, device_of
-from workbench.runtime.diff import Difference, difference
+from workbench.runtime.diff import compare
 from workbench.runtime.instrument import Session, SourceRoutes, skipped_layers
 from workbench.runtime.loading import fingerprint, load
 from workbench.runtime.passes import Pass, check_tokens
@@ -29,6 +30,7 @@ from workbench.runtime.run_rows import write_run
 from workbench.store import Store, new_run_id
 
 if TYPE_CHECKING:
+    import pandas as pd
     from duckdb import DuckDBPyRelation
 
 _DEFAULT: Any = object()
@@ -100,6 +102,8 @@ def _prove(anatomy: Anatomy) -> frozenset[int]:
 
 class Bench:
     """A model with its store; made by :func:`workbench.open`, closed by :meth:`close` or ``with``."""
+
+    panel: Callable[[], Any]  # the panel as a widget for a notebook cell; given by workbench/__init__, which knows panels
 
     def __init__(
         self, model: Any, tokenizer: Any | None, anatomy: Anatomy, store: Store, attachment: Attachment,
@@ -244,9 +248,21 @@ class Bench:
             self.store.flush()
         return run
 
-    def diff(self, base: Run | int, run: Run | int) -> Difference:
+    def evaluate(
+        self,
+        items: pd.DataFrame,
+        plans: Sequence[Plan | Edit | None] = (None,),
+        score: Literal["choices"] = "choices",
+        progress: bool = False,
+    ) -> pd.DataFrame:
+        """Score ``items`` (prompt, answer, choices) under every plan; see :func:`workbench.runtime.evaluate.evaluate`."""
+        from workbench.runtime.evaluate import evaluate
+
+        return evaluate(self, items, [_plan(plan) for plan in plans], score, progress)
+
+    def diff(self, base: Run | int, run: Run | int) -> RunDiff:
         """Compare two recorded runs: flips, first divergent layer and expert, KL, text."""
-        return difference(self.store, base, run)
+        return compare(self.store, base, run)
 
     def sql(self, query: str, params: Sequence[Any] | None = None) -> DuckDBPyRelation:
         """Run SQL over the store on a cursor of its own; rows of finished runs are visible."""
@@ -255,12 +271,6 @@ class Bench:
     def snapshot(self, path: str | Path) -> None:
         """Write a consistent copy of the store to a new file, for any other DuckDB client."""
         self.store.snapshot(str(path))
-
-    def panel(self) -> Any:
-        """The panel as a widget for a notebook cell, on this bench."""
-        from workbench import panel
-
-        return panel.widget(self)
 
     def close(self) -> None:
         """Give the model back its own kernels and close the store; the model's weights were never touched."""

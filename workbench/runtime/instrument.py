@@ -143,8 +143,8 @@ class Session:
         if record and record.contribution:
             self._hook_contribution(block, undo)
         if record and record.sparsity and block.mlp is not None and block.mlp.down_proj is not None:
-            hook = self._read_activation(block.layer, record.threshold)
-            undo.callback(block.mlp.down_proj.register_forward_pre_hook(hook).remove)
+            read = self._read_activation(block.layer, record.threshold)
+            undo.callback(block.mlp.down_proj.register_forward_pre_hook(read).remove)
         if (
             record
             and record.attention_rank
@@ -169,7 +169,7 @@ class Session:
 
         def apply(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             capture = self._capture(layer)
-            _, ids, weights = expert_inputs(args, kwargs)
+            ids, weights = expert_inputs(args, kwargs)[1:]
             capture.native_ids, capture.native_weights = ids, weights
             capture.ids, capture.weights = ids, weights
             scoped = [(edit, where.reshape(-1)) for edit, where in self._scoped(edits)]
@@ -190,10 +190,10 @@ class Session:
         bank = bank_of(moe.experts)
         if record is not None and bank is not None:
 
-            def keep(out: MoeExperts) -> None:
+            def keep_statistics(out: MoeExperts) -> None:
                 self._capture(layer).experts = out
 
-            bank.sink, bank.threshold = keep, record.threshold
+            bank.sink, bank.threshold = keep_statistics, record.threshold
             undo.callback(setattr, bank, "sink", None)
 
     def _scoped(self, edits: Planned[E]) -> Planned[E]:

@@ -152,7 +152,9 @@ class Writer:
                 size = sum(batch.nbytes for batches in taken.values() for batch in batches)
             error: Exception | None = None
             try:
-                self._sink({table: pa.Table.from_batches(_unify(batches)) for table, batches in taken.items()})
+                self._sink(
+                    {table: pa.Table.from_batches(_unify(batches)) for table, batches in taken.items()}
+                )
             except Exception as raised:  # reaches the caller at the next put or flush
                 error = raised
             with self._changed:
@@ -181,7 +183,9 @@ def _unify(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
     return [
         pa.RecordBatch.from_arrays(
             [
-                batch.column(field.name) if field.name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
+                batch.column(field.name)
+                if field.name in batch.schema.names
+                else pa.nulls(batch.num_rows, field.type)
                 for field in schema
             ],
             schema=schema,

@@ -173,8 +173,8 @@ def test_a_stale_owner_file_is_passed_over(path, left):
     owner_file(path).write_text(left)
     with connect(path) as reader:
         assert reader.sql("SELECT 1").fetchall() == [(1,)]
-    with Store.open(path) as store:
-        assert store.shared
+    with Store.open(path, share=False) as store:
+        assert store.sql("SELECT 1").fetchall() == [(1,)]
 
 
 def test_an_owner_file_whose_number_another_process_has_now(path):

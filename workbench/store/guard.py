@@ -50,8 +50,8 @@ _FUNCTIONS = frozenset(SCALAR_MACROS) | _words(
     "cume_dist dense_rank fill first_value lag last_value lead nth_value ntile percent_rank rank rank_dense row_number "
     # numbers
     "abs acos asin atan atan2 cbrt ceil ceiling cos cot degrees even exp fdiv floor fmod gamma greatest isfinite isinf "
-    "isnan least lgamma ln log log10 log2 nextafter pi pow power radians round round_even sign sin sqrt tan tanh sinh cosh trunc "
-    "xor bit_count equi_width_bins random hash "
+    "isnan least lgamma ln log log10 log2 nextafter pi pow power radians round round_even sign sin sqrt tan "
+    "tanh sinh cosh trunc xor bit_count equi_width_bins random hash "
     # conditions
     "ifnull nullif coalesce typeof "
     # text

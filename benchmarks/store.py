@@ -13,13 +13,10 @@ import argparse
 import json
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, whose file names shadow packages
 
 import duckdb
 import numpy as np

@@ -33,7 +33,8 @@ class Writer:
         Seconds after which fewer than :data:`COALESCE_ROWS` waiting rows are committed all the same.
 
     When the sink fails, the rows stay in the queue and the next :meth:`put` or :meth:`flush` raises; the flush (or put)
-    after that tries again, and nothing is tried in between. Nothing is thrown away unless :meth:`close` fails too, which says how much.
+    after that tries again, and nothing is tried in between.
+    Nothing is thrown away unless :meth:`close` fails too, which says how much.
     """
 
     def __init__(self, sink: Sink, *, capacity: int, policy: Policy, interval: float) -> None:

@@ -24,9 +24,7 @@ import numpy as np
 from workbench.store import Store
 
 LAYERS, EXPERTS, TOP_K, TOKENS = 16, 64, 8, 2048
-MACROS = (
-    "expert_load load_balance coactivation expert_affinity saliency route_repetition chunk_sparsity routing_map".split()  # noqa: SIM905
-)
+MACROS = "expert_load load_balance coactivation expert_affinity saliency route_repetition chunk_sparsity routing_map".split()
 
 
 def make_layer(rng: np.random.Generator) -> dict[str, Any]:

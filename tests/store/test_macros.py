@@ -17,7 +17,7 @@ TESTED = set(
     expert_load load_balance routing_entropy coactivation expert_affinity specialisation label_information
     flips_aligned shared_prefix flips layer_contribution arank_profile layer_sparsity expert_sparsity
     chunk_sparsity saliency route_repetition routing_map cell
-    """.split()  # noqa: SIM905
+    """.split()
 )
 
 

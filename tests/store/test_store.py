@@ -348,7 +348,7 @@ def test_every_column_is_commented():
 KEYS_AND_PLAIN = set(
     """
     run step position layer slot expert plan head rank device name config dtype value neuron backend isa mlp_cos
-    """.split()  # noqa: SIM905
+    """.split()
 )
 
 

@@ -13,6 +13,7 @@ from workbench.errors import ModelError
 
 _QUERY = re.compile(r"(q|q_a|q_b|qkv)_proj|q|qkv|query|query_key_value|wq|wqkv|c_attn", re.IGNORECASE)
 _OUT = ("o_proj", "out_proj", "dense", "c_proj", "wo", "out_lin", "attn_out")
+_ROUTER_CLASS = re.compile(r"Router|Gat(e|ing)$")
 # Layer types of a configuration whose projections look like attention but which have no softmax map.
 _NO_SOFTMAX = {"linear_attention", "conv", "moe"}
 _DOWN = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "w2", "fc_out", "output_linear", "linear_out", "wo")
@@ -156,7 +157,7 @@ def _attention(block: nn.Module, number: int, path: str, config: Any) -> Attenti
         out_proj=out_proj,
         out_proj_path=f"{path}.{name}.{out_name}",
         num_heads=heads,
-        num_kv_heads=_kv_heads(module, config, heads),
+        num_kv_heads=_kv_heads(module, heads),
         head_dim=width // heads,
     )
 
@@ -166,21 +167,23 @@ def _heads(module: nn.Module, config: Any, width: int) -> int:
         value = getattr(module, name, None)
         if isinstance(value, int) and value > 0 and width % value == 0:
             return value
-    head_dim = getattr(module, "head_dim", None)
-    if isinstance(head_dim, int) and head_dim > 0 and width % head_dim == 0:
-        return width // head_dim
+    # Values may be wider or narrower than queries and keys; what enters the output projection is values.
+    for name in ("v_head_dim", "head_dim"):
+        value = getattr(module, name, None)
+        if isinstance(value, int) and value > 0 and width % value == 0:
+            return width // value
     return int(config.num_attention_heads)
 
 
-def _kv_heads(module: nn.Module, config: Any, heads: int) -> int:
-    for name in ("num_key_value_heads", "num_kv_heads"):
+def _kv_heads(module: nn.Module, heads: int) -> int:
+    for name in ("num_key_value_heads", "num_kv_heads", "kv_heads"):
         value = getattr(module, name, None)
         if isinstance(value, int) and value > 0:
             return value
     groups = getattr(module, "num_key_value_groups", None)
     if isinstance(groups, int) and groups > 0 and heads % groups == 0:
         return heads // groups
-    return int(getattr(config, "num_key_value_heads", None) or heads)
+    return heads
 
 
 def _bank(block: nn.Module, path: str) -> tuple[str, nn.Module] | None:
@@ -234,8 +237,13 @@ def _router(
         for name, child in owner.named_children()
         if child is not experts and router_weight(child, num_experts, hidden) is not None
     ]
-    # A shared expert whose neurons are as many as the experts fits too; its MLP holds several linear layers.
-    return min(fitting, key=lambda pair: sum(1 for _ in pair[1].parameters()), default=None)
+    # Other modules can have the shape by chance: a shared expert with as many neurons as there are experts, say.
+    named = [
+        (name, child)
+        for name, child in fitting
+        if _ROUTER_CLASS.search(type(child).__name__) or name in ("router", "gate")
+    ]
+    return min(named or fitting, key=lambda pair: sum(1 for _ in pair[1].parameters()), default=None)
 
 
 def _mlp(

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from workbench.runtime.run_rows import write_run
 from workbench.store import Store, new_run_id
 
 if TYPE_CHECKING:
+    import pandas as pd
     from duckdb import DuckDBPyRelation
 
 _DEFAULT: Any = object()
@@ -101,6 +102,8 @@ def _prove(anatomy: Anatomy) -> frozenset[int]:
 
 class Bench:
     """A model with its store; made by :func:`workbench.open`, closed by :meth:`close` or ``with``."""
+
+    panel: Callable[[], Any]  # the panel as a widget for a notebook cell; given by workbench/__init__, which knows panels
 
     def __init__(
         self, model: Any, tokenizer: Any | None, anatomy: Anatomy, store: Store, attachment: Attachment,
@@ -245,6 +248,18 @@ class Bench:
             self.store.flush()
         return run
 
+    def evaluate(
+        self,
+        items: pd.DataFrame,
+        plans: Sequence[Plan | Edit | None] = (None,),
+        score: Literal["choices"] = "choices",
+        progress: bool = False,
+    ) -> pd.DataFrame:
+        """Score ``items`` (prompt, answer, choices) under every plan; see :func:`workbench.runtime.evaluate.evaluate`."""
+        from workbench.runtime.evaluate import evaluate
+
+        return evaluate(self, items, [_plan(plan) for plan in plans], score, progress)
+
     def diff(self, base: Run | int, run: Run | int) -> RunDiff:
         """Compare two recorded runs: flips, first divergent layer and expert, KL, text."""
         return compare(self.store, base, run)
@@ -256,12 +271,6 @@ class Bench:
     def snapshot(self, path: str | Path) -> None:
         """Write a consistent copy of the store to a new file, for any other DuckDB client."""
         self.store.snapshot(str(path))
-
-    def panel(self) -> Any:
-        """The panel as a widget for a notebook cell, on this bench."""
-        from workbench import panel
-
-        return panel.widget(self)
 
     def close(self) -> None:
         """Give the model back its own kernels and close the store; the model's weights were never touched."""

@@ -17,7 +17,9 @@ def compare(store: Store, base: Run | int, run: Run | int) -> RunDiff:
     """Compare two recorded runs of ``store``; a :class:`Run` brings its logits, an id does not (they are not stored)."""
     ids = [one.id if isinstance(one, Run) else one for one in (base, run)]
     if ids[0] is None or ids[1] is None:
-        raise PromptError("A run that was not recorded cannot be compared.", "Run it with record=wb.Record().")
+        raise PromptError(
+            "A run that was not recorded cannot be compared.", "Run it with record=wb.Record()."
+        )
     store.flush()
     rows = diff(store.cursor(), ids[0], ids[1])
     return replace(rows, kl=_kl(base, run)) if isinstance(base, Run) and isinstance(run, Run) else rows

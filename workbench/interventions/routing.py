@@ -201,8 +201,9 @@ def _by_share(
     if edit.max_k is not None:
         enough[..., edit.max_k :] = False
     kept = enough & legal
-    width = max(1, int(kept.sum(-1).max()))
-    return ranked.masked_fill(~kept, NOTHING)[..., :width]
+    # A correction bias ranks otherwise than by share, so the kept ones need not be the first ones.
+    first = kept.int().argsort(dim=-1, descending=True, stable=True)[..., : max(1, int(kept.sum(-1).max()))]
+    return ranked.masked_fill(~kept, NOTHING).gather(-1, first)
 
 
 def _uniform(seed: int, layer: int, positions: Tensor, experts: int) -> Tensor:
@@ -213,7 +214,7 @@ def _uniform(seed: int, layer: int, positions: Tensor, experts: int) -> Tensor:
     import torch
 
     x = (positions.unsqueeze(-1) * 65_536 + torch.arange(experts, device=positions.device)) * 4_096 + layer
-    x = x + (seed + 1) * -7_046_029_254_386_353_131
+    x = x + (((seed + 1) * 0x9E3779B97F4A7C15 + 2**63) % 2**64 - 2**63)
     for shift, factor in ((30, -4_658_895_280_553_007_687), (27, -7_723_592_293_110_705_685), (31, 1)):
         # A logical shift: the arithmetic one of int64 would smear the sign.
         x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor

@@ -111,6 +111,9 @@ def prove(anatomy: Anatomy, tokens: int = 8) -> Proof:
     for number, block in enumerate(anatomy.blocks):
         if block.moe is None:
             continue
+        if watch.crash is not None and block.moe.experts not in watch.calls:
+            block.moe.reason = "the model stopped before it reached this layer"
+            continue
         try:
             layers[number] = _contract(
                 block.layer, block.moe, watch, anatomy.hidden_size, layers[number].additive
@@ -118,7 +121,7 @@ def prove(anatomy: Anatomy, tokens: int = 8) -> Proof:
         except ContractError as error:
             block.moe.reason = error.problem.rstrip(".")
             if block.moe.rule is not None:
-                failures.append(error)
+                failures.append(ContractError(f"Layer {block.layer}: {error.problem}", error.remedy))
     if failures:
         raise failures[0]
     if watch.crash is not None:
@@ -228,9 +231,7 @@ def _hooked(modules: set[nn.Module], watch: _Watch) -> Iterator[None]:
 def _contract(layer: int, moe: Moe, watch: _Watch, hidden_size: int, additive: float | None) -> LayerProof:
     router, bank = watch.once(moe.router), watch.once(moe.experts)
     if bank is None:
-        raise _fails(
-            layer, f"the expert bank was called {len(watch.calls.get(moe.experts, []))} times in one pass"
-        )
+        raise _fails(f"the expert bank was called {len(watch.calls.get(moe.experts, []))} times in one pass")
     _, ids, weights = expert_inputs(bank.args, bank.kwargs)
     moe.observable, moe.top_k = True, ids.shape[1]
     rule = moe.rule
@@ -238,27 +239,27 @@ def _contract(layer: int, moe: Moe, watch: _Watch, hidden_size: int, additive: f
         moe.reason = f"no routing rule is known for {type(moe.router).__name__}"
         return LayerProof(layer, additive=additive)
     if router is None or router.given is None:
-        raise _fails(layer, f"the router was called {len(watch.calls.get(moe.router, []))} times in one pass")
+        raise _fails(f"the router was called {len(watch.calls.get(moe.router, []))} times in one pass")
     logits = router_logits(router.gave, moe.num_experts)
-    logits_error = _compare_logits(layer, moe, router.given, logits, hidden_size)
+    logits_error = _compare_logits(moe, router.given, logits, hidden_size)
     scores = rule.scores(logits)
     selection = rule.selection(scores)
     chosen = rule.choose(selection)
     if chosen.shape != ids.shape:
-        raise _fails(layer, f"expert_ids are {tuple(ids.shape)}, where the rule gives {tuple(chosen.shape)}")
-    differing, ties = _compare_ids(layer, chosen, ids, selection, exact=logits.dtype == torch.float32)
+        raise _fails(f"expert_ids are {tuple(ids.shape)}, where the rule gives {tuple(chosen.shape)}")
+    differing, ties = _compare_ids(chosen, ids, selection, exact=logits.dtype == torch.float32)
     expected = rule.weigh(scores, ids.long()).to(weights.dtype)
     error = _largest(expected, weights)
     if not error <= _tolerance(weights.dtype, expected, factor=2):
-        raise _fails(layer, f"expert_weights differ from the rule's by up to {error:.3g}")
+        raise _fails(f"expert_weights differ from the rule's by up to {error:.3g}")
     moe.proved, moe.reason = True, ""
     return LayerProof(layer, logits_error, differing, ties, error, additive)
 
 
-def _compare_logits(layer: int, moe: Moe, given: Tensor, logits: Tensor, hidden_size: int) -> float:
+def _compare_logits(moe: Moe, given: Tensor, logits: Tensor, hidden_size: int) -> float:
     found = router_weight(moe.router, moe.num_experts, hidden_size)
     if found is None:
-        raise _fails(layer, f"the router has no weight of shape ({moe.num_experts}, {hidden_size})")
+        raise _fails(f"the router has no weight of shape ({moe.num_experts}, {hidden_size})")
     weight, bias = found
     rows = given.reshape(-1, hidden_size)
     rows = rows.float() if moe.rule is not None and moe.rule.upcast else rows.to(weight.dtype)
@@ -268,16 +269,14 @@ def _compare_logits(layer: int, moe: Moe, given: Tensor, logits: Tensor, hidden_
     if moe.rule is not None and moe.rule.softcap > 0:
         expected = (expected.float() / moe.rule.softcap).tanh() * moe.rule.softcap
     if expected.shape != logits.shape:
-        raise _fails(layer, f"router_logits are {tuple(logits.shape)} for {rows.shape[0]} tokens")
+        raise _fails(f"router_logits are {tuple(logits.shape)} for {rows.shape[0]} tokens")
     error = _largest(expected, logits)
     if not error <= _tolerance(rows.dtype, expected, factor=4):
-        raise _fails(
-            layer, f"router_logits differ from router input times router weight by up to {error:.3g}"
-        )
+        raise _fails(f"router_logits differ from router input times router weight by up to {error:.3g}")
     return error
 
 
-def _compare_ids(layer: int, chosen: Tensor, ids: Tensor, selection: Tensor, exact: bool) -> tuple[int, int]:
+def _compare_ids(chosen: Tensor, ids: Tensor, selection: Tensor, exact: bool) -> tuple[int, int]:
     """Count the choices that differ, and those of them that are ties; anything else fails."""
     differs = chosen != ids
     # Half-precision scores tie often, and top-k breaks ties differently in different dtypes on some devices.
@@ -288,7 +287,6 @@ def _compare_ids(layer: int, chosen: Tensor, ids: Tensor, selection: Tensor, exa
     if wrong.any():
         token = int(wrong.any(-1).nonzero()[0])
         raise _fails(
-            layer,
             f"expert_ids differ from the rule's in {int(wrong.sum())} of {ids.numel()} choices, first at token {token}: "
             f"{ids[token].tolist()} where the rule gives {chosen[token].tolist()}",
         )
@@ -404,5 +402,5 @@ def _tolerance(dtype: torch.dtype, expected: Tensor, factor: float) -> float:
     return 1e-6 * scale if dtype == torch.float32 else factor * torch.finfo(dtype).eps * scale
 
 
-def _fails(layer: int, problem: str) -> ContractError:
-    return ContractError(f"Layer {layer}: {problem}.", _RELOAD)
+def _fails(problem: str) -> ContractError:
+    return ContractError(f"{problem}.", _RELOAD)

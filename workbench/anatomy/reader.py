@@ -13,6 +13,7 @@ from workbench.errors import ModelError
 
 _QUERY = re.compile(r"(q|q_a|q_b|qkv)_proj|q|qkv|query|query_key_value|wq|wqkv|c_attn", re.IGNORECASE)
 _OUT = ("o_proj", "out_proj", "dense", "c_proj", "wo", "out_lin", "attn_out")
+_ROUTER_CLASS = re.compile(r"Router|Gat(e|ing)$")
 # Layer types of a configuration whose projections look like attention but which have no softmax map.
 _NO_SOFTMAX = {"linear_attention", "conv", "moe"}
 _DOWN = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "w2", "fc_out", "output_linear", "linear_out", "wo")
@@ -236,8 +237,13 @@ def _router(
         for name, child in owner.named_children()
         if child is not experts and router_weight(child, num_experts, hidden) is not None
     ]
-    # A shared expert whose neurons are as many as the experts fits too; its MLP holds several linear layers.
-    return min(fitting, key=lambda pair: sum(1 for _ in pair[1].parameters()), default=None)
+    # Other modules can have the shape by chance: a shared expert with as many neurons as there are experts, say.
+    named = [
+        (name, child)
+        for name, child in fitting
+        if _ROUTER_CLASS.search(type(child).__name__) or name in ("router", "gate")
+    ]
+    return min(named or fitting, key=lambda pair: sum(1 for _ in pair[1].parameters()), default=None)
 
 
 def _mlp(

@@ -224,9 +224,9 @@ def build(kind: type[Edit], **data: Any) -> Any:
         raise plan_error(error, f"{kind.model_fields['kind'].default} is not valid") from None
 
 
-def plan_error(error: ValidationError, what: str) -> PlanError:
+def plan_error(error: ValidationError, what: str, remedy: str = "Correct that field of the edit.") -> PlanError:
     """The first finding of ``error`` as a :class:`PlanError` that names the field."""
     finding = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in finding["loc"])
     message = finding["msg"].removeprefix("Value error, ")
-    return PlanError(f"{what}: {where + ': ' if where else ''}{message}.", "Correct that field of the edit.")
+    return PlanError(f"{what}: {where + ': ' if where else ''}{message}.", remedy)

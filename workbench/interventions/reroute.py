@@ -12,7 +12,18 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from workbench.errors import EditRefused
-from workbench.interventions.edit import BlockFacts, Edit, Facts, Layers, MoeFacts, Phase, Tokens, build, sorted_units
+from workbench.interventions.edit import (
+    BlockFacts,
+    Edit,
+    Facts,
+    Layers,
+    MoeFacts,
+    Phase,
+    Tokens,
+    build,
+    scopes_disjoint,
+    sorted_units,
+)
 
 
 class Reroute(Edit):
@@ -80,7 +91,7 @@ class Ban(_Experts):
         if isinstance(other, Ban):
             return True  # minus infinity twice is minus infinity
         if isinstance(other, Force):
-            return not set(self.experts) & set(other.experts) or super().commutes(other)
+            return not set(self.experts) & set(other.experts) or scopes_disjoint(self, other)
         return super().commutes(other)
 
     def _what(self) -> str:

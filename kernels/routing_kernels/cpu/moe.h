@@ -1,0 +1,51 @@
+/* What the entry point and the instruction sets' own builds of the expert layer share. */
+#ifndef RK_MOE_H
+#define RK_MOE_H
+#include <stdint.h>
+
+_Static_assert(sizeof(void *) == 8, "the call record is packed for 64-bit pointers");
+
+enum rk_dtype { RK_F32 = 0, RK_BF16 = 1, RK_F16 = 2 };
+enum rk_act { RK_SILU = 0, RK_GELU = 1, RK_GELU_TANH = 2, RK_RELU = 3 };
+enum rk_isa { RK_PORTABLE = 0, RK_AVX2 = 1, RK_AVX512 = 2 };
+enum rk_status { RK_OK = 0, RK_NO_MEMORY = 1, RK_NO_SUCH_ISA = 2 };
+
+/* One call. The loader packs it field by field, so every field is eight bytes wide; strides count elements. */
+typedef struct {
+    const void *x;           /* [tokens, hidden], contiguous */
+    const int64_t *ids;      /* [tokens, top_k], contiguous */
+    const float *weights;    /* [tokens, top_k], contiguous */
+    const void *gate_up;     /* [experts, 2 * width, hidden], rows contiguous */
+    const void *down;        /* [experts, hidden, width], rows contiguous */
+    void *y;                 /* [tokens, hidden] */
+    int64_t *counts;         /* [experts] */
+    int64_t *dropped;        /* one number */
+    float *norms;            /* [3, tokens, top_k]: slot norm, hidden L1, hidden L2; NULL: no statistics */
+    int32_t *tallies;        /* [2, tokens, top_k]: hidden zero, hidden below */
+    int64_t tokens, top_k, experts, hidden, width;
+    int64_t gate_up_expert, gate_up_row, down_expert, down_row; /* strides */
+    int64_t dtype, act, isa, threads;
+    double threshold;
+} rk_moe_call;
+
+/* A stretch of tokens small enough for its scratch, its slots sorted by expert. */
+typedef struct {
+    int64_t first, tokens;      /* the stretch */
+    int64_t slots;              /* executed slots in it */
+    int64_t active;             /* experts that have any */
+    const int64_t *expert;      /* [active] */
+    const int64_t *begin;       /* [active + 1] into the sorted slots */
+    const int64_t *token;       /* [slots] token of a sorted slot, counted from the stretch's first */
+    const int64_t *place;       /* [tokens, top_k] sorted slot of a slot, or -1 when it is dropped */
+    int64_t hidden_pad, width_pad;
+    float *x;                   /* [tokens, hidden_pad] x as float, zero padded; NULL: read x itself */
+    float *h;                   /* [slots, width_pad] act(gate) * up, zero padded */
+    float *o;                   /* [slots, hidden] expert outputs before their weight */
+} rk_moe_stretch;
+
+#define RK_PAD 16 /* rows of scratch are padded to the longest vector, so that one layout serves every build */
+
+void rk_moe_run_portable(const rk_moe_call *call, const rk_moe_stretch *stretch);
+void rk_moe_run_avx2(const rk_moe_call *call, const rk_moe_stretch *stretch);
+void rk_moe_run_avx512(const rk_moe_call *call, const rk_moe_stretch *stretch);
+#endif

@@ -1,0 +1,132 @@
+/* The expert layer for one instruction set. Included after that set's vector header, with RUN defined.
+
+   Three steps: gate, up and activation by (expert, block of rows); down by (expert, block of rows); then each
+   token's slots are weighted and added in slot order. Every number is written by one thread in a fixed order. */
+#include "moe.h"
+#include "moe_activation.h"
+
+#define ROW_BLOCK 32       /* rows of one task */
+#define SLOT_GROUP 48      /* slots whose activations a task holds: a multiple of every TILE_TOKENS */
+#define PREFETCH_BYTES 512 /* how far ahead a lone token asks for weights, which it reads once */
+#define COLUMNS 64         /* of y combined at a time */
+
+#define WT float
+#define LOAD_W vec_load_f32
+#define NAME(x) x##_f32
+#include "moe_tile.h"
+
+#define WT uint16_t
+#define LOAD_W vec_load_bf16
+#define NAME(x) x##_bf16
+#include "moe_tile.h"
+
+#define WT uint16_t
+#define LOAD_W vec_load_f16
+#define NAME(x) x##_f16
+#include "moe_tile.h"
+
+#define BY_DTYPE(function, ...)                                     \
+    (call->dtype == RK_F32    ? function##_f32(__VA_ARGS__)         \
+     : call->dtype == RK_BF16 ? function##_bf16(__VA_ARGS__)        \
+                              : function##_f16(__VA_ARGS__))
+
+/* To nearest, ties to even; a NaN keeps its sign and stays a NaN. */
+static inline uint16_t bfloat16_from_float(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t rounded = bits + 0x7FFFu + (bits >> 16 & 1u);
+    return (uint16_t)((value != value ? bits | 0x400000u : rounded) >> 16);
+}
+
+static void combine(const rk_moe_call *call, const rk_moe_stretch *s, int64_t token) {
+    const int64_t hidden = call->hidden, top_k = call->top_k;
+    const int64_t *place = s->place + token * top_k;
+    const float *weight = call->weights + (s->first + token) * top_k;
+    const int64_t out = (s->first + token) * hidden;
+    for (int64_t column = 0; column < hidden; column += COLUMNS) {
+        const int64_t n = hidden - column < COLUMNS ? hidden - column : COLUMNS;
+        _Alignas(64) float sum[COLUMNS] = {0};
+        for (int64_t j = 0; j < top_k; j++) {
+            if (place[j] < 0) continue;
+            const float *o = s->o + place[j] * hidden + column, w = weight[j];
+            for (int64_t i = 0; i < n; i++) sum[i] += w * o[i];
+        }
+        if (call->dtype == RK_F32) {
+            memcpy((float *)call->y + out + column, sum, (size_t)n * sizeof(float));
+        } else if (call->dtype == RK_BF16) {
+            uint16_t *y = (uint16_t *)call->y + out + column;
+            for (int64_t i = 0; i < n; i++) y[i] = bfloat16_from_float(sum[i]);
+        } else {
+            uint16_t narrow[COLUMNS];
+            for (int i = 0; i < COLUMNS; i += VL) vec_store_f16(narrow + i, vec_load_f32(sum + i));
+            memcpy((uint16_t *)call->y + out + column, narrow, (size_t)n * sizeof(uint16_t));
+        }
+    }
+}
+
+/* Norms are summed in double over eight interleaved parts, so that they are exact to float's last place. */
+#define PARTS 8
+
+static double total(const double *part) {
+    return ((part[0] + part[4]) + (part[1] + part[5])) + ((part[2] + part[6]) + (part[3] + part[7]));
+}
+
+static void slot_statistics(const rk_moe_call *call, const rk_moe_stretch *s, int64_t token) {
+    const float threshold = (float)call->threshold;
+    const int64_t plane = call->tokens * call->top_k;
+    for (int64_t j = 0; j < call->top_k; j++) {
+        const int64_t slot = (s->first + token) * call->top_k + j, place = s->place[token * call->top_k + j];
+        double absolute[PARTS] = {0}, square[PARTS] = {0}, output[PARTS] = {0};
+        int32_t zero = 0, below = 0;
+        if (place >= 0) {
+            const float *h = s->h + place * s->width_pad, *o = s->o + place * call->hidden;
+            const int64_t whole = call->hidden - call->hidden % PARTS;
+            for (int64_t i = 0; i < s->width_pad; i += PARTS) { /* padding adds 0 to the norms */
+                for (int p = 0; p < PARTS; p++) {
+                    const double a = h[i + p];
+                    absolute[p] += fabs(a);
+                    square[p] += a * a;
+                }
+            }
+            for (int64_t i = 0; i < call->width; i++) {
+                zero += h[i] == 0.0f;
+                below += fabsf(h[i]) < threshold;
+            }
+            for (int64_t i = 0; i < whole; i += PARTS)
+                for (int p = 0; p < PARTS; p++) output[p] += (double)o[i + p] * o[i + p];
+            for (int64_t i = whole; i < call->hidden; i++) output[i - whole] += (double)o[i] * o[i];
+        }
+        call->norms[slot] = (float)sqrt(total(output));
+        call->norms[plane + slot] = (float)total(absolute);
+        call->norms[2 * plane + slot] = (float)sqrt(total(square));
+        call->tallies[slot] = zero;
+        call->tallies[plane + slot] = below;
+    }
+}
+
+/* Called by every thread of a team, or by one thread alone; the loops divide themselves. */
+void RUN(const rk_moe_call *call, const rk_moe_stretch *s) {
+    if (s->x) {
+#pragma omp for schedule(static)
+        for (int64_t token = 0; token < s->tokens; token++) BY_DTYPE(widen, call, s, token);
+    }
+    const int64_t width_blocks = (call->width + ROW_BLOCK - 1) / ROW_BLOCK;
+#pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < s->active * width_blocks; task++) {
+        const int64_t a = task / width_blocks, first = task % width_blocks * ROW_BLOCK;
+        const int64_t last = first + ROW_BLOCK < call->width ? first + ROW_BLOCK : call->width;
+        BY_DTYPE(gate_up, call, s, s->expert[a], first, last, s->begin[a], s->begin[a + 1]);
+    }
+    const int64_t hidden_blocks = (call->hidden + ROW_BLOCK - 1) / ROW_BLOCK;
+#pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < s->active * hidden_blocks; task++) {
+        const int64_t a = task / hidden_blocks, first = task % hidden_blocks * ROW_BLOCK;
+        const int64_t last = first + ROW_BLOCK < call->hidden ? first + ROW_BLOCK : call->hidden;
+        BY_DTYPE(down, call, s, s->expert[a], first, last, s->begin[a], s->begin[a + 1]);
+    }
+#pragma omp for schedule(static)
+    for (int64_t token = 0; token < s->tokens; token++) {
+        combine(call, s, token);
+        if (call->norms) slot_statistics(call, s, token);
+    }
+}

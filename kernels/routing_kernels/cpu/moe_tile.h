@@ -1,0 +1,145 @@
+/* Row-times-token products for one weight type. Included once per type with WT, LOAD_W and NAME defined.
+   A sum's lanes run along the shared dimension and are added in one fixed order, so a token's result does not
+   depend on which other tokens share its tile, nor on threads. */
+
+/* out[t * rows + r] = sum over k of w[r][k] * x[t][k]; x is readable, and zero, up to the next vector. */
+static inline __attribute__((always_inline)) void NAME(tile)(const int rows, const int tokens, int64_t length,
+                                                             const WT *const *w, const float *const *x, float *out) {
+    vec sum[24], lane[TILE_TOKENS];
+    int64_t whole = length - length % VL;
+#pragma GCC unroll 24
+    for (int i = 0; i < rows * tokens; i++) sum[i] = vec_zero();
+    for (int64_t k = 0; k < whole; k += VL) {
+#pragma GCC unroll 6
+        for (int t = 0; t < tokens; t++) lane[t] = vec_load_f32(x[t] + k);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            if (tokens == 1) __builtin_prefetch(w[r] + k + PREFETCH_BYTES / sizeof(WT));
+            vec weight = LOAD_W(w[r] + k);
+#pragma GCC unroll 6
+            for (int t = 0; t < tokens; t++) sum[r * tokens + t] = vec_fma(weight, lane[t], sum[r * tokens + t]);
+        }
+    }
+    if (whole < length) {
+#pragma GCC unroll 6
+        for (int t = 0; t < tokens; t++) lane[t] = vec_load_f32(x[t] + whole);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            WT tail[VL] = {0};
+            memcpy(tail, w[r] + whole, (size_t)(length - whole) * sizeof(WT));
+            vec weight = LOAD_W(tail);
+#pragma GCC unroll 6
+            for (int t = 0; t < tokens; t++) sum[r * tokens + t] = vec_fma(weight, lane[t], sum[r * tokens + t]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int t = 0; t < tokens; t++) {
+#pragma GCC unroll 2
+        for (int r = 0; r < rows; r += 4) {
+            vec_sum4(sum[r * tokens + t], sum[(r + 1) * tokens + t], sum[(r + 2) * tokens + t],
+                     sum[(r + 3) * tokens + t], out + t * rows + r);
+        }
+    }
+}
+
+/* Four rows against up to TILE_TOKENS tokens. */
+static void NAME(tile4)(int tokens, int64_t length, const WT *const *w, const float *const *x, float *out) {
+    switch (tokens) {
+    case 1: NAME(tile)(4, 1, length, w, x, out); break;
+    case 2: NAME(tile)(4, 2, length, w, x, out); break;
+#if TILE_TOKENS > 3
+    case 3: NAME(tile)(4, 3, length, w, x, out); break;
+    case 4: NAME(tile)(4, 4, length, w, x, out); break;
+    case 5: NAME(tile)(4, 5, length, w, x, out); break;
+#endif
+    default: NAME(tile)(4, TILE_TOKENS, length, w, x, out); break;
+    }
+}
+
+/* Rows [first, last) of gate and of up against the sorted slots [begin, end) of one expert. */
+static void NAME(gate_up)(const rk_moe_call *call, const rk_moe_stretch *s, int64_t expert, int64_t first, int64_t last,
+                          int64_t begin, int64_t end) {
+    const int64_t hidden = call->hidden, row = call->gate_up_row;
+    const WT *gate = (const WT *)call->gate_up + expert * call->gate_up_expert, *up = gate + call->width * row;
+    const float *x = s->x ? s->x : (const float *)call->x + s->first * hidden;
+    const int64_t x_row = s->x ? s->hidden_pad : hidden;
+    _Alignas(64) float g[SLOT_GROUP][ROW_BLOCK], u[SLOT_GROUP][ROW_BLOCK];
+    for (int64_t group = begin; group < end; group += SLOT_GROUP) {
+        const int64_t slots = end - group < SLOT_GROUP ? end - group : SLOT_GROUP;
+        for (int64_t r = first; r < last; r += 4) {
+            const WT *w[8]; /* past the last row, the last row again: its sums are not kept */
+            for (int i = 0; i < 4; i++) {
+                int64_t at = r + i < last ? r + i : last - 1;
+                w[i] = gate + at * row;
+                w[i + 4] = up + at * row;
+            }
+            for (int64_t t = 0; t < slots; t += TILE_TOKENS) {
+                const int tokens = (int)(slots - t < TILE_TOKENS ? slots - t : TILE_TOKENS);
+                const float *tile_x[TILE_TOKENS];
+                float out[8 * TILE_TOKENS];
+                for (int i = 0; i < tokens; i++) tile_x[i] = x + s->token[group + t + i] * x_row;
+                if (tokens == 1) { /* gate and up together: eight streams hide more of the memory's latency */
+                    NAME(tile)(8, 1, hidden, w, tile_x, out);
+                    memcpy(&g[t][r - first], out, 4 * sizeof(float));
+                    memcpy(&u[t][r - first], out + 4, 4 * sizeof(float));
+                    continue;
+                }
+                NAME(tile4)(tokens, hidden, w, tile_x, out);
+                for (int i = 0; i < tokens; i++) memcpy(&g[t + i][r - first], out + 4 * i, 4 * sizeof(float));
+                NAME(tile4)(tokens, hidden, w + 4, tile_x, out);
+                for (int i = 0; i < tokens; i++) memcpy(&u[t + i][r - first], out + 4 * i, 4 * sizeof(float));
+            }
+        }
+        for (int64_t t = 0; t < slots; t++) {
+            float *h = s->h + (group + t) * s->width_pad;
+            rk_gate(call->act, g[t], u[t], h + first, last - first);
+            if (last == call->width) memset(h + last, 0, (size_t)(s->width_pad - last) * sizeof(float));
+        }
+    }
+}
+
+/* Rows [first, last) of down against the sorted slots [begin, end) of one expert. */
+static void NAME(down)(const rk_moe_call *call, const rk_moe_stretch *s, int64_t expert, int64_t first, int64_t last,
+                       int64_t begin, int64_t end) {
+    const WT *down = (const WT *)call->down + expert * call->down_expert;
+    for (int64_t group = begin; group < end; group += SLOT_GROUP) {
+        const int64_t slots = end - group < SLOT_GROUP ? end - group : SLOT_GROUP;
+        for (int64_t r = first; r < last; r += 4) {
+            const WT *w[8];
+            for (int i = 0; i < 8; i++) w[i] = down + (r + i < last ? r + i : last - 1) * call->down_row;
+            for (int64_t t = 0; t < slots; t += TILE_TOKENS) {
+                const int tokens = (int)(slots - t < TILE_TOKENS ? slots - t : TILE_TOKENS);
+                const int eight = tokens == 1; /* a lone slot takes eight rows at a time */
+                if (eight && (r - first) % 8) continue;
+                const int rows = eight ? 8 : 4;
+                const float *tile_h[TILE_TOKENS];
+                float out[8 * TILE_TOKENS];
+                for (int i = 0; i < tokens; i++) tile_h[i] = s->h + (group + t + i) * s->width_pad;
+                if (eight) NAME(tile)(8, 1, call->width, w, tile_h, out);
+                else NAME(tile4)(tokens, call->width, w, tile_h, out);
+                const int64_t kept = last - r < rows ? last - r : rows;
+                for (int i = 0; i < tokens; i++)
+                    memcpy(s->o + (group + t + i) * call->hidden + r, out + rows * i, (size_t)kept * sizeof(float));
+            }
+        }
+    }
+}
+
+/* One token of x as floats, zero padded. */
+static void NAME(widen)(const rk_moe_call *call, const rk_moe_stretch *s, int64_t token) {
+    const WT *in = (const WT *)call->x + (s->first + token) * call->hidden;
+    float *out = s->x + token * s->hidden_pad;
+    int64_t whole = call->hidden - call->hidden % VL;
+    for (int64_t k = 0; k < whole; k += VL) vec_store_f32(out + k, LOAD_W(in + k));
+    if (whole < call->hidden) {
+        WT tail[VL] = {0};
+        memcpy(tail, in + whole, (size_t)(call->hidden - whole) * sizeof(WT));
+        vec_store_f32(out + whole, LOAD_W(tail));
+        whole += VL;
+    }
+    memset(out + whole, 0, (size_t)(s->hidden_pad - whole) * sizeof(float));
+}
+
+#undef WT
+#undef LOAD_W
+#undef NAME

@@ -1,0 +1,29 @@
+/* Vectors of 8 floats for x86 with AVX2, FMA and F16C. */
+#ifndef RK_VEC_H
+#define RK_VEC_H
+#include <immintrin.h>
+#include <stdint.h>
+
+typedef __m256 vec;
+#define VL 8
+#define TILE_TOKENS 3 /* 4 rows x 3 tokens = 12 sums, 3 token vectors and 1 weight vector of the 16 registers */
+
+static inline vec vec_zero(void) { return _mm256_setzero_ps(); }
+static inline vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vec vec_load_f32(const float *p) { return _mm256_loadu_ps(p); }
+static inline vec vec_load_bf16(const uint16_t *p) {
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+static inline vec vec_load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+static inline void vec_store_f32(float *p, vec v) { _mm256_storeu_ps(p, v); }
+static inline void vec_store_f16(uint16_t *p, vec v) {
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+/* The four sums over lanes, in one fixed order whatever the caller's tile. */
+static inline void vec_sum4(vec a, vec b, vec c, vec d, float *out) {
+    __m256 all = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d)); /* a b c d in each lane of 4 */
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
+}
+#endif

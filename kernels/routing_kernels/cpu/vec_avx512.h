@@ -1,0 +1,34 @@
+/* Vectors of 16 floats for x86 with AVX-512 (F, BW, DQ, VL). */
+#ifndef RK_VEC_H
+#define RK_VEC_H
+#include <immintrin.h>
+#include <stdint.h>
+
+typedef __m512 vec;
+#define VL 16
+#define TILE_TOKENS 6 /* 4 rows x 6 tokens = 24 sums, 6 token vectors and 1 weight vector of the 32 registers */
+
+static inline vec vec_zero(void) { return _mm512_setzero_ps(); }
+static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vec vec_load_f32(const float *p) { return _mm512_loadu_ps(p); }
+static inline vec vec_load_bf16(const uint16_t *p) {
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+static inline vec vec_load_f16(const uint16_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+static inline void vec_store_f32(float *p, vec v) { _mm512_storeu_ps(p, v); }
+static inline void vec_store_f16(uint16_t *p, vec v) {
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+/* The four sums over lanes, in one fixed order whatever the caller's tile. */
+static inline void vec_sum4(vec a, vec b, vec c, vec d, float *out) {
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); /* a b a b in each lane of 4 */
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    __m512 all = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xEE)); /* a b c d */
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+#endif

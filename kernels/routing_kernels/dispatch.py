@@ -1,0 +1,119 @@
+"""Which backend and instruction set a call uses, and why a faster one is not."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import warnings
+from dataclasses import dataclass
+
+import torch
+
+from routing_kernels.cpu import loader
+from routing_kernels.errors import BackendError
+
+NAMES = ("reference", "cpu")
+REFERENCE_ISA = "torch"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Whether a backend can be used here; ``reason`` says why not; ``isa`` is the instruction set it would use."""
+
+    available: bool
+    reason: str
+    isa: str
+
+
+def backends() -> dict[str, Backend]:
+    """Every backend by name. Asking builds the C library if it is not built yet (some seconds, once per machine)."""
+    try:
+        cpu = Backend(True, "", _isa())
+    except BackendError as error:
+        cpu = Backend(False, str(error), "")
+    return {"reference": Backend(True, "", REFERENCE_ISA), "cpu": cpu}
+
+
+def resolve(
+    backend: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[str, str]:
+    """The (backend, instruction set) that a call on ``device`` in ``dtype`` will use.
+
+    ``"auto"`` takes ``ROUTING_KERNELS_BACKEND`` where it is set, else the C backend for CPU tensors, else, with one
+    warning per reason, the reference. float64 under auto means the reference, without a warning: only it has the
+    precision that was asked for. ``ROUTING_KERNELS_ISA`` names the C backend's instruction set. The environment is
+    read once for each kind of call and remembered; :func:`refresh` forgets it.
+
+    Raises
+    ------
+    BackendError
+        A backend or instruction set named here, or in the environment, does not exist or cannot be had.
+    """
+    kind = device.type if isinstance(device, torch.device) else torch.device(device).type
+    return _resolve(backend, kind, dtype)
+
+
+def refresh() -> None:
+    """Reads the environment again at the next call."""
+    _resolve.cache_clear()
+
+
+@functools.cache
+def _resolve(backend: str, kind: str, dtype: torch.dtype) -> tuple[str, str]:
+    if backend == "auto":
+        backend = os.environ.get("ROUTING_KERNELS_BACKEND", "auto")
+    if backend == "auto":
+        return _automatic(kind, dtype)
+    if backend == "reference":
+        return "reference", REFERENCE_ISA
+    if backend != "cpu":
+        raise BackendError(
+            f"There is no kernel backend {backend!r}.", f"Choose auto or one of {', '.join(NAMES)}."
+        )
+    if kind != "cpu":
+        raise BackendError(f"The cpu backend cannot run on {kind} tensors.", "Choose auto or reference for them.")
+    if dtype not in loader.DTYPES:
+        raise BackendError(f"The cpu backend has no {dtype}.", "Choose auto or reference for it.")
+    return "cpu", _isa()
+
+
+def _automatic(kind: str, dtype: torch.dtype) -> tuple[str, str]:
+    if dtype == torch.float64:
+        return "reference", REFERENCE_ISA
+    if kind == "cpu":
+        try:
+            loader.load()
+        except BackendError as error:
+            reason = str(error)
+        else:
+            return "cpu", _isa()
+    else:
+        reason = f"There is no kernel for {kind} tensors yet."
+    _warn_once(f"routing_kernels falls back to its slow reference in plain torch. {reason}")
+    return "reference", REFERENCE_ISA
+
+
+def _isa() -> str:
+    isas = loader.load().isas
+    named = os.environ.get("ROUTING_KERNELS_ISA")
+    if not named:
+        return isas[0]
+    if named not in isas:
+        raise BackendError(
+            f"ROUTING_KERNELS_ISA asks for {named!r}, which this build or processor does not have.",
+            f"Unset it or choose one of {', '.join(isas)}.",
+        )
+    return named
+
+
+_warned: set[str] = set()
+_warned_lock = threading.Lock()
+
+
+def _warn_once(message: str) -> None:
+    with _warned_lock:
+        if message in _warned:
+            return
+        _warned.add(message)
+    warnings.warn(message, RuntimeWarning, stacklevel=2)

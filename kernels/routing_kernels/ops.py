@@ -1,0 +1,223 @@
+"""The public ops: argument checks, schema, shape rule, gradient, and the call into the backend.
+
+The ops are registered through `torch.library`'s definitions rather than its `custom_op` decorator: the same op for
+the compiler, autograd and `opcheck`, at half the cost a call, which counts at the sizes of a small model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from routing_kernels import reference
+from routing_kernels.cpu import loader
+from routing_kernels.dispatch import resolve
+from routing_kernels.errors import ArgumentError
+
+ACTIVATIONS = tuple(reference.ACTIVATIONS)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+class MoeExperts(NamedTuple):
+    """What :func:`moe_experts` returns. T tokens, k slots, E experts, H hidden size; statistics are not differentiable.
+
+    Without ``stats`` the last five have zero size; with it a dropped slot's entries are 0.
+    """
+
+    y: Tensor  # [T, H] of x's dtype: the weighted sum of each token's experts
+    counts: Tensor  # [E] int64: slots each expert executed
+    dropped: Tensor  # [] int64: slots that named no expert; counts.sum() + dropped == T * k
+    slot_norm: Tensor  # [T, k] float32: L2 norm of the expert's output before its weight
+    hidden_l1: Tensor  # [T, k] float32: L1 norm of the expert's neurons act(gate) * up
+    hidden_l2: Tensor  # [T, k] float32: L2 norm of the same
+    hidden_zero: Tensor  # [T, k] int32: neurons that are exactly 0
+    hidden_below: Tensor  # [T, k] int32: neurons with |a| < threshold
+
+
+def moe_experts(
+    x: Tensor,
+    ids: Tensor,
+    weights: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    act: str = "silu",
+    stats: bool = False,
+    threshold: float = 0.01,
+    backend: str = "auto",
+) -> MoeExperts:
+    """The chosen experts of a mixture-of-experts layer, weighted and added, with what they did.
+
+    For a token x with slots j: ``y = sum_j weights_j * W_down[e_j] (act(W_gate[e_j] x) * (W_up[e_j] x))``, the gated
+    expert of Shazeer 2020 (arXiv 2002.05202) as Hugging Face's fused expert banks hold it.
+
+    Parameters
+    ----------
+    x
+        [T, H] float32, bfloat16, float16; float64 runs on the reference.
+    ids
+        [T, k] int64. An id below 0 or not below E is skipped: it costs nothing, adds nothing and is counted in
+        ``dropped``. The same expert twice in a token is legal.
+    weights
+        [T, k] floating point: the combine weights, used as they are.
+    gate_up
+        [E, 2I, H] of x's dtype: rows 0..I are the gate, I..2I up. Any strides whose last is 1.
+    down
+        [E, H, I] of x's dtype. Any strides whose last is 1.
+    act
+        One of ``ACTIVATIONS``, by the names that Hugging Face configurations use.
+    stats
+        Whether to fill the statistics; ``y`` has the same bits either way.
+    threshold
+        ``hidden_below`` counts neurons whose magnitude is below it.
+    backend
+        "auto", "reference" or "cpu" (see :func:`routing_kernels.resolve`).
+
+    Sums are float32 and rounded once, at the end. On one backend and instruction set the result is deterministic,
+    and a token's row does not depend on the other tokens of the call or on the number of threads.
+
+    Raises
+    ------
+    ArgumentError
+        A shape, dtype, device, layout or activation that cannot be used.
+    BackendError
+        A backend or instruction set that was named and cannot be had.
+    """
+    y, counts, dropped, norms, tallies = _op(x, ids, weights, gate_up, down, act, stats, threshold, backend)
+    if not stats:
+        return MoeExperts(y, counts, dropped, norms, norms, norms, tallies, tallies)
+    return MoeExperts(y, counts, dropped, norms[0], norms[1], norms[2], tallies[0], tallies[1])
+
+
+def _check(x: Tensor, ids: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, act: str) -> None:
+    if act not in ACTIVATIONS:
+        raise ArgumentError(f"There is no activation {act!r} here.", f"Use one of {', '.join(ACTIVATIONS)}.")
+    if x.dim() != 2 or ids.dim() != 2 or gate_up.dim() != 3 or down.dim() != 3:
+        _refuse_shapes(x, ids, weights, gate_up, down)
+    (tokens, hidden), (experts, rows, columns) = x.shape, gate_up.shape
+    fits = ids.shape[0] == tokens and weights.shape == ids.shape and columns == hidden
+    if not fits or rows % 2 or tuple(down.shape) != (experts, hidden, rows // 2):
+        _refuse_shapes(x, ids, weights, gate_up, down)
+    dtype = x.dtype
+    if dtype not in DTYPES or gate_up.dtype != dtype or down.dtype != dtype:
+        raise ArgumentError(
+            f"x, gate_up and down are {dtype}, {gate_up.dtype} and {down.dtype}.",
+            "Give all three one dtype: float32, bfloat16, float16 or float64.",
+        )
+    if ids.dtype != torch.int64 or not weights.dtype.is_floating_point:
+        raise ArgumentError(
+            f"ids are {ids.dtype} and weights are {weights.dtype}.",
+            "Give ids as int64 and weights as floating point.",
+        )
+    device = x.device
+    if ids.device != device or weights.device != device or gate_up.device != device or down.device != device:
+        raise ArgumentError("The arguments are on different devices.", f"Move all of them to {device}.")
+    if gate_up.stride(2) != 1 or down.stride(2) != 1:
+        raise ArgumentError(
+            "The last dimension of gate_up or down is not contiguous.",
+            "Call .contiguous() on them once, when the model is loaded.",
+        )
+
+
+def _refuse_shapes(*arguments: Tensor) -> None:
+    names = ("x", "ids", "weights", "gate_up", "down")
+    given = ", ".join(f"{name} {list(a.shape)}" for name, a in zip(names, arguments, strict=True))
+    raise ArgumentError(
+        f"The shapes do not fit together: {given}.",
+        "Give x [T, H], ids and weights [T, k], gate_up [E, 2I, H] and down [E, H, I].",
+    )
+
+
+def _forward(
+    x: Tensor,
+    ids: Tensor,
+    weights: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    act: str,
+    stats: bool,
+    threshold: float,
+    backend: str,
+) -> tuple[Tensor, ...]:
+    _check(x, ids, weights, gate_up, down, act)
+    name, isa = resolve(backend, x.device, x.dtype)
+    if name == "cpu":
+        return loader.moe_experts(x, ids, weights, gate_up, down, act, stats, threshold, isa)
+    return reference.moe_experts(x, ids, weights, gate_up, down, act, stats, threshold)
+
+
+def _forward_shapes(
+    x: Tensor,
+    ids: Tensor,
+    weights: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    act: str,
+    stats: bool,
+    threshold: float,
+    backend: str,
+) -> tuple[Tensor, ...]:
+    _check(x, ids, weights, gate_up, down, act)
+    norms = x.new_empty((3, *ids.shape) if stats else (0,), dtype=torch.float32)
+    tallies = x.new_empty((2, *ids.shape) if stats else (0,), dtype=torch.int32)
+    return x.new_empty(x.shape), ids.new_empty(gate_up.shape[0]), ids.new_empty(()), norms, tallies
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, ids, weights, gate_up, down, ctx.act, *_ = inputs
+    ctx.save_for_backward(x, ids, weights, gate_up, down)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    x, ids, weights, gate_up, down = ctx.saved_tensors
+    wanted = ctx.needs_input_grad
+    needs = [wanted[0], wanted[2], wanted[3], wanted[4]]
+    if grad is None or not any(needs):
+        return (None,) * 9
+    found = _backward_op(grad, x, ids, weights, gate_up, down, ctx.act, needs)
+    grads = [g if need else None for g, need in zip(found, needs, strict=True)]
+    return grads[0], None, *grads[1:], None, None, None, None
+
+
+def _backward_shapes(
+    grad: Tensor,
+    x: Tensor,
+    ids: Tensor,
+    weights: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    act: str,
+    needs: list[bool],
+) -> tuple[Tensor, ...]:
+    inputs = (x, weights, gate_up, down)
+    return tuple(
+        torch.empty_like(t) if need else t.new_empty(0) for t, need in zip(inputs, needs, strict=True)
+    )
+
+
+# norms [3, T, k] are slot_norm, hidden_l1 and hidden_l2; tallies [2, T, k] are hidden_zero and hidden_below: two
+# tensors cost less to make than five.
+_INPUTS = "Tensor x, Tensor ids, Tensor weights, Tensor gate_up, Tensor down, str act"
+_library = torch.library.Library("routing_kernels", "DEF")
+_library.define(
+    f"moe_experts({_INPUTS}, bool stats, float threshold, str backend) -> "
+    "(Tensor y, Tensor counts, Tensor dropped, Tensor norms, Tensor tallies)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+_library.define(
+    f"moe_experts_backward(Tensor grad, {_INPUTS}, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+# CompositeExplicitAutograd: one implementation for every device, which itself chooses the backend.
+_library.impl("moe_experts", _forward, "CompositeExplicitAutograd")
+_library.impl("moe_experts_backward", reference.moe_experts_backward, "CompositeExplicitAutograd")
+torch.library.register_fake("routing_kernels::moe_experts", _forward_shapes, lib=_library)
+torch.library.register_fake("routing_kernels::moe_experts_backward", _backward_shapes, lib=_library)
+torch.library.register_autograd(
+    "routing_kernels::moe_experts", _differentiate, setup_context=_save_for_backward, lib=_library
+)
+_op = torch.ops.routing_kernels.moe_experts.default
+_backward_op = torch.ops.routing_kernels.moe_experts_backward.default

@@ -1,0 +1,389 @@
+"""Hold an anatomy to the model's own numbers: one tiny forward pass, watched by hooks that are gone afterwards.
+
+For every sparse layer of a known family, the choice and its weights are recomputed from the router's own input and
+compared with what the expert bank really received (the *contract*). For every block, the residual stream is checked to
+be a sum of what attention and MLP give.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from workbench.anatomy.parts import Anatomy, Block, Moe, Outlet
+from workbench.anatomy.reader import router_weight
+from workbench.errors import ContractError
+
+_FLAGS = ("output_router_logits", "output_attentions", "output_hidden_states")
+_RELOAD = "Load the model anew and do not re-route it before this is understood; reading it stays possible."
+
+
+@dataclass(frozen=True)
+class LayerProof:
+    """What was measured in one layer. Errors are largest absolute differences; ``None`` where nothing was compared.
+
+    ``ids`` counts choices that differ from the model's, ``ties`` those among them that are ties in the model's own
+    half-precision scores.
+    """
+
+    layer: int
+    logits: float | None = None
+    ids: int | None = None
+    ties: int | None = None
+    weights: float | None = None
+    additive: float | None = None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The result of :func:`prove`: one entry a layer, over ``tokens`` tokens of random ids."""
+
+    layers: tuple[LayerProof, ...]
+    tokens: int
+
+
+def router_logits(router_output: Any, num_experts: int) -> Tensor:
+    """The logits [T, E] in what a router returned, found by shape and dtype, never by position.
+
+    Raises :class:`~workbench.errors.ContractError` where no floating tensor has ``num_experts`` columns, or several
+    have, so that the logits cannot be told from weights.
+    """
+    found = [
+        t
+        for t in _tensors(router_output)
+        if t.is_floating_point() and t.dim() >= 2 and t.shape[-1] == num_experts
+    ]
+    if len(found) != 1:
+        shapes = ", ".join(
+            f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in _tensors(router_output)
+        )
+        raise ContractError(
+            f"router_logits cannot be told among the router's outputs ({shapes or 'no tensors'}): {len(found)} of them "
+            f"have {num_experts} columns.",
+            "This router is outside the supported contract: open the model for reading only.",
+        )
+    return found[0].reshape(-1, num_experts)
+
+
+def expert_inputs(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states [T, H], ids [T, k] and weights [T, k] of one call of an expert bank, checked by shape and dtype.
+
+    Raises :class:`~workbench.errors.ContractError` where the call is not of that form.
+    """
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    if len(tensors) != 3:
+        raise ContractError(f"The expert bank was called with {len(tensors)} tensors instead of 3.", _RELOAD)
+    hidden, ids, weights = tensors
+    if ids.is_floating_point() or ids.dtype == torch.bool:
+        raise ContractError(f"expert_ids reach the expert bank as {ids.dtype}, which cannot be ids.", _RELOAD)
+    if not weights.is_floating_point():
+        raise ContractError(
+            f"expert_weights reach the expert bank as {weights.dtype}, not as numbers.", _RELOAD
+        )
+    if ids.dim() != 2 or ids.shape != weights.shape or ids.shape[0] != hidden.shape[:-1].numel():
+        raise ContractError(
+            f"expert_ids {tuple(ids.shape)} and expert_weights {tuple(weights.shape)} do not give one choice per row of "
+            f"the hidden states {tuple(hidden.shape)}.",
+            _RELOAD,
+        )
+    return hidden, ids, weights
+
+
+def prove(anatomy: Anatomy, tokens: int = 8) -> Proof:
+    """Run ``tokens`` random ids in two rows through the model and mark what holds, in ``anatomy`` itself.
+
+    Sets ``proved``, ``observable`` and ``reason`` of every sparse part, and ``additive``, the outlets and ``reason`` of
+    every block. The model is left as it was: no hooks, no change of training or gradient mode, no random numbers drawn.
+
+    Raises :class:`~workbench.errors.ContractError`, naming the tensor and the largest difference, where a family that
+    the rules know disagrees with its rule; what was marked until then stays, so that the model can be read.
+    """
+    watch = _run(anatomy, tokens)
+    layers = [_additive(block, watch) for block in anatomy.blocks]
+    failures: list[ContractError] = []
+    for number, block in enumerate(anatomy.blocks):
+        if block.moe is None:
+            continue
+        try:
+            layers[number] = _contract(
+                block.layer, block.moe, watch, anatomy.hidden_size, layers[number].additive
+            )
+        except ContractError as error:
+            block.moe.reason = error.problem.rstrip(".")
+            if block.moe.rule is not None:
+                failures.append(error)
+    if failures:
+        raise failures[0]
+    if watch.crash is not None:
+        raise ContractError(f"The model cannot run {tokens} tokens: {watch.crash}.", _RELOAD) from watch.crash
+    return Proof(tuple(layers), tokens)
+
+
+@dataclass
+class _Call:
+    """One call of a module: copies of its tensors, and the originals, kept alive so that identity means something."""
+
+    given: Tensor | None
+    gave: Any
+    original_given: Tensor | None
+    original_gave: Tensor | None
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Watch:
+    calls: dict[nn.Module, list[_Call]]
+    crash: Exception | None = None
+
+    def once(self, module: nn.Module) -> _Call | None:
+        """The call of ``module`` if there was exactly one."""
+        calls = self.calls.get(module, [])
+        return calls[0] if len(calls) == 1 else None
+
+
+def _run(anatomy: Anatomy, tokens: int) -> _Watch:
+    model = anatomy.model
+    watched = {module for block in anatomy.blocks for module in _watched(block)}
+    ids = torch.randint(
+        anatomy.vocab_size, (2, (tokens + 1) // 2), generator=torch.Generator().manual_seed(0)
+    )
+    ids = ids.to(model.get_input_embeddings().weight.device)
+    # Asked for in the configuration, these make transformers install hooks of its own for good.
+    quiet = {flag: False for flag in _FLAGS if getattr(model.config, flag, False)}
+    watch = _Watch(defaultdict(list))
+    with _untouched(model), _hooked(watched, watch):
+        try:
+            model(input_ids=ids, use_cache=False, **quiet)
+        # Whatever stops the model is reported, after the comparisons that may explain it.
+        except Exception as error:  # noqa: BLE001
+            watch.crash = error
+    return watch
+
+
+def _watched(block: Block) -> Iterator[nn.Module]:
+    yield block.module
+    yield from block.module.children()
+    if block.attention is not None:
+        yield block.attention.module
+    if block.mlp is not None:
+        yield block.mlp.module
+    if block.moe is not None:
+        yield from (block.moe.router, block.moe.experts)
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients and with the random state put back; every training flag is restored."""
+    training = [(module, module.training) for module in model.modules()]
+    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        for module, flag in training:
+            module.training = flag
+
+
+@contextmanager
+def _hooked(modules: set[nn.Module], watch: _Watch) -> Iterator[None]:
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = next(_tensors((args, kwargs)), None)
+        copied_args, copied_kwargs = _copies(args), _copies(kwargs)
+        copy = next(_tensors((copied_args, copied_kwargs)), None)
+        watch.calls[module].append(_Call(copy, None, given, None, copied_args, copied_kwargs))
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        call = watch.calls[module][-1]
+        call.gave, call.original_gave = _copies(output), next(_tensors(output), None)
+
+    handles = []
+    try:
+        for module in modules:
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            handles.append(module.register_forward_hook(after))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _contract(layer: int, moe: Moe, watch: _Watch, hidden_size: int, additive: float | None) -> LayerProof:
+    router, bank = watch.once(moe.router), watch.once(moe.experts)
+    if bank is None:
+        raise _fails(
+            layer, f"the expert bank was called {len(watch.calls.get(moe.experts, []))} times in one pass"
+        )
+    _, ids, weights = expert_inputs(bank.args, bank.kwargs)
+    moe.observable, moe.top_k = True, ids.shape[1]
+    rule = moe.rule
+    if rule is None:
+        moe.reason = f"no routing rule is known for {type(moe.router).__name__}"
+        return LayerProof(layer, additive=additive)
+    if router is None or router.given is None:
+        raise _fails(layer, f"the router was called {len(watch.calls.get(moe.router, []))} times in one pass")
+    logits = router_logits(router.gave, moe.num_experts)
+    logits_error = _compare_logits(layer, moe, router.given, logits, hidden_size)
+    scores = rule.scores(logits)
+    selection = rule.selection(scores)
+    chosen = rule.choose(selection)
+    if chosen.shape != ids.shape:
+        raise _fails(layer, f"expert_ids are {tuple(ids.shape)}, where the rule gives {tuple(chosen.shape)}")
+    differing, ties = _compare_ids(layer, chosen, ids, selection, exact=logits.dtype == torch.float32)
+    expected = rule.weigh(scores, ids.long()).to(weights.dtype)
+    error = _largest(expected, weights)
+    if error > _tolerance(weights.dtype, expected, factor=2):
+        raise _fails(layer, f"expert_weights differ from the rule's by up to {error:.3g}")
+    moe.proved, moe.reason = True, ""
+    return LayerProof(layer, logits_error, differing, ties, error, additive)
+
+
+def _compare_logits(layer: int, moe: Moe, given: Tensor, logits: Tensor, hidden_size: int) -> float:
+    found = router_weight(moe.router, moe.num_experts, hidden_size)
+    if found is None:
+        raise _fails(layer, f"the router has no weight of shape ({moe.num_experts}, {hidden_size})")
+    weight, bias = found
+    rows = given.reshape(-1, hidden_size)
+    rows = rows.float() if moe.rule is not None and moe.rule.upcast else rows.to(weight.dtype)
+    expected = F.linear(
+        rows, weight.detach().to(rows.dtype), None if bias is None else bias.detach().to(rows.dtype)
+    )
+    if moe.rule is not None and moe.rule.softcap > 0:
+        expected = (expected.float() / moe.rule.softcap).tanh() * moe.rule.softcap
+    if expected.shape != logits.shape:
+        raise _fails(layer, f"router_logits are {tuple(logits.shape)} for {rows.shape[0]} tokens")
+    error = _largest(expected, logits)
+    if error > _tolerance(rows.dtype, expected, factor=4):
+        raise _fails(
+            layer, f"router_logits differ from router input times router weight by up to {error:.3g}"
+        )
+    return error
+
+
+def _compare_ids(layer: int, chosen: Tensor, ids: Tensor, selection: Tensor, exact: bool) -> tuple[int, int]:
+    """Count the choices that differ, and those of them that are ties; anything else fails."""
+    differs = chosen != ids
+    # Half-precision scores tie often, and top-k breaks ties differently in different dtypes on some devices.
+    tied = differs & (
+        selection.gather(-1, chosen) == selection.gather(-1, ids.long().clamp(0, selection.shape[-1] - 1))
+    )
+    wrong = differs if exact else differs & ~tied
+    if wrong.any():
+        token = int(wrong.any(-1).nonzero()[0])
+        raise _fails(
+            layer,
+            f"expert_ids differ from the rule's in {int(wrong.sum())} of {ids.numel()} choices, first at token {token}: "
+            f"{ids[token].tolist()} where the rule gives {chosen[token].tolist()}",
+        )
+    return int(differs.sum()), int(tied.sum())
+
+
+def _additive(block: Block, watch: _Watch) -> LayerProof:
+    error, block.reason = _sum_error(block, watch)
+    block.additive = not block.reason
+    if not block.additive:
+        block.attn_outlet = block.mlp_outlet = None
+    return LayerProof(block.layer, additive=error)
+
+
+def _sum_error(block: Block, watch: _Watch) -> tuple[float | None, str]:
+    """Find the outlets of ``block``; the error of the sum, and why it is not one (empty where it is)."""
+    name = type(block.module).__name__
+    if block.attention is None or block.mlp is None or block.mlp.module is block.module:
+        return None, f"{name} is not made of one attention and one MLP"
+    whole = watch.once(block.module)
+    attn = _outlet(block, block.attention.path, block.attention.module, watch)
+    mlp = _outlet(block, block.mlp.path, block.mlp.module, watch)
+    before, after = (None, None) if whole is None else (whole.given, next(_tensors(whole.gave), None))
+    if before is None or after is None or attn is None or mlp is None:
+        return None, f"{name} or one of its sublayers did not run exactly once in a pass"
+    (attn_path, attn_module, attn_out), (mlp_path, mlp_module, mlp_out) = attn, mlp
+    if not before.shape == after.shape == attn_out.shape == mlp_out.reshape_as(after).shape:
+        return (
+            None,
+            f"the residual stream {tuple(after.shape)} and attn_out {tuple(attn_out.shape)} differ in shape",
+        )
+    mlp_out = mlp_out.reshape_as(after)
+    scale = max(float(t.abs().max()) for t in (before, attn_out, mlp_out, after))
+    allowed = 4 * torch.finfo(after.dtype).eps * scale
+    error = float("inf")
+    for multiplier in dict.fromkeys((1.0, float(getattr(block.module, "residual_multiplier", 1.0)))):
+        total = before.float() + multiplier * attn_out.float() + multiplier * mlp_out.float()
+        error = min(error, _largest(total, after))
+        if error <= allowed:
+            block.attn_outlet = Outlet(attn_path, attn_module, multiplier)
+            block.mlp_outlet = Outlet(mlp_path, mlp_module, multiplier)
+            return error, ""
+    return error, f"resid_post differs from resid_pre + attn_out + mlp_out by up to {error:.3g}"
+
+
+def _outlet(
+    block: Block, path: str, module: nn.Module, watch: _Watch
+) -> tuple[str, nn.Module, Tensor] | None:
+    """The last module that the output of ``module`` passes through before it is added: itself, or a norm behind it."""
+    call = watch.once(module)
+    if call is None or call.original_gave is None:
+        return None
+    for name, child in block.module.named_children():
+        behind = watch.once(child)
+        if (
+            child is module
+            or behind is None
+            or behind.original_given is None
+            or isinstance(child, nn.Dropout)
+        ):
+            continue
+        if _same(behind.original_given, call.original_gave) and behind.original_gave is not None:
+            path, module, call = f"{block.path}.{name}", child, behind
+            break
+    return path, module, next(_tensors(call.gave))
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.numel() == b.numel() > 0 and a.data_ptr() == b.data_ptr() and a.dtype == b.dtype)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples, lists and mappings, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _copies(value: Any) -> Any:
+    """The same nest with its tensors copied: what a module gave may be changed in place later."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, Mapping):
+        return {key: _copies(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return tuple(_copies(item) for item in value)
+    return value
+
+
+def _largest(a: Tensor, b: Tensor) -> float:
+    difference = (a.detach().double() - b.detach().double()).abs()
+    # A NaN that both sides share is agreement of a broken model, which is no proof: it counts as infinitely far.
+    return float(difference.nan_to_num(nan=float("inf")).max()) if difference.numel() else 0.0
+
+
+def _tolerance(dtype: torch.dtype, expected: Tensor, factor: float) -> float:
+    scale = float(expected.detach().abs().max()) if expected.numel() else 0.0
+    return 1e-6 * max(scale, 1.0) if dtype == torch.float32 else factor * torch.finfo(dtype).eps * scale
+
+
+def _fails(layer: int, problem: str) -> ContractError:
+    return ContractError(f"Layer {layer}: {problem}.", _RELOAD)

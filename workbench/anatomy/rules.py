@@ -1,0 +1,325 @@
+"""How each family turns router logits into a choice and its weights: one small rule per family.
+
+A rule is data plus four pure functions, in the order in which a router applies them::
+
+    logits [T, E] -> scores [T, E] -> selection [T, E] -> ids [T, k] -> weights [T, k]
+
+Everything is computed in fp32 with the very operations that the family's own router calls, so that in fp32 the
+results are the router's own bits; :func:`workbench.anatomy.prove` holds every rule to that at load. Shapes use
+T tokens, E experts, k choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import ContractError
+
+Score = Literal["softmax", "sigmoid", "topk_softmax"]
+Group = Literal["top2sum", "max"]
+
+
+def _no_bias() -> Tensor | None:
+    return None
+
+
+@dataclass(frozen=True)
+class RoutingRule:
+    """The routing rule of one sparse layer.
+
+    Parameters
+    ----------
+    family
+        The ``model_type`` whose router the rule restates.
+    score
+        ``softmax`` or ``sigmoid`` over all E logits, or ``topk_softmax``: rank by raw logits, then softmax over the
+        k chosen ones.
+    top_k
+        Choices per token.
+    normalise, eps, norm_min
+        Divide the gathered weights by their sum, to which ``eps`` is added, or which is at least ``norm_min``.
+    scale
+        Constant factor of the weights, applied last.
+    n_group, topk_group, group
+        Experts stand in ``n_group`` equal groups; only the best ``topk_group`` groups may be chosen from. A group is
+        worth the sum of its two best selection scores (``top2sum``) or its best (``max``).
+    fill
+        Selection score of the experts of the groups left out.
+    sorted
+        Whether the family asks top-k for sorted results; where it does not, slot 0 need not be the best expert.
+    bias
+        Gives the correction bias [E] that is added to scores for selection only, or ``None``; called anew each time
+        because it is state of the model that may move between devices or be trained.
+    upcast
+        Whether the router multiplies in fp32 whatever the dtype of the model.
+    softcap
+        Where positive, the logits are c tanh(x / c) of the product of input and router weight.
+    """
+
+    family: str
+    score: Score
+    top_k: int
+    normalise: bool = False
+    eps: float = 0.0
+    norm_min: float = 0.0
+    scale: float = 1.0
+    n_group: int = 1
+    topk_group: int = 1
+    group: Group = "top2sum"
+    fill: float = float("-inf")
+    sorted: bool = True
+    bias: Callable[[], Tensor | None] = _no_bias
+    upcast: bool = False
+    softcap: float = 0.0
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Uncorrected scores [T, E] in fp32 of ``logits`` [T, E]; for ``topk_softmax`` the logits themselves."""
+        logits = logits.float()
+        if self.score == "softmax":
+            return logits.softmax(-1)
+        if self.score == "sigmoid":
+            return logits.sigmoid()
+        return logits
+
+    def selection(self, scores: Tensor) -> Tensor:
+        """What selection ranks by [T, E]: ``scores`` plus the correction bias, before group limits."""
+        bias = self.bias()
+        return scores if bias is None else scores + bias.reshape(-1).to(scores)
+
+    def choose(self, selection: Tensor, k: int | None = None) -> Tensor:
+        """Ids [T, k] int64 of the chosen experts, by the family's own group limits and its own top-k call.
+
+        ``k`` replaces the family's number of choices. Ties fall as ``torch.topk`` lets them fall on the device.
+        """
+        if self.n_group > 1:
+            selection = selection.masked_fill(~self._legal(selection), self.fill)
+        return selection.topk(self.top_k if k is None else k, dim=-1, sorted=self.sorted).indices
+
+    def weigh(self, scores: Tensor, ids: Tensor) -> Tensor:
+        """Combine weights [T, k] in fp32 of ``ids`` [T, k], from the uncorrected ``scores`` [T, E].
+
+        The caller casts them to the dtype in which the model's experts expect them.
+        """
+        weights = scores.gather(-1, ids)
+        if self.score == "topk_softmax":
+            weights = weights.softmax(-1)
+        if self.normalise:
+            weights = weights / (weights.sum(-1, keepdim=True) + self.eps).clamp(min=self.norm_min)
+        return weights * self.scale
+
+    def _legal(self, selection: Tensor) -> Tensor:
+        """Mask [T, E] of the experts in the ``topk_group`` best groups."""
+        grouped = selection.unflatten(-1, (self.n_group, -1))
+        worth = grouped.topk(2, dim=-1).values.sum(-1) if self.group == "top2sum" else grouped.amax(-1)
+        best = worth.topk(self.topk_group, dim=-1, sorted=False).indices
+        keep = torch.zeros_like(worth, dtype=torch.bool).scatter_(-1, best, True)
+        return keep.unsqueeze(-1).expand_as(grouped).flatten(-2)
+
+
+Maker = Callable[[str, nn.Module, nn.Module, Any], RoutingRule | None]
+
+
+def rule_for(family: str, router: nn.Module, block: nn.Module, config: Any) -> RoutingRule | None:
+    """The rule of ``family`` with the numbers of this ``router``, or ``None`` where the table has no such family.
+
+    ``block`` is the sparse block that owns the router: some families keep the correction bias there.
+    """
+    maker = FAMILIES.get(family)
+    if maker is None:
+        return None
+    try:
+        return maker(family, router, block, config)
+    except AttributeError as error:
+        raise ContractError(
+            f"The router {type(router).__name__} lacks what the routing rule of {family!r} reads: {error}.",
+            "Install a transformers release that this workbench supports, or report the model.",
+        ) from None
+
+
+def _softmax(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(family, "softmax", router.top_k, normalise=bool(router.norm_topk_prob))
+
+
+def _softmax_normalised(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(family, "softmax", router.top_k, normalise=True)
+
+
+def _softmax_plain(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(family, "softmax", router.top_k)
+
+
+def _topk_softmax(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(family, "topk_softmax", router.top_k)
+
+
+def _hunyuan(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(
+        family, "softmax", router.top_k, normalise=True, upcast=router.wg.weight.dtype == torch.float32
+    )
+
+
+def _ernie(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(
+        family,
+        "softmax",
+        router.top_k,
+        normalise=True,
+        norm_min=router.norm_min,
+        bias=lambda: router.moe_statics.e_score_correction_bias,
+        upcast=True,
+    )
+
+
+def _deepseek_v2(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    grouped = router.topk_method == "group_limited_greedy"
+    return RoutingRule(
+        family,
+        "softmax",
+        router.top_k,
+        scale=router.routed_scaling_factor,
+        n_group=router.num_group if grouped else 1,
+        topk_group=router.topk_group if grouped else 1,
+        group="max",
+        fill=0.0,
+        sorted=False,
+        upcast=True,
+    )
+
+
+def _deepseek_v3(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(
+        family,
+        "sigmoid",
+        router.top_k,
+        normalise=bool(router.norm_topk_prob),
+        eps=1e-20,
+        scale=router.routed_scaling_factor,
+        n_group=router.num_group or 1,
+        topk_group=router.topk_group or 1,
+        sorted=False,
+        bias=lambda: router.e_score_correction_bias,
+        upcast=True,
+    )
+
+
+def _axk2(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return replace(_deepseek_v3(family, router, block, config), fill=0.0)
+
+
+def _cohere2(family: str, router: Any, block: Any, config: Any) -> RoutingRule | None:
+    # The sigmoid variant ranks by logits but weighs by sigmoids, which no rule here states.
+    return _topk_softmax(family, router, block, config) if router.expert_selection_fn == "softmax" else None
+
+
+def _flint(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(family, "sigmoid", router.top_k, normalise=bool(router.norm_topk_prob), upcast=True)
+
+
+def _laguna(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(
+        family,
+        "sigmoid",
+        router.top_k,
+        normalise=True,
+        bias=lambda: router.e_score_correction_bias,
+        softcap=router.router_logit_softcapping,
+    )
+
+
+def _mistral4(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(
+        family,
+        "softmax",
+        router.top_k,
+        normalise=bool(router.norm_topk_prob),
+        eps=1e-20,
+        scale=router.routed_scaling_factor,
+        n_group=router.num_group,
+        topk_group=router.topk_group,
+        fill=0.0,
+        sorted=False,
+    )
+
+
+def _minimax_m2(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(
+        family,
+        "sigmoid",
+        router.top_k,
+        normalise=True,
+        sorted=False,
+        bias=lambda: block.e_score_correction_bias,
+    )
+
+
+def _hy_v3(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(
+        family,
+        "sigmoid",
+        router.top_k,
+        normalise=True,
+        eps=1e-20,
+        scale=router.router_scaling_factor,
+        sorted=False,
+        bias=lambda: block.e_score_correction_bias,
+        upcast=True,
+    )
+
+
+def _afmoe(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(
+        family,
+        "sigmoid",
+        router.top_k,
+        normalise=True,
+        eps=1e-20,
+        scale=router.route_scale,
+        bias=lambda: block.expert_bias,
+    )
+
+
+def _lfm2(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    return RoutingRule(
+        family,
+        "sigmoid",
+        router.top_k,
+        normalise=bool(router.norm_topk_prob),
+        eps=1e-6,
+        scale=router.routed_scaling_factor,
+        bias=(lambda: block.expert_bias) if router.use_expert_bias else _no_bias,
+    )
+
+
+# Keyed by the ``model_type`` of the (text) configuration. A family stands here only if its router was seen to agree
+# with the rule to the bit in fp32; any other opens for reading with re-routing refused.
+FAMILIES: dict[str, Maker] = {
+    **dict.fromkeys(
+        ["olmoe", "flex_olmo", "qwen2_moe", "qwen3_moe", "qwen3_next", "mellum", "qwen4_exp_text"], _softmax
+    ),
+    **dict.fromkeys(["mixtral", "minimax", "qwen3_5_moe_text"], _softmax_normalised),
+    "jamba": _softmax_plain,
+    **dict.fromkeys(["gpt_oss", "aria_text"], _topk_softmax),
+    **dict.fromkeys(["granitemoe", "granitemoeshared", "granitemoehybrid", "granitemoe_swa"], _topk_softmax),
+    "cohere2_moe": _cohere2,
+    "deepseek_v2": _deepseek_v2,
+    **dict.fromkeys(
+        ["deepseek_v3", "deepseek_v32", "glm4_moe", "glm4_moe_lite", "glm_moe_dsa"], _deepseek_v3
+    ),
+    **dict.fromkeys(["dots1", "exaone_moe", "solar_open", "mimo_v2_flash", "nemotron_h"], _deepseek_v3),
+    **dict.fromkeys(["axk1", "hy_v4", "kimi_linear", "bailing_hybrid"], _deepseek_v3),
+    "axk2": _axk2,
+    "mistral4": _mistral4,
+    "hunyuan_v1_moe": _hunyuan,
+    "ernie4_5_moe": _ernie,
+    "minimax_m2": _minimax_m2,
+    "hy_v3": _hy_v3,
+    "afmoe": _afmoe,
+    "lfm2_moe": _lfm2,
+    "flint": _flint,
+    "laguna": _laguna,
+}

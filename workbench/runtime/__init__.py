@@ -1,0 +1,1 @@
+"""The one place where model, plan, signals and store meet."""

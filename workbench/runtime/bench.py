@@ -1,0 +1,521 @@
+"""The bench: one model, one store, and runs of the one recorded into the other."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from workbench.anatomy import Anatomy, prove, read
+from workbench.errors import EditRefused, PlanError, PromptError, WorkbenchError
+from workbench.interventions import Plan
+from workbench.interventions.edit import Edit
+from workbench.runtime.attach import Attachment, Kernels, device_of
+from workbench.runtime.diff import Difference, difference
+from workbench.runtime.instrument import Session, SourceRoutes, skipped_layers
+from workbench.runtime.loading import fingerprint, load
+from workbench.runtime.passes import Pass, check_tokens
+from workbench.runtime.record import Record
+from workbench.runtime.recorder import Recorder
+from workbench.runtime.run import Run, Step
+from workbench.runtime.versions import versions
+from workbench.store import Store, new_run_id
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyRelation
+
+Prompt: TypeAlias = "str | Sequence[int] | Tensor"
+
+_DEFAULT: Any = object()
+_BATCH_TOKENS = 8192
+
+
+def open(  # noqa: A001  (the public name is wb.open)
+    model: Any = None,
+    tokenizer: Any | None = None,
+    *,
+    store: str | Path | None = None,
+    device: Any = None,
+    dtype: Any = None,
+    revision: str | None = None,
+    device_map: Any = None,
+    kernels: Kernels = "auto",
+) -> Bench:
+    """Open a decoder on the bench.
+
+    Parameters
+    ----------
+    model
+        A hub id or local folder, a live transformers model, or nothing for the demo model.
+    tokenizer
+        Its tokenizer; loaded with a named model, optional where prompts are token ids.
+    store
+        The DuckDB file to record into (``":memory:"`` for none on disk). Without it, ``./workbench.duckdb``; if another
+        process owns that file, a numbered one beside it.
+    kernels
+        ``auto`` runs experts on our kernels where they fit, ``model`` leaves the model's own; ``cpu``, ``reference`` and
+        ``triton`` demand one.
+
+    Raises
+    ------
+    ModelError, ContractError
+        The model cannot be found, is no decoder, or its router contradicts its family's rule.
+    StoreError
+        The file is not a DuckDB file, cannot be written, or belongs to another process.
+    """
+    found = load(model, tokenizer, device=device, dtype=dtype, revision=revision, device_map=device_map)
+    anatomy = read(found.model)
+    tuple_blocks = _prove(anatomy)
+    opened = Store.open(None if store is None else str(store))
+    try:
+        attachment = Attachment(found.model, anatomy, kernels)
+    except BaseException:
+        opened.close()
+        raise
+    return Bench(found.model, found.tokenizer, anatomy, opened, attachment, found.name, found.revision, tuple_blocks)
+
+
+def _prove(anatomy: Anatomy) -> frozenset[int]:
+    """Prove the contract, and see on the way which blocks return a tuple (a skipped block must return the same)."""
+    tuples: set[int] = set()
+
+    def look(layer: int) -> Callable[..., None]:
+        return lambda _module, _args, output: tuples.add(layer) if isinstance(output, tuple) else None
+
+    handles = [block.module.register_forward_hook(look(block.layer)) for block in anatomy.blocks]
+    try:
+        prove(anatomy)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return frozenset(tuples)
+
+
+class Bench:
+    """A model with its store; made by :func:`workbench.open`, closed by :meth:`close` or ``with``."""
+
+    def __init__(
+        self, model: Any, tokenizer: Any | None, anatomy: Anatomy, store: Store, attachment: Attachment,
+        name: str, revision: str | None, tuple_blocks: frozenset[int],
+    ) -> None:  # fmt: skip
+        self.model = model
+        self.tokenizer = tokenizer
+        self.anatomy = anatomy
+        self.store = store
+        self.name = name
+        self._attachment = attachment
+        self._revision = revision
+        self._tuple_blocks = tuple_blocks
+        self._fingerprint = fingerprint(model)
+        self._lock = threading.RLock()
+        self._closed = False
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        experts = f", {self.anatomy.layer(m[0]).moe.num_experts} experts" if (m := self.anatomy.moe_layers) else ""  # type: ignore[union-attr]
+        return f"Bench({self.name!r}, {self.anatomy.num_layers} layers{experts}, kernels={self.kernels!r}, store={str(self.store.path)!r})"
+
+    @property
+    def kernels(self) -> str:
+        """What runs the experts: ``cpu``, ``reference`` or ``model``."""
+        return self._attachment.kernels
+
+    @property
+    def isa(self) -> str:
+        """The instruction set of the kernels; empty for the model's own."""
+        return self._attachment.isa
+
+    @property
+    def kernels_reason(self) -> str:
+        """Why the experts run on the model's own kernels, where they do."""
+        return self._attachment.reason
+
+    @property
+    def context(self) -> int | None:
+        """The longest sequence the model takes, in tokens."""
+        return self.anatomy.context
+
+    def token_text(self, token: int) -> str:
+        """The text of one token; its number without a tokenizer."""
+        return str(token) if self.tokenizer is None else self.tokenizer.decode([token])
+
+    def run(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        plan: Plan | Edit | None = None,
+        plans: Sequence[Plan | Edit | None] | None = None,
+        record: Record | None = _DEFAULT,
+        labels: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Read a prompt in one forward pass; a list of prompts gives a list of runs.
+
+        Parameters
+        ----------
+        prompt
+            Text or token ids, or a list of prompts (one run each).
+        plan
+            The plan of every prompt; or ``plans``, one for each.
+        record
+            What to record; ``None`` records nothing. By default ``wb.Record()``.
+        labels
+            Kept with the run; SQL groups by them.
+
+        Returns
+        -------
+        Run or list of Run
+            Its rows are visible to SQL when this returns.
+        """
+        many = isinstance(prompt, list | tuple) and bool(prompt) and not isinstance(prompt[0], int)
+        prompts: list[Any] = list(prompt) if many else [prompt]
+        if plan is not None and plans is not None:
+            raise PlanError("Both plan and plans were given.", "Give one plan for all prompts, or one for each.")
+        if plans is not None and len(plans) != len(prompts):
+            raise PlanError(f"There are {len(plans)} plans for {len(prompts)} prompts.", "Give one plan for each prompt.")
+        each = [_plan(p) for p in plans] if plans is not None else [_plan(plan)] * len(prompts)
+        ids = [self._ids(p) for p in prompts]
+        for one, tokens in zip(each, ids, strict=True):
+            self._check(one, len(tokens), len(tokens))
+        chosen = Record() if record is _DEFAULT else record
+        runs: list[Run | None] = [None] * len(prompts)
+        with self._running():
+            for rows in self._batches(ids, each):
+                made = self._forward([ids[r] for r in rows], [each[r] for r in rows], chosen, labels)
+                for row, run in zip(rows, made, strict=True):
+                    runs[row] = run
+            self.store.flush()
+        return runs if many else runs[0]
+
+    def generate(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int = 64,
+        plan: Plan | Edit | None = None,
+        record: Record | None = _DEFAULT,
+        on_step: Callable[[Step], Any] | None = None,
+        labels: Mapping[str, Any] | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Run:
+        """Continue a prompt token by token with the cache, greedily unless ``temperature`` is above 0.
+
+        ``on_step`` is called with every new token as a :class:`Step`; returning ``False`` stops. Generation also stops
+        at the model's end-of-sequence token and at the end of its context.
+        """
+        if max_new_tokens < 1:
+            raise PromptError(f"{max_new_tokens} new tokens cannot be generated.", "Ask for at least one.")
+        if temperature < 0:
+            raise PromptError(f"The temperature {temperature} is negative.", "Use 0 for greedy, above 0 to sample.")
+        ids = self._ids(prompt)
+        chosen_plan = _plan(plan)
+        if self.context is not None:
+            if len(ids) >= self.context:
+                raise PromptError(
+                    f"The prompt fills the model's context of {self.context} tokens.", "Shorten it to leave room."
+                )
+            max_new_tokens = min(max_new_tokens, self.context - len(ids))
+        self._check(chosen_plan, len(ids), len(ids) + max_new_tokens - 1)
+        chosen = Record() if record is _DEFAULT else record
+        with self._running():
+            run = self._generate(ids, max_new_tokens, chosen_plan, chosen, on_step, labels, temperature, seed)
+            self.store.flush()
+        return run
+
+    def diff(self, base: Run | int, run: Run | int) -> Difference:
+        """Compare two recorded runs: flips, first divergent layer and expert, KL, text."""
+        return difference(self.store, base, run)
+
+    def sql(self, query: str, params: Sequence[Any] | None = None) -> DuckDBPyRelation:
+        """Run SQL over the store on a cursor of its own; rows of finished runs are visible."""
+        return self.store.sql(query, params)
+
+    def snapshot(self, path: str | Path) -> None:
+        """Write a consistent copy of the store to a new file, for any other DuckDB client."""
+        self.store.snapshot(str(path))
+
+    def panel(self) -> Any:
+        """The panel as a widget for a notebook cell, on this bench."""
+        from workbench import panel
+
+        return panel.widget(self)
+
+    def close(self) -> None:
+        """Give the model back its own kernels and close the store; the model's weights were never touched."""
+        if not self._closed:
+            self._closed = True
+            self._attachment.detach()
+            self.store.close()
+
+    # Prompts and plans
+
+    def _ids(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            if self.tokenizer is None:
+                raise PromptError("This bench has no tokenizer.", "Open the model with one, or give token ids.")
+            if not prompt:
+                raise PromptError("The prompt is empty.", "Type at least one character.")
+            ids = list(self.tokenizer(prompt)["input_ids"])
+        elif isinstance(prompt, Tensor):
+            if prompt.ndim not in (1, 2) or (prompt.ndim == 2 and prompt.shape[0] != 1):
+                raise PromptError(f"Token ids of shape {tuple(prompt.shape)} are not one sequence.", "Give [S] or [1, S].")
+            ids = [int(i) for i in prompt.reshape(-1)]
+        elif isinstance(prompt, Sequence) and all(isinstance(i, int) and not isinstance(i, bool) for i in prompt):
+            ids = list(prompt)
+        else:
+            raise PromptError(f"A {type(prompt).__name__} is not a prompt.", "Give text, or a list of token ids.")
+        if not ids:
+            raise PromptError("The prompt has no tokens.", "Type at least one character.")
+        if self.context is not None and len(ids) > self.context:
+            raise PromptError(
+                f"The prompt has {len(ids)} tokens, but the model's context holds {self.context}.",
+                f"Shorten it by {len(ids) - self.context} tokens.",
+            )
+        wrong = next((i for i in ids if not 0 <= i < self.anatomy.vocab_size), None)
+        if wrong is not None:
+            raise PromptError(
+                f"Token id {wrong} is outside the vocabulary of {self.anatomy.vocab_size}.",
+                "Use ids of this model's tokenizer.",
+            )
+        return ids
+
+    def _check(self, plan: Plan, prompt_tokens: int, total_tokens: int) -> None:
+        plan.check(self.anatomy)
+        for edit in plan.active:
+            check_tokens(edit, prompt_tokens, total_tokens)
+        for line in plan.collisions():
+            warnings.warn(line, stacklevel=3)
+
+    def _batches(self, ids: Sequence[Sequence[int]], plans: Sequence[Plan]) -> list[list[int]]:
+        """Rows that may share a pass: the same blocks skipped, and at most ``_BATCH_TOKENS`` tokens with padding."""
+        groups: dict[frozenset[int], list[int]] = {}
+        for row, plan in enumerate(plans):
+            groups.setdefault(skipped_layers(plan, self.anatomy), []).append(row)
+        batches: list[list[int]] = []
+        for rows in groups.values():
+            batch: list[int] = []
+            for row in sorted(rows, key=lambda r: len(ids[r])):
+                if batch and (len(batch) + 1) * len(ids[row]) > _BATCH_TOKENS:
+                    batches.append(batch)
+                    batch = []
+                batch.append(row)
+            batches.append(batch)
+        return batches
+
+    def _lookup(self, run: int, layer: int) -> SourceRoutes:
+        """The recorded routes of ``run`` in ``layer``, for a replay."""
+        self.store.flush()
+        found = self.store.sql(
+            "SELECT position, list(expert ORDER BY slot) AS ids, list(weight ORDER BY slot) AS weights FROM routing "
+            "WHERE run = ? AND layer = ? GROUP BY position ORDER BY position",
+            [run, layer],
+        ).fetchall()
+        if not found:
+            raise EditRefused(
+                f"Run {run} has no recorded routes in layer {layer}.", "Replay a run of this store that recorded routing."
+            )
+        device = device_of(self.model)
+        size, k = found[-1][0] + 1, len(found[0][1])
+        ids = torch.zeros(size, k, dtype=torch.int64)
+        weights = torch.zeros(size, k, dtype=torch.float32)
+        known = torch.zeros(size, dtype=torch.bool)
+        at = torch.tensor([row[0] for row in found])
+        ids[at] = torch.tensor([row[1] for row in found])
+        weights[at] = torch.tensor([row[2] for row in found], dtype=torch.float32)
+        known[at] = True
+        return SourceRoutes(ids.to(device), weights.to(device), known.to(device))
+
+    # Passes
+
+    def _running(self) -> _Running:
+        if self._closed:
+            raise WorkbenchError("This bench is closed.", "Open the model again with wb.open().")
+        return _Running(self.model, self._lock)
+
+    def _session(self, plans: Sequence[Plan], record: Record | None) -> Session:
+        cache: dict[tuple[int, int], SourceRoutes] = {}
+
+        def lookup(run: int, layer: int) -> SourceRoutes:
+            if (run, layer) not in cache:
+                cache[run, layer] = self._lookup(run, layer)
+            return cache[run, layer]
+
+        return Session(self.anatomy, self._attachment, plans, record, lookup, self._tuple_blocks)
+
+    def _forward(
+        self, ids: list[list[int]], plans: list[Plan], record: Record | None, labels: Mapping[str, Any] | None
+    ) -> list[Run]:
+        started = time.perf_counter()
+        device = device_of(self.model)
+        lengths = torch.tensor([len(row) for row in ids])
+        width = int(lengths.max())
+        tokens = torch.zeros(len(ids), width, dtype=torch.int64)
+        for row, one in enumerate(ids):
+            tokens[row, : len(one)] = torch.tensor(one)
+        valid = torch.arange(width) < lengths.unsqueeze(-1)
+        padded = not bool(valid.all())
+        now = Pass(
+            0, torch.arange(width, device=device).expand(len(ids), -1), valid.to(device) if padded else None,
+            lengths.to(device),
+        )  # fmt: skip
+        mask = {"attention_mask": valid.to(device).long()} if padded else {}
+        run_ids = [new_run_id() for _ in ids] if record is not None else []
+        with self._session(plans, record) as session:
+            session.begin(now)
+            output = self.model(input_ids=tokens.to(device), use_cache=False, **mask)
+            if record is not None:
+                self._recorder(record, run_ids).take(now, session.captures)
+        logits = output.logits.float().cpu()
+        seconds = time.perf_counter() - started
+        return [
+            self._finish(
+                run_ids[row] if record is not None else None, ids[row], len(ids[row]), logits[row, : len(ids[row])].clone(),
+                plans[row], record, labels, "forward", seconds / len(ids), seed=None,
+            )
+            for row in range(len(ids))
+        ]  # fmt: skip
+
+    def _generate(
+        self, ids: list[int], new_tokens: int, plan: Plan, record: Record | None, on_step: Callable[[Step], Any] | None,
+        labels: Mapping[str, Any] | None, temperature: float, seed: int,
+    ) -> Run:  # fmt: skip
+        from transformers import DynamicCache
+
+        started = time.perf_counter()
+        device = device_of(self.model)
+        ends = _end_tokens(self.model)
+        choose = _sampler(temperature, seed)
+        prompt_tokens = torch.tensor([len(ids)], device=device)
+        run_id = new_run_id() if record is not None else None
+        recorder = None if record is None or run_id is None else self._recorder(record, [run_id])
+        tokens, logits = list(ids), []
+        cache = DynamicCache(config=self.model.config)
+        fed = torch.tensor([ids], device=device)
+        with self._session([plan], record) as session:
+            for number in range(new_tokens):
+                start = len(tokens) - fed.shape[1]
+                positions = torch.arange(start, len(tokens), device=device).unsqueeze(0)
+                now = Pass(number, positions, None, prompt_tokens)
+                session.begin(now)
+                output = self.model(input_ids=fed, past_key_values=cache, use_cache=True)
+                if recorder is not None:
+                    recorder.take(now, session.captures)
+                logits.append(output.logits[0].float().cpu())
+                token = choose(logits[-1][-1])
+                step = Step(number, len(tokens), token, self.token_text(token))
+                tokens.append(token)
+                if (on_step is not None and on_step(step) is False) or token in ends:
+                    break
+                fed = torch.tensor([[token]], device=device)
+        seconds = time.perf_counter() - started
+        return self._finish(
+            run_id, tokens, len(ids), torch.cat(logits), plan, record, labels, "generate", seconds,
+            seed=seed if temperature > 0 else None,
+        )  # fmt: skip
+
+    def _recorder(self, record: Record, runs: list[int]) -> Recorder:
+        return Recorder(self.store, record, self.anatomy, runs, self.kernels, self.isa)
+
+    def _finish(
+        self, run_id: int | None, ids: list[int], prompt_tokens: int, logits: Tensor, plan: Plan, record: Record | None,
+        labels: Mapping[str, Any] | None, kind: str, seconds: float, seed: int | None,
+    ) -> Run:  # fmt: skip
+        tokens = torch.tensor(ids)
+        predicted = logits[: len(ids) - 1]
+        logprob = predicted.gather(-1, tokens[1:].unsqueeze(-1)).squeeze(-1) - predicted.logsumexp(-1)
+        loss = float(-logprob.mean()) if len(ids) > 1 else float("nan")
+        texts = tuple(self.token_text(i) for i in ids)
+        text = "" if self.tokenizer is None else self.tokenizer.decode(ids)
+        run = Run(run_id, tokens, logits, loss, text, texts, plan, prompt_tokens, self)
+        if record is not None:
+            self._write_run(run, logprob, record, labels, kind, seconds, seed)
+        return run
+
+    def _write_run(
+        self, run: Run, logprob: Tensor, record: Record, labels: Mapping[str, Any] | None, kind: str, seconds: float,
+        seed: int | None,
+    ) -> None:  # fmt: skip
+        moe = self.anatomy.layer(self.anatomy.moe_layers[0]).moe if self.anatomy.moe_layers else None
+        size = len(run.tokens)
+        prompt = "" if self.tokenizer is None else self.tokenizer.decode(run.tokens[: run.prompt_tokens].tolist())
+        now = datetime.now(UTC).replace(tzinfo=None)
+        self.store.write("token", {
+            "run": run.id, "step": [max(0, n - run.prompt_tokens + 1) for n in range(size)],
+            "position": list(range(size)), "token": run.tokens.numpy(), "text": list(run.texts),
+            "part": ["prompt" if n < run.prompt_tokens else "generated" for n in range(size)],
+            "logprob": [None, *logprob.tolist()],
+        })  # fmt: skip
+        if run.plan.active:
+            self.store.write("plan", {"plan": [run.plan.hash], "json": [run.plan.to_json()], "created": [now]})
+        self.store.write("run_plan", {"run": [run.id], "step": [0], "plan": [run.plan.hash]})
+        self.store.write("metric", {
+            "run": run.id, "step": 0, "name": ["loss", "seconds"], "value": [run.loss, seconds],
+        })  # fmt: skip
+        self.store.write("run", {
+            "run": [run.id], "parent": [None], "started": [now], "kind": [kind], "model": [self.name],
+            "checkpoint": [self._fingerprint], "revision": [self._revision], "seed": [seed],
+            "dtype": [str(next(self.model.parameters()).dtype).removeprefix("torch.")],
+            "device": [str(device_of(self.model))], "kernels": [self.kernels], "isa": [self.isa or None],
+            "num_layers": [self.anatomy.num_layers], "num_experts": [moe.num_experts if moe else None],
+            "top_k": [moe.top_k if moe else None], "prompt": [prompt], "text": [run.text],
+            "prompt_tokens": [run.prompt_tokens], "tokens": [size], "labels": [json.dumps(dict(labels or {}))],
+            "record": [record.model_dump_json()], "versions": [json.dumps(versions())],
+        })  # fmt: skip
+
+
+class _Running:
+    """While a run goes on: one at a time, no gradients, the model in evaluation mode and put back after."""
+
+    def __init__(self, model: Any, lock: threading.RLock) -> None:
+        self._model = model
+        self._lock = lock
+        self._no_grad = torch.no_grad()
+        self._was_training = False
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._no_grad.__enter__()
+        self._was_training = self._model.training
+        if self._was_training:
+            self._model.eval()
+
+    def __exit__(self, *error: Any) -> None:
+        if self._was_training:
+            self._model.train()
+        self._no_grad.__exit__(*error)
+        self._lock.release()
+
+
+def _plan(plan: Plan | Edit | None) -> Plan:
+    if plan is None:
+        return Plan()
+    if isinstance(plan, Edit):
+        return Plan([plan])
+    if isinstance(plan, Plan):
+        return plan
+    raise PlanError(f"A {type(plan).__name__} is not a plan.", "Make one with wb.Plan([...]), or read it with Plan.from_json.")
+
+
+def _end_tokens(model: Any) -> frozenset[int]:
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if ends is None:
+        ends = getattr(model.config, "eos_token_id", None)
+    return frozenset() if ends is None else frozenset([ends] if isinstance(ends, int) else ends)
+
+
+def _sampler(temperature: float, seed: int) -> Callable[[Tensor], int]:
+    if temperature == 0:
+        return lambda logits: int(logits.argmax())
+    generator = torch.Generator().manual_seed(seed)
+    return lambda logits: int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))

@@ -1,0 +1,97 @@
+"""What a run gives back: tokens, logits and text at hand, and its rows as DuckDB relations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from workbench.interventions import Plan
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyRelation
+
+    from workbench.runtime.bench import Bench
+
+
+@dataclass(frozen=True)
+class Step:
+    """One generated token: its number (from 0), absolute position, token id and text."""
+
+    number: int
+    position: int
+    token: int
+    text: str
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Run:
+    """One recorded forward pass or generation of one sequence.
+
+    Attributes
+    ----------
+    id
+        The run's key in the store; ``None`` if nothing was recorded.
+    tokens
+        Token ids [S] int64 on the CPU: the prompt, then what was generated.
+    logits
+        Next-token logits fp32 on the CPU: [S, V] for a forward pass; [S - 1, V] for a generation, whose last token was
+        never fed back.
+    loss
+        Mean negative log-likelihood in nats of every token but the first.
+    text
+        The whole text, prompt included; empty without a tokenizer.
+    texts
+        The text of each token.
+    plan
+        The plan the run was made with.
+    prompt_tokens
+        How many of the tokens are the prompt.
+    """
+
+    id: int | None
+    tokens: Tensor
+    logits: Tensor
+    loss: float
+    text: str
+    texts: tuple[str, ...]
+    plan: Plan
+    prompt_tokens: int
+    bench: Bench
+
+    def _rows(self, table: str) -> DuckDBPyRelation:
+        return self.bench.sql(f"FROM {table} WHERE run = ?", [self.id])
+
+    @property
+    def routing(self) -> DuckDBPyRelation:
+        """The choices of this run: one row a token, layer and slot."""
+        return self._rows("routing")
+
+    @property
+    def attention_rank(self) -> DuckDBPyRelation:
+        """The attention ranks of this run: one row a layer and head."""
+        return self._rows("attention_rank")
+
+    @property
+    def contribution(self) -> DuckDBPyRelation:
+        """What each sublayer added to the residual stream: one row a token and layer."""
+        return self._rows("contribution")
+
+    @property
+    def sparsity(self) -> DuckDBPyRelation:
+        """Activation sparsity: one row a token, layer and executed expert (-1: the dense MLP)."""
+        return self._rows("sparsity")
+
+    def next_tokens(self, top: int = 10) -> list[dict[str, Any]]:
+        """The ``top`` most likely next tokens after the last computed position: token id, text, probability."""
+        probability = self.logits[-1].softmax(-1)
+        values, ids = probability.topk(min(top, probability.shape[-1]))
+        return [
+            {"token": int(i), "text": self.bench.token_text(int(i)), "probability": float(p)}
+            for p, i in zip(values, ids, strict=True)
+        ]
+
+    def __repr__(self) -> str:
+        edits = f", {len(self.plan.active)} edits" if self.plan.active else ""
+        return f"Run(id={self.id}, tokens={len(self.tokens)}, loss={self.loss:.4f}{edits}, text={self.text[-60:]!r})"

@@ -1,0 +1,359 @@
+"""The store as the process sees it that records: open, write, ask, copy, close."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from workbench.errors import SetupError, SqlError, StoreError
+from workbench.store import columns as typed
+from workbench.store import schema
+from workbench.store.connect import unreadable
+from workbench.store.sharing import Server, find_owner, first_line, quote
+from workbench.store.writer import Policy, Writer
+
+DEFAULT_PATH = "workbench.duckdb"
+"""File in the working directory that ``Store.open(None)`` looks for first."""
+
+CAPACITY = 256 * 2**20
+"""Bytes that may wait for the writer unless told otherwise."""
+
+INTERVAL = 0.25
+"""Seconds after which waiting rows are committed although they are few."""
+
+_log = logging.getLogger(__name__)
+_open_stores: weakref.WeakValueDictionary[Path, Store] = weakref.WeakValueDictionary()
+_registry = threading.RLock()
+
+
+class Store:
+    """One DuckDB database of runs, owned by this process; made by :meth:`open`.
+
+    Rows go to a writer thread and can be asked for after :meth:`flush`. A store on disk is served to other processes
+    (:func:`workbench.store.connect`) as long as it is open. Methods may be called from any thread.
+
+    Attributes
+    ----------
+    path
+        The file, ``None`` for a store in memory.
+    note
+        One sentence that says which file was opened and why, for a user to read.
+    shared
+        Whether other processes can read it now; ``unshared_because`` gives the reason where they cannot.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        path: Path | None,
+        writer: Writer,
+        server: Server | None,
+        note: str,
+        unshared_because: str,
+    ) -> None:
+        self.path = path
+        self.note = note
+        self.unshared_because = unshared_because
+        self._connection = connection
+        self._columns = typed.read_columns(connection)
+        self._writer = writer
+        self._server = server
+        self._users = 1
+        # Runs at exit too, so that a program that never closes its store still commits what it wrote.
+        self._finish = weakref.finalize(self, _shut_down, connection, writer, server)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        threads: int = 1,
+        capacity: int = CAPACITY,
+        policy: Policy = "block",
+        interval: float = INTERVAL,
+        share: bool = True,
+    ) -> Store:
+        """Open a store for recording, and create or bring forward its file.
+
+        Parameters
+        ----------
+        path
+            A file, ``":memory:"``, or ``None``: join ``./workbench.duckdb`` if this process has it open already, open
+            it if nobody has, and else open the first free one of ``./workbench-2.duckdb``, ``-3``, ...
+        threads
+            Threads DuckDB may use. One leaves the cores to the model.
+        capacity
+            Bytes that may wait for the writer.
+        policy
+            What a write does when that many wait: ``"block"`` until there is room, or ``"drop"`` the rows and count them.
+        interval
+            Seconds after which waiting rows are committed although they are few.
+        share
+            Serve the store to other processes of this user, on loopback with a token.
+
+        Raises
+        ------
+        StoreError
+            The file is not a store, cannot be written, or is open already, here or in another process.
+        """
+        if policy not in ("block", "drop"):
+            raise StoreError(f"There is no policy {policy!r}.", "Choose 'block' or 'drop'.")
+        options: dict[str, Any] = {"threads": threads, "capacity": capacity, "policy": policy, "interval": interval}
+        with _registry:
+            if path is None:
+                return cls._open_default(share, options)
+            if str(path) == ":memory:":
+                return cls._open_one(None, False, "The store is in memory and ends with this process.", options)
+            file = Path(path).expanduser().resolve()
+            return cls._open_one(file, share, f"Recording into {file}.", options)
+
+    @classmethod
+    def _open_default(cls, share: bool, options: dict[str, Any]) -> Store:
+        first = Path(DEFAULT_PATH).resolve()
+        joined = _open_stores.get(first)
+        if joined is not None:
+            joined._users += 1
+            return joined
+        for number in itertools.count(1):
+            file = first if number == 1 else first.with_name(f"{first.stem}-{number}{first.suffix}")
+            if file in _open_stores:
+                continue
+            note = f"Recording into {file}."
+            if number > 1:
+                note = f"Recording into {file}, because another process records into {first}."
+            try:
+                store = cls._open_one(file, share, note, options)
+            except StoreInUse:
+                continue
+            if number > 1:
+                _log.warning(note)
+            return store
+        raise AssertionError("unreachable")
+
+    @classmethod
+    def _open_one(cls, path: Path | None, share: bool, note: str, options: dict[str, Any]) -> Store:
+        if path is not None and path in _open_stores:
+            raise StoreInUse(
+                f"{path} is already open in this process.", "Use the store that is open, or close it before."
+            )
+        connection = _connect(path, int(options["threads"]))
+        try:
+            schema.prepare(connection)
+        except duckdb.Error as error:
+            connection.close()
+            raise StoreError(
+                f"The schema of {path or 'the store'} cannot be prepared: {first_line(error)}.", "Choose another path."
+            ) from error
+        except StoreError:
+            connection.close()
+            raise
+        server, reason = None, "it was opened with share=False" if path else "it is in memory"
+        if share and path is not None:
+            try:
+                server, reason = Server(connection, path), ""
+            except (SetupError, duckdb.Error, OSError) as error:
+                reason = str(error)
+                _log.warning("Other processes cannot read %s while it is open: %s", path, reason)
+        writer = Writer(
+            _LocalSink(connection.cursor()),
+            capacity=options["capacity"],
+            policy=options["policy"],
+            interval=options["interval"],
+        )
+        store = cls(connection, path, writer, server, note, reason)
+        if path is not None:
+            _open_stores[path] = store
+        return store
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes can ask this store now."""
+        return self._server is not None and self._finish.alive
+
+    def write(self, table: str, columns: Mapping[str, Any]) -> int:
+        """Queue rows of ``table`` for the writer; they can be asked for after :meth:`flush`, or shortly.
+
+        Parameters
+        ----------
+        table
+            One of :data:`workbench.store.TABLES`.
+        columns
+            Values by column name. Numpy arrays (copied), lists and Arrow arrays give one value a row; anything else is
+            a scalar that stands on every row. Columns left out are NULL.
+
+        Returns
+        -------
+        int
+            Rows accepted: 0 where the queue is full and the policy is ``"drop"``.
+
+        Raises
+        ------
+        StoreError
+            The table, a column, a length or a value does not fit; the store is closed; or an earlier write failed in the
+            background, in which case the rows of this call are not taken.
+        """
+        spec = self._columns.get(table)
+        if spec is None or table not in schema.TABLES:
+            raise StoreError(f"There is no table {table!r}.", f"Tables are: {', '.join(schema.TABLES)}.")
+        batch = typed.to_batch(table, spec, columns)
+        return self._writer.put(table, batch) if batch.num_rows else 0
+
+    def flush(self) -> None:
+        """Return when every row written before is committed.
+
+        Raises
+        ------
+        StoreError
+            Rows could not be written. They stay in memory, and the next flush tries again.
+        """
+        self._writer.flush()
+
+    def dropped(self) -> dict[str, int]:
+        """Rows dropped so far by table; empty under the policy ``"block"``."""
+        return self._writer.dropped()
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A DuckDB cursor of its own on the store, closed with it."""
+        self._check_open()
+        return self._connection.cursor()
+
+    def sql(self, query: str, params: Any = None) -> duckdb.DuckDBPyRelation:
+        """The result of ``query`` as a relation on a cursor of its own (``.df()``, ``.fetchall()``, ...).
+
+        Raises
+        ------
+        SqlError
+            The query cannot be run, or gives no rows to read.
+        """
+        try:
+            relation = self.cursor().sql(query, params=params)
+        except duckdb.Error as error:
+            raise SqlError(f"The query failed: {first_line(error)}.", "Mend the query and send it again.") from error
+        if relation is None:
+            raise SqlError("The query gives no rows.", "Send a SELECT, or use store.cursor() to run other statements.")
+        return relation
+
+    def snapshot(self, path: str | os.PathLike[str]) -> Path:
+        """Write a consistent copy of everything recorded so far to a new file, readable by any DuckDB client.
+
+        Raises
+        ------
+        StoreError
+            There is a file at ``path`` already, or the copy cannot be written.
+        """
+        self.flush()
+        target = Path(path).expanduser().resolve()
+        if target.exists():
+            raise StoreError(f"There is a file at {target} already.", "Choose a path that does not exist.")
+        unfinished = target.with_name(f"{target.name}.{os.getpid()}.unfinished")
+        cursor = self.cursor()
+        try:
+            name = cursor.execute("SELECT current_database()").fetchall()[0][0]
+            cursor.execute(f"ATTACH {quote(str(unfinished))} AS snapshot (STORAGE_VERSION '{schema.STORAGE_VERSION}')")
+            try:
+                cursor.execute(f'COPY FROM DATABASE "{name}" TO snapshot')
+            finally:
+                cursor.execute("DETACH snapshot")
+            os.replace(unfinished, target)
+        except (duckdb.Error, OSError) as error:
+            unfinished.unlink(missing_ok=True)
+            raise StoreError(
+                f"The snapshot {target} cannot be written: {first_line(error)}.", "Check the folder and its free space."
+            ) from error
+        finally:
+            cursor.close()
+        return target
+
+    def close(self) -> None:
+        """Commit what waits, stop sharing and close the file; relations of the store end with it.
+
+        Raises
+        ------
+        StoreError
+            Waiting rows could not be written; the message counts them, and the file is closed all the same.
+        """
+        with _registry:
+            self._users -= 1
+            if self._users > 0 or not self._finish.alive:
+                return
+            if self.path is not None:
+                _open_stores.pop(self.path, None)
+            self._finish()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if not self._finish.alive:
+            raise StoreError("The store is closed.", "Open it again.")
+
+
+class StoreInUse(StoreError):
+    """A store file that is open already, in this process or another."""
+
+
+class _LocalSink:
+    """Commits tables into the database of a cursor, all or none."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._cursor = cursor
+
+    def __call__(self, tables: Mapping[str, pa.Table]) -> None:
+        self._cursor.execute("BEGIN TRANSACTION")
+        try:
+            for table, rows in tables.items():
+                self._cursor.register("waiting_rows", rows)
+                try:
+                    self._cursor.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM waiting_rows')
+                finally:
+                    self._cursor.unregister("waiting_rows")
+            self._cursor.execute("COMMIT")
+        except BaseException:
+            self._cursor.execute("ROLLBACK")
+            raise
+
+
+def _connect(path: Path | None, threads: int) -> duckdb.DuckDBPyConnection:
+    config = {
+        "storage_compatibility_version": schema.STORAGE_VERSION,
+        "python_enable_replacements": False,  # a query must not read variables of the caller
+        "threads": threads,
+    }
+    if path is None:
+        return duckdb.connect(":memory:", config=config)
+    if not path.parent.is_dir():
+        raise StoreError(f"The folder {path.parent} does not exist.", "Create it, or choose another path.")
+    try:
+        return duckdb.connect(str(path), config=config)
+    except duckdb.Error as error:
+        owner = find_owner(path)
+        if owner is not None:
+            raise StoreInUse(
+                f"Process {owner.pid} records into {path}.",
+                "Read it with workbench.connect, or choose another path to record into.",
+            ) from error
+        raise unreadable(path, error) from error
+
+
+def _shut_down(connection: duckdb.DuckDBPyConnection, writer: Writer, server: Server | None) -> None:
+    try:
+        writer.close()
+    finally:
+        if server is not None:
+            server.stop()
+        connection.close()

@@ -46,9 +46,9 @@ def serve() -> Comms:
 
 
 def _open(model: str | None) -> Any:
-    import workbench
+    from workbench.runtime.bench import open as open_bench
 
-    return workbench.open(model)
+    return open_bench(model)
 
 
 class Comms:

@@ -12,11 +12,11 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from workbench import __version__
 from workbench.errors import SetupError, WorkbenchError
 from workbench.panel import protocol
 from workbench.panel.benches import Benches
 from workbench.panel.session import Session
+from workbench.runtime.versions import versions
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class Connection:
         if hello.protocol != protocol.PROTOCOL:
             older = "kernel" if hello.protocol > protocol.PROTOCOL else "JupyterLab"
             raise SetupError(
-                f"The panel is of version {hello.version} and the kernel's workbench of {__version__}; they cannot talk.",
+                f"The panel is of version {hello.version} and the kernel's workbench of {versions()['workbench']}; they cannot talk.",
                 f"Upgrade routing-workbench in the environment of the {older}, then restart it and reload the page.",
             )
         self._greeted = True
@@ -183,7 +183,7 @@ class Connection:
         self.tell(
             protocol.Benches(
                 protocol=protocol.PROTOCOL,
-                version=__version__,
+                version=versions()["workbench"],
                 benches=[
                     protocol.BenchCard(key=key, name=entry.session.name, variables=entry.variables)
                     for key, entry in self._benches.find().items()

@@ -197,9 +197,9 @@ class Session:
             raise refusal
 
     def _forward(self, prompt: str, plan: Plan) -> Ran:
-        import workbench
+        from workbench.runtime.record import Record
 
-        run = self.bench.run(prompt, plan=plan if plan.active else None, record=workbench.Record(scores=True))
+        run = self.bench.run(prompt, plan=plan if plan.active else None, record=Record(scores=True))
         return Ran(int(run.id), np.asarray(run.logits, dtype=np.float32), [str(text) for text in run.texts], plan)
 
     def _keep_selection(self, tokens: int) -> None:

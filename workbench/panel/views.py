@@ -165,7 +165,7 @@ def next_tokens(bench: Any, base: Ran, edited: Ran | None, position: int | None)
     rows = [
         protocol.NextRow(
             token=token,
-            text=str(bench.tokenizer.decode([token])),
+            text=bench.token_text(token),
             base=math.exp(before[token]),
             edited=None if after is None else math.exp(after[token]),
         )

@@ -1,5 +1,7 @@
 /** The inline view: the same panel over an anywidget model. */
-import styles from '../../style/base.css';
+import base from '../../style/base.css';
+import inspector from '../../style/inspector.css';
+import map from '../../style/map.css';
 import { App } from './app';
 import type { Channel } from './channel';
 import type { Reply } from './protocol';
@@ -13,7 +15,7 @@ interface Model {
 
 function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
   const style = document.createElement('style');
-  style.textContent = styles;
+  style.textContent = base + map + inspector;
   const app = new App();
   app.node.classList.add('wb-inline');
   // Keys typed here are for the panel: without this a notebook in command mode would take B for "insert a cell".

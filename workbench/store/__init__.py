@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from workbench.store.connect import Connection, connect
-# from workbench.store.guard import check_select
+from workbench.store.guard import check_select
 from workbench.store.ids import new_run_id
 from workbench.store.schema import TABLES
 from workbench.store.store import Store

@@ -79,10 +79,12 @@ def routing_map(bench: Any, base: int, edited: int | None, texts: list[str]) -> 
         bench, "SELECT layer, position FROM depth WHERE run = ? AND unit = 'block' AND event = 'skip'", run
     )
     block = _columns(bench, "SELECT layer, position, influence FROM contribution WHERE run = ?", run)
+    skipped = _skipped(depth, layers, tokens)
     flips = np.zeros((layers, tokens), np.uint8)
     if edited is not None and choices:
         before, _ = _choices(bench, base, choices, layers, tokens)
-        flips = np.any(np.sort(before, axis=0) != np.sort(experts, axis=0), axis=0).astype(np.uint8)
+        differs = np.any(np.sort(before, axis=0) != np.sort(experts, axis=0), axis=0)
+        flips = (differs & (skipped == 0)).astype(np.uint8)  # a block that does not run makes no choice
     arrays = {
         "experts": experts,
         "weights": weights,
@@ -91,7 +93,7 @@ def routing_map(bench: Any, base: int, edited: int | None, texts: list[str]) -> 
         "influence": _grid(block, "influence", layers, tokens),
         "flip": flips,
         "edited": np.nan_to_num(_grid(router, "edited", layers, tokens)).astype(np.uint8),
-        "skipped": _skipped(depth, layers, tokens),
+        "skipped": skipped,
     }
     message = protocol.RoutingMap(
         run=str(run),

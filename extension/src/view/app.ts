@@ -198,9 +198,9 @@ export class App {
         'div',
         { class: 'wb-row' },
         h('h3', { class: 'wb-title', text: __('Routing map') }),
-        h('label', { class: 'wb-label' }, __('Colour by'), ' ', this.colours),
+        h('label', { class: 'wb-label' }, __('Colour'), ' ', this.colours),
         zoom('−', 'zoom-out', __('Zoom out (−)'), 0.8),
-        zoom(__('Fit'), 'fit', __('Fit to width (0)'), 0),
+        zoom('↔', 'fit', __('Fit to width (0)'), 0),
         zoom('+', 'zoom-in', __('Zoom in (+)'), 1.25),
         h('span', { class: 'wb-grow' }),
         this.runLabel
@@ -442,8 +442,8 @@ export class App {
     const ran = state?.edited ?? state?.base;
     setAttr(this.runLabel, 'data-wb-run', ran?.id);
     setAttr(this.runLabel, 'data-wb-base', state?.base?.id);
-    this.runLabel.textContent = ran ? (state?.edited ? __('edited run %1', ran.id) : __('base run %1', ran.id)) : '';
-    this.runLabel.title = state?.edited && state.base ? __('base run %1', state.base.id) : '';
+    this.runLabel.textContent = ran ? (state?.edited ? __('edited %1', ran.id) : __('base %1', ran.id)) : '';
+    this.runLabel.title = state?.edited && state.base ? __('run of the plan; the base run is %1', state.base.id) : __('run without a plan');
     this.map.select(state?.selected ?? null);
     this.renderStrip(state?.selected?.position);
   }

@@ -67,13 +67,12 @@ export class Inspector {
       'div',
       { class: 'wb-tools' },
       h('label', { class: 'wb-label' }, __('Act on'), ' ', this.scopes),
-      h('label', { class: 'wb-label' }, __('Sort'), ' ', this.orders),
-      this.skip
+      h('label', { class: 'wb-label' }, __('Sort'), ' ', this.orders)
     );
     this.node = h(
       'section',
       { class: 'wb-card wb-inspector', attrs: { 'aria-label': __('Cell inspector') } },
-      this.title,
+      h('div', { class: 'wb-row' }, this.title, h('span', { class: 'wb-grow' }), this.skip),
       this.facts,
       this.tools,
       this.note,
@@ -98,7 +97,8 @@ export class Inspector {
     const plan = this.plan;
     setAttr(this.node, 'data-wb-cell', cell ? `${cell.layer},${cell.position}` : undefined);
     this.facts.replaceChildren();
-    this.tools.hidden = !cell;
+    this.tools.hidden = !cell?.experts.length;
+    this.skip.hidden = !cell;
     if (!cell || !plan) {
       this.title.textContent = __('Inspector');
       this.note.textContent = __('Run a prompt, then click a cell of the map to see how its token was routed.');
@@ -218,7 +218,7 @@ export class Inspector {
     row.bar.style.width = `${(100 * share).toFixed(1)}%`;
     row.score.textContent = score === null ? '–' : digits(score);
     row.score.title = data.base === null ? '' : __('base %1', digits(data.base));
-    row.weight.textContent = data.weight === null ? '' : `×${digits(data.weight, 3)}`;
+    row.weight.textContent = data.weight === null ? '' : digits(data.weight, 3);
     row.weight.title = data.weight === null ? '' : __('combine weight');
     const words = { '': '', chosen: __('chosen'), native: __('native'), banned: __('banned'), forced: __('forced') };
     row.badge.textContent = words[data.state];

@@ -51,14 +51,16 @@ export class MapLegend {
       return [h('span', { class: 'wb-quiet', text: __('No edited run yet: ban or force an expert to see which choices flip.') })];
     }
     let flips = 0;
+    let choices = 0;
     for (let layer = 0; layer < data.layers; layer++) {
       for (let token = 0; token < data.tokens; token++) {
         flips += data.flipped(layer, token) ? 1 : 0;
+        choices += data.chosen(layer, token).length ? 1 : 0;
       }
     }
     const swatch = h('span', { class: 'wb-swatch' });
     swatch.style.background = css([213, 94, 0]);
-    return [h('span', { class: 'wb-key' }, swatch, __('%1 of %2 choices differ from the base run', flips, data.layers * data.tokens))];
+    return [h('span', { class: 'wb-key' }, swatch, __('%1 of %2 choices differ from the base run', flips, choices))];
   }
 
   private scale(data: MapData, colour: Colour): Node[] {

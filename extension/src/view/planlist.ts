@@ -32,9 +32,13 @@ export class PlanList {
         this.redo,
         this.clear
       ),
-      this.empty,
-      this.list,
-      this.warnings
+      h(
+        'div',
+        { class: 'wb-plan-body', attrs: { tabindex: '0', role: 'group', 'aria-label': __('Edits') } },
+        this.empty,
+        this.warnings,
+        this.list
+      )
     );
     this.show(null);
   }

@@ -21,19 +21,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-HERE = Path(__file__).resolve().parent
-# transformers imports a published package named kernels: from this folder it would find this very file.
-sys.path[:] = [str(HERE.parent / "kernels"), *(path for path in sys.path if Path(path).resolve() != HERE)]
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts its threads
+os.environ["OMP_WAIT_POLICY"] = "passive"
+sys.path.pop(
+    0
+)  # this folder: transformers looks for a published package named kernels, and would find this file
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "kernels"))
 
+import routing_kernels
 import torch
 import transformers
 from torch import Tensor
 from transformers import OlmoeConfig
 from transformers.models.olmoe.modeling_olmoe import OlmoeExperts
-
-import routing_kernels
 
 # hidden size, experts, experts per token, neurons of an expert, copies of the weights
 SETTINGS = {"demo": (192, 16, 4, 128, 6), "olmoe": (2048, 64, 8, 1024, 1)}
@@ -77,7 +77,9 @@ def banks(setting: str, dtype: torch.dtype) -> list[OlmoeExperts]:
             bank = OlmoeExperts(config).to(dtype)
         bank = bank.to_empty(device="cpu").requires_grad_(False)
         for parameter, inputs in ((bank.gate_up_proj, hidden), (bank.down_proj, width)):
-            parameter.uniform_(-((3 / inputs) ** 0.5), (3 / inputs) ** 0.5)  # keeps the variance of what it multiplies
+            parameter.uniform_(
+                -((3 / inputs) ** 0.5), (3 / inputs) ** 0.5
+            )  # keeps the variance of what it multiplies
         made.append(bank)
     return made
 
@@ -101,7 +103,9 @@ def spread(seconds: list[float]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def measure(setting: str, tokens: int, dtype: torch.dtype, made: list[OlmoeExperts], rounds: int) -> dict[str, object]:
+def measure(
+    setting: str, tokens: int, dtype: torch.dtype, made: list[OlmoeExperts], rounds: int
+) -> dict[str, object]:
     hidden, _, _, width, _ = SETTINGS[setting]
     probe = torch.ones(PROBE_BYTES // 4)
     case = choose(setting, tokens, dtype)
@@ -156,10 +160,14 @@ def machine() -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--tokens", nargs="+", type=int, default=[1, 64])
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16", "float16"])
+    parser.add_argument(
+        "--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16", "float16"]
+    )
     parser.add_argument("--rounds", type=int, default=None, help="default: 101 at demo size, 7 at OLMoE's")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

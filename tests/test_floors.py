@@ -95,7 +95,7 @@ def room_of(name: str) -> str | None:
     parts = name.split(".")
     if parts[0] == "routing_kernels":
         return "kernels"
-    if parts[0] != "workbench":
+    if parts[0] != "workbench" or name == "workbench.__version__":  # the version is a fact, not a floor
         return None
     below = ROOT / "workbench" / parts[1] if len(parts) > 1 else None
     is_module = below is not None and (below.is_dir() or below.with_suffix(".py").is_file())
@@ -153,3 +153,9 @@ def test_the_parser_sees_what_it_must(tmp_path: Path) -> None:
 def test_kernels_is_never_a_package() -> None:
     """transformers imports a published package of that name; a file here would shadow it."""
     assert not (ROOT / "kernels" / "__init__.py").exists()
+
+
+def test_a_bench_gets_its_panel_from_above() -> None:
+    import workbench as wb
+
+    assert callable(wb.Bench.panel)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,21 @@ ROOT = Path(__file__).resolve().parents[1]
 GENERATED = ("workbench/labextension/", "workbench/static/", "extension/yarn.lock")
 SOURCES = {".py", ".ts", ".tsx", ".js", ".sh", ".c", ".h", ".sql", ".css"}
 LONGEST = 600
+# Imported, and always there with what is declared: jupyterlab's server, typer's parser.
+BROUGHT_BY_OTHERS = {
+    "jupyter_core",
+    "jupyter_server",
+    "tornado",
+    "traitlets",
+    "comm",
+    "IPython",
+    "pydantic_core",
+}
+# Declared for what they install: a command, JupyterLab's widgets, a renderer, a weight format, a DuckDB extension.
+NOT_IMPORTED = {
+    *("jupyterlab", "ipykernel", "ipywidgets", "anywidget", "altair", "vl-convert-python"),
+    *("safetensors", "duckdb-extension-quack", "duckdb-extension-httpfs"),
+}
 
 
 def project_files() -> list[Path]:
@@ -94,6 +112,29 @@ def test_the_citation_names_the_version() -> None:
 def test_the_wheel_finds_what_it_carries(name: str) -> None:
     """hatchling leaves out a missing source without a word."""
     assert (ROOT / name).is_file()
+
+
+def test_what_is_imported_is_depended_on_and_the_other_way_round() -> None:
+    """Lazy imports count. A dependency may also be there for what it installs, not for what it is called."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=~\[]", text)[0].lower().replace("_", "-") for text in project["dependencies"]}
+    known = packages_distributions()
+    imported = set()
+    for package in (ROOT / "workbench", ROOT / "kernels" / "routing_kernels"):
+        for path in package.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and not node.level:
+                    names = [str(node.module)]
+                imported |= {name.split(".")[0] for name in names}
+    foreign = imported - set(sys.stdlib_module_names) - {"workbench", "routing_kernels"}
+    distributions = {
+        name: {one.lower().replace("_", "-") for one in known.get(name, [name])} for name in foreign
+    }
+    undeclared = {name for name, owners in distributions.items() if not owners & declared}
+    assert undeclared <= BROUGHT_BY_OTHERS, f"declare in pyproject.toml: {undeclared - BROUGHT_BY_OTHERS}"
+    unused = declared - set().union(*distributions.values())
+    assert unused <= NOT_IMPORTED, f"nothing imports: {unused - NOT_IMPORTED}"
 
 
 def test_every_script_is_strict() -> None:

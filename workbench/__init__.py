@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench import errors as errors
+    from workbench import experiments as experiments
     from workbench import tasks as tasks
     from workbench.address import Address as Address
     from workbench.interventions import Plan as Plan
@@ -31,6 +32,7 @@ _HOME = {
     "Record": "workbench.runtime.record",
     "connect": "workbench.store",
     "errors": None,
+    "experiments": None,
     "mask": "workbench.interventions",
     "open": "workbench.runtime.bench",
     "reroute": "workbench.interventions",
@@ -38,16 +40,35 @@ _HOME = {
     "tasks": None,
 }
 
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOME, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'workbench' has no attribute {name!r}")
     home = _HOME[name]
-    value = importlib.import_module(f"workbench.{name}") if home is None else getattr(importlib.import_module(home), name)
+    value = (
+        importlib.import_module(f"workbench.{name}")
+        if home is None
+        else getattr(importlib.import_module(home), name)
+    )
+    if home == _HOME["Bench"]:
+        _give_panel()
     globals()[name] = value
     return value
+
+
+def _give_panel() -> None:
+    """Give benches their ``panel()`` from up here: the runtime stands below the panel and never imports it."""
+    from workbench.runtime.bench import Bench
+
+    def panel(bench: Bench) -> Any:
+        """The panel as a widget for a notebook cell, on this bench."""
+        from workbench.panel import widget
+
+        return widget(bench)
+
+    Bench.panel = panel  # type: ignore[assignment]
 
 
 def __dir__() -> list[str]:

@@ -96,11 +96,15 @@ class Address:
     def __post_init__(self) -> None:
         row = site(self.name)
         if row.per_layer and self.layer is None:
-            raise AddressError(f"Site {self.name!r} needs a layer.", f"Write it as {self.name}.0, for example.")
+            raise AddressError(
+                f"Site {self.name!r} needs a layer.", f"Write it as {self.name}.0, for example."
+            )
         if not row.per_layer and self.layer is not None:
             raise AddressError(f"Site {self.name!r} has no layers.", f"Write it as {self.name}.")
         if self.layer is not None and self.layer < 0:
-            raise AddressError(f"Layer {self.layer} of site {self.name!r} is negative.", "Layers count from 0.")
+            raise AddressError(
+                f"Layer {self.layer} of site {self.name!r} is negative.", "Layers count from 0."
+            )
 
     @property
     def site(self) -> Site:
@@ -112,7 +116,9 @@ class Address:
         """Read ``name.layer``, for example ``router_logits.5``; the inverse of ``str(address)``."""
         match = _TEXT.fullmatch(text)
         if match is None:
-            raise AddressError(f"{text!r} is not an address.", "Write a site and a layer, as in router_logits.5.")
+            raise AddressError(
+                f"{text!r} is not an address.", "Write a site and a layer, as in router_logits.5."
+            )
         layer = match["layer"]
         return cls(match["name"], None if layer is None else int(layer))
 
@@ -130,6 +136,7 @@ class Address:
     def _translate(self, tool: str, template: str | None, paths: dict[str, str]) -> str:
         if template is None:
             raise AddressError(
-                f"{tool} has no place of the same meaning as {self}.", f"Read or write {self} through the workbench."
+                f"{tool} has no place of the same meaning as {self}.",
+                f"Read or write {self} through the workbench.",
             )
         return template.format(layer=self.layer, **paths)

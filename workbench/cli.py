@@ -100,10 +100,11 @@ def lab(
     ] = False,
 ) -> None:
     """Open JupyterLab with the Workbench card; other arguments go to JupyterLab as they are."""
-    # The panel asks nothing of the network; JupyterLab by itself would ask for news and updates.
+    # The panel asks nothing of the network; JupyterLab by itself would ask for news, updates and extensions.
     arguments = [
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.extension_manager=readonly",
     ]
     if no_browser:
         arguments.append("--no-browser")
@@ -266,8 +267,13 @@ def _open(
     revision: str | None,
     kernels: KernelName,
 ) -> Bench:
+    from transformers.utils import logging
+
     import workbench as wb
 
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     return wb.open(model, store=store, device=device, dtype=dtype, revision=revision, kernels=kernels)
 
 

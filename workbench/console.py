@@ -59,6 +59,8 @@ def _print(table: Table) -> None:
 
 
 def _cell(value: Any) -> str:
+    if hasattr(value, "tolist"):  # arrays and numbers of numpy
+        value = value.tolist()
     if value is None:
         return ""
     if isinstance(value, float):
@@ -100,6 +102,8 @@ def print_json(data: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # arrays and numbers of numpy
+        value = value.tolist()
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -72,7 +72,9 @@ def _resolve(backend: str, kind: str, dtype: torch.dtype) -> tuple[str, str]:
             f"There is no kernel backend {backend!r}.", f"Choose auto or one of {', '.join(NAMES)}."
         )
     if kind != "cpu":
-        raise BackendError(f"The cpu backend cannot run on {kind} tensors.", "Choose auto or reference for them.")
+        raise BackendError(
+            f"The cpu backend cannot run on {kind} tensors.", "Choose auto or reference for them."
+        )
     if dtype not in loader.DTYPES:
         raise BackendError(f"The cpu backend has no {dtype}.", "Choose auto or reference for it.")
     return "cpu", _isa()

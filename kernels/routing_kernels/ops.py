@@ -6,6 +6,7 @@ the compiler, autograd and `opcheck`, at half the cost a call, which counts at t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -84,7 +85,9 @@ def moe_experts(
     BackendError
         A backend or instruction set that was named and cannot be had.
     """
-    y, counts, dropped, norms, tallies = _op(x, ids, weights, gate_up, down, act, stats, threshold, backend)
+    learns = x.requires_grad or weights.requires_grad or gate_up.requires_grad or down.requires_grad
+    op = _op if learns and torch.is_grad_enabled() else _inference_op
+    y, counts, dropped, norms, tallies = op(x, ids, weights, gate_up, down, act, stats, threshold, backend)
     if not stats:
         return MoeExperts(y, counts, dropped, norms, norms, norms, tallies, tallies)
     return MoeExperts(y, counts, dropped, norms[0], norms[1], norms[2], tallies[0], tallies[1])
@@ -182,6 +185,13 @@ def _differentiate(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | No
     return grads[0], None, *grads[1:], None, None, None, None
 
 
+def _refuse_second_derivative(ctx: Any, *_: Tensor | None) -> None:
+    raise ArgumentError(
+        "The expert layer has no second derivative.",
+        "Differentiate it once, or run the model's own experts where a second derivative is needed.",
+    )
+
+
 def _backward_shapes(
     grad: Tensor,
     x: Tensor,
@@ -201,23 +211,30 @@ def _backward_shapes(
 # norms [3, T, k] are slot_norm, hidden_l1 and hidden_l2; tallies [2, T, k] are hidden_zero and hidden_below: two
 # tensors cost less to make than five.
 _INPUTS = "Tensor x, Tensor ids, Tensor weights, Tensor gate_up, Tensor down, str act"
+_FORWARD = (
+    f"({_INPUTS}, bool stats, float threshold, str backend) -> "
+    "(Tensor y, Tensor counts, Tensor dropped, Tensor norms, Tensor tallies)"
+)
+_BACKWARD = f"(Tensor grad, {_INPUTS}, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)"
 _library = torch.library.Library("routing_kernels", "DEF")
-_library.define(
-    f"moe_experts({_INPUTS}, bool stats, float threshold, str backend) -> "
-    "(Tensor y, Tensor counts, Tensor dropped, Tensor norms, Tensor tallies)",
-    tags=torch.Tag.pt2_compliant_tag,
-)
-_library.define(
-    f"moe_experts_backward(Tensor grad, {_INPUTS}, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)",
-    tags=torch.Tag.pt2_compliant_tag,
-)
-# CompositeExplicitAutograd: one implementation for every device, which itself chooses the backend.
-_library.impl("moe_experts", _forward, "CompositeExplicitAutograd")
-_library.impl("moe_experts_backward", reference.moe_experts_backward, "CompositeExplicitAutograd")
-torch.library.register_fake("routing_kernels::moe_experts", _forward_shapes, lib=_library)
-torch.library.register_fake("routing_kernels::moe_experts_backward", _backward_shapes, lib=_library)
+
+
+def _define(name: str, schema: str, call: Callable[..., Any], shapes: Callable[..., Any]) -> Any:
+    """An op with one implementation for every device, which itself chooses the backend."""
+    _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+    _library.impl(name, call, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"routing_kernels::{name}", shapes, lib=_library)
+    return getattr(torch.ops.routing_kernels, name).default
+
+
+_op = _define("moe_experts", _FORWARD, _forward, _forward_shapes)
 torch.library.register_autograd(
     "routing_kernels::moe_experts", _differentiate, setup_context=_save_for_backward, lib=_library
 )
-_op = torch.ops.routing_kernels.moe_experts.default
-_backward_op = torch.ops.routing_kernels.moe_experts_backward.default
+# The same without a gradient: where none is wanted, a call saves autograd's own step in Python, which counts in
+# a small layer on one token.
+_inference_op = _define("moe_experts_inference", _FORWARD, _forward, _forward_shapes)
+_backward_op = _define("moe_experts_backward", _BACKWARD, reference.moe_experts_backward, _backward_shapes)
+torch.library.register_autograd(
+    "routing_kernels::moe_experts_backward", _refuse_second_derivative, lib=_library
+)

@@ -66,12 +66,18 @@ def moe_experts(
     executed = (ids >= 0) & (ids < experts)
     scale = torch.where(executed, weights.to(exact), 0)  # a dropped slot's weight may be anything, NaN too
     y = x.new_zeros((tokens, hidden), dtype=exact)
-    for slot in range(top_k):
-        y = y + scale[:, slot, None] * outputs[:, slot]
+    for j in range(top_k):
+        y = y + scale[:, j, None] * outputs[:, j]
     counts = torch.bincount(ids[executed], minlength=experts)
     dropped = (~executed).sum()
     if not stats:
-        return y.to(x.dtype), counts, dropped, x.new_empty(0, dtype=torch.float32), ids.new_empty(0, dtype=torch.int32)
+        return (
+            y.to(x.dtype),
+            counts,
+            dropped,
+            x.new_empty(0, dtype=torch.float32),
+            ids.new_empty(0, dtype=torch.int32),
+        )
     absolute = neurons.abs()
     norms = torch.stack([outputs.norm(dim=-1), absolute.sum(dim=-1), neurons.norm(dim=-1)])
     tallies = torch.stack([absolute == 0, absolute < threshold]) & executed[..., None]

@@ -32,10 +32,9 @@ def call(folder: Path) -> Call:
 
 def _save(family: str, target: Path) -> Path:
     """A tiny random model with a byte tokenizer that splits at every character, as a folder to open by path."""
+    from tiny_models import CONFIGS, build_tiny
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
-
-    from tests.conftest import CONFIGS, build_tiny
 
     size = CONFIGS[family]["vocab_size"]
     letters = [chr(n) for n in range(ord("a"), ord("z") + 1)] + ["Ġ"]  # Ġ is the byte-level name of the space

@@ -17,6 +17,8 @@ import workbench as wb
 from workbench import cli, console
 from workbench.errors import PlanError
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 class NotedBench:
     """Notes every call; runs nothing."""
@@ -149,7 +151,8 @@ def test_lab_starts_this_python_and_passes_arguments_on(
     assert result.exit_code == 0, result.output
     (command,) = started
     assert command[:4] == [sys.executable, sys.executable, "-m", "jupyterlab"]
-    assert "--LabApp.news_url=None" in command  # nothing asks the network
+    # Nothing asks the network.
+    assert {"--LabApp.news_url=None", "--LabApp.extension_manager=readonly"} <= set(command)
     assert command[-3 - len(extra) :] == [*extra, "--port", "8890", "notebooks"]
     assert "--no-browser" in command
 
@@ -170,5 +173,5 @@ def test_help_is_quick_and_brings_no_torch() -> None:
         "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
         "print(json.dumps(sorted({'torch', 'transformers', 'duckdb', 'pandas', 'pydantic'} & set(sys.modules))))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert json.loads(done.stdout.splitlines()[-1]) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import Result
+from typer.testing import CliRunner, Result
+
+from workbench.cli import app
 
 PROMPT = "a b c d"
 CAP_DAC_OVERRIDE = 1
@@ -47,12 +50,22 @@ def file_modes_hold() -> Iterator[None]:
         assert libc.capset(header, sets) == 0
 
 
-@pytest.fixture
-def recorded(call: Any, moe_folder: Path) -> str:
-    """A store with one good run; each bad command must leave it as it is."""
-    result = call("run", PROMPT, "-m", str(moe_folder), "-s", "runs.duckdb", "--json")
+@pytest.fixture(scope="module")
+def good_store(moe_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A store with one good run."""
+    path = tmp_path_factory.mktemp("good") / "runs.duckdb"
+    arguments = ["run", PROMPT, "-m", str(moe_folder), "-s", str(path), "--json"]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return str(json.loads(result.stdout)["run"])
+    return path, str(json.loads(result.stdout)["run"])
+
+
+@pytest.fixture
+def recorded(folder: Path, good_store: tuple[Path, str]) -> str:
+    """The good run, in runs.duckdb of the working folder; a bad command must leave it as it is."""
+    path, run = good_store
+    shutil.copy(path, folder / "runs.duckdb")
+    return run
 
 
 def runs(call: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 import workbench as wb
 
 PROMPT = "a b c d e"
+ROOT = Path(__file__).resolve().parents[2]
+# Another process finds this checkout as this one does.
+ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"}
 
 
 def ask(call: Any, query: str) -> list[dict[str, Any]]:
@@ -70,6 +74,9 @@ def test_a_banned_expert_is_gone_and_marked(call: Any, moe_folder: Path) -> None
     diff = json.loads(result.stdout)
     assert (diff["base"], diff["run"], diff["first_layer"]) == (base["run"], edited["run"], 0)
     assert {row["position"] for row in diff["flips"] if row["layer"] == 0} == marked
+    routes = {(row["position"], row["layer"]): row["experts"] for row in edited["routing"]}
+    for flip in diff["flips"]:
+        assert sorted(flip["run_experts"]) == sorted(routes[flip["position"], flip["layer"]])
     assert "layer" in call("diff", base["run"], edited["run"], "-s", "runs.duckdb").stdout
 
 
@@ -114,7 +121,7 @@ def test_sql_needs_no_torch_and_works_while_a_bench_records(moe_folder: Path, fo
             "app(['sql', 'SELECT sum(choices)::INT AS n FROM expert_load("
             f"{run.id}, first := true)', '-s', 'runs.duckdb', '--format', 'csv'])"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.stdout == f"n\n{len(run.tokens) * 3 * 2}\n", done.stderr
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FAMILIES, MOE_FAMILIES, build_tiny
+from tiny_models import FAMILIES, MOE_FAMILIES, build_tiny
 from torch.nn import functional as F
 
 import workbench as wb
@@ -44,7 +44,14 @@ def routes(bench: Any, run: Any) -> dict[tuple[int, int], dict[int, float]]:
 class ReferenceRouter(torch.nn.Module):
     """The softmax router of these families, restated: optional logit bias, banned experts, its own order of steps."""
 
-    def __init__(self, router: Any, family: str, k: int, ban: tuple[int, ...] = (), bias: dict[int, float] | None = None):
+    def __init__(
+        self,
+        router: Any,
+        family: str,
+        k: int,
+        ban: tuple[int, ...] = (),
+        bias: dict[int, float] | None = None,
+    ):
         super().__init__()
         self.weight, self.k, self.ban, self.bias = router.weight, k, list(ban), bias or {}
         self.normalise = family in ("olmoe-norm", "mixtral", "qwen3_moe")
@@ -108,7 +115,10 @@ def test_identity_plans_change_no_bit(bench: Any, family: str, kernels: str) -> 
         plans.append(wb.Plan([wb.reroute.bias("all", [0.0] * 8)]))
         plans.append(wb.Plan([wb.reroute.replay(base)]))
         chosen = {e for experts in routes(one, base).values() for e in experts}
-        used = {layer: {e for (n, _), x in routes(one, base).items() if n == layer for e in x} for layer in range(3)}
+        used = {
+            layer: {e for (n, _), x in routes(one, base).items() if n == layer for e in x}
+            for layer in range(3)
+        }
         idle = [wb.reroute.ban(n, e) for n in range(3) for e in sorted(set(range(8)) - used[n])[:1]]
         assert chosen
         plans.append(wb.Plan(idle))
@@ -150,7 +160,9 @@ def test_bias_equals_a_router_with_that_bias(bench: Any, family: str, kernels: s
 
 
 @pytest.mark.parametrize("family", MOE_FAMILIES)
-def test_force_puts_the_expert_among_the_choices_and_native_is_kept(bench: Any, family: str, kernels: str) -> None:
+def test_force_puts_the_expert_among_the_choices_and_native_is_kept(
+    bench: Any, family: str, kernels: str
+) -> None:
     one = bench(family, kernels=kernels)
     base, run = one.run(IDS), None
     run = one.run(IDS, wb.reroute.force(2, 6, tokens=[3, 4]))
@@ -192,7 +204,9 @@ def test_a_skipped_block_equals_a_model_without_it(bench: Any, family: str, kern
     assert float((run.logits - want).norm() / want.norm()) < 1e-5
     events = one.sql("SELECT DISTINCT layer, unit, event, kv FROM depth WHERE run = ?", [run.id]).fetchall()
     assert events == [(layer, "block", "skip", "absent")]
-    assert one.sql("SELECT count(*) FROM contribution WHERE run = ? AND layer = ?", [run.id, layer]).fetchone() == (0,)
+    assert one.sql(
+        "SELECT count(*) FROM contribution WHERE run = ? AND layer = ?", [run.id, layer]
+    ).fetchone() == (0,)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -230,7 +244,9 @@ def test_cached_generation_equals_an_uncached_pass(bench: Any, family: str, kern
         torch.testing.assert_close(run.logits, whole.logits, rtol=1e-4, atol=1e-4)
         if family != "llama":
             ours, theirs = routes(one, run), routes(one, whole)
-            assert {cell: set(experts) for cell, experts in ours.items()} == {c: set(x) for c, x in theirs.items()}
+            assert {cell: set(experts) for cell, experts in ours.items()} == {
+                c: set(x) for c, x in theirs.items()
+            }
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -267,7 +283,9 @@ def test_a_batch_gives_each_row_what_it_gets_alone(bench: Any, family: str, kern
         torch.testing.assert_close(run.logits, alone.logits, rtol=1e-4, atol=1e-4)
         assert run.loss == pytest.approx(alone.loss, rel=1e-4)
         if family != "llama":
-            assert {c: set(x) for c, x in routes(one, run).items()} == {c: set(x) for c, x in routes(one, alone).items()}
+            assert {c: set(x) for c, x in routes(one, run).items()} == {
+                c: set(x) for c, x in routes(one, alone).items()
+            }
         for table in ("contribution", "sparsity", "router", "token"):
             count = f"SELECT count(*) FROM {table} WHERE run = ?"
             assert one.sql(count, [run.id]).fetchone() == one.sql(count, [alone.id]).fetchone(), table

@@ -25,9 +25,13 @@ phases = st.sampled_from(["all", "prefill", "decode"])
 units = st.lists(st.integers(0, 7), min_size=1, max_size=3)
 numbers = st.floats(-5, 5, allow_nan=False, width=32)
 edits = st.one_of(
-    st.builds(wb.reroute.ban, layers, units, at=st.sampled_from(["scores", "logits"]), tokens=tokens, phase=phases),
+    st.builds(
+        wb.reroute.ban, layers, units, at=st.sampled_from(["scores", "logits"]), tokens=tokens, phase=phases
+    ),
     st.builds(wb.reroute.force, layers, units, weight=st.none() | numbers, tokens=tokens, phase=phases),
-    st.builds(wb.reroute.bias, layers, st.dictionaries(st.integers(0, 7), numbers, min_size=1), tokens=tokens),
+    st.builds(
+        wb.reroute.bias, layers, st.dictionaries(st.integers(0, 7), numbers, min_size=1), tokens=tokens
+    ),
     st.builds(wb.reroute.replay, st.integers(0, 2**62), layers=layers, tokens=tokens, phase=phases),
     st.builds(wb.skip.block, layers),
     st.builds(wb.mask.heads, layers, units, tokens=tokens, phase=phases),
@@ -137,7 +141,9 @@ def _facts() -> Any:
     sparse = SimpleNamespace(num_experts=4, top_k=2, proved=True, reason="")
     unproved = SimpleNamespace(num_experts=4, top_k=2, proved=False, reason="its rule is unknown")
     heads = SimpleNamespace(num_heads=2)
-    blocks = [SimpleNamespace(moe=m, attention=a) for m, a in ((sparse, heads), (None, None), (unproved, heads))]
+    blocks = [
+        SimpleNamespace(moe=m, attention=a) for m, a in ((sparse, heads), (None, None), (unproved, heads))
+    ]
 
     def layer(number: int) -> Any:
         if number >= 3:
@@ -146,7 +152,12 @@ def _facts() -> Any:
 
     def require(address: wb.Address, write: bool = False) -> None:
         block = layer(address.layer or 0)
-        if address.site.needs == "moe" and block.moe is None or address.site.needs == "attention" and not block.attention:
+        if (
+            address.site.needs == "moe"
+            and block.moe is None
+            or address.site.needs == "attention"
+            and not block.attention
+        ):
             raise EditRefused(f"{address} is not here.", "Choose another layer.")
 
     return SimpleNamespace(num_layers=3, moe_layers=(0, 2), layer=layer, require=require)

@@ -25,7 +25,9 @@ def _rule(kind: str) -> RoutingRule:
         "softmax": RoutingRule("olmoe", "softmax", K),
         "softmax-norm": RoutingRule("mixtral", "softmax", K, normalise=True),
         "topk_softmax": RoutingRule("gpt_oss", "topk_softmax", K),
-        "sigmoid": RoutingRule("glm4_moe", "sigmoid", K, normalise=True, eps=1e-20, scale=2.5, bias=lambda: bias),
+        "sigmoid": RoutingRule(
+            "glm4_moe", "sigmoid", K, normalise=True, eps=1e-20, scale=2.5, bias=lambda: bias
+        ),
     }[kind]
 
 
@@ -59,7 +61,11 @@ def _native(kind: str, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 def _apply(kind: str, logits: torch.Tensor, edits: list[tuple[Any, torch.Tensor]]) -> Any:
     ids, weights = _native(kind, logits)
-    return ids, weights, route(edits, logits, ids, weights, _rule(kind), lambda edit: pytest.fail("no replay here"))
+    return (
+        ids,
+        weights,
+        route(edits, logits, ids, weights, _rule(kind), lambda edit: pytest.fail("no replay here")),
+    )
 
 
 everyone = torch.ones(4, dtype=torch.bool)
@@ -70,7 +76,9 @@ logit_rows = st.lists(
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(logits=logit_rows, banned=st.sets(st.integers(0, E - 1), min_size=1, max_size=E - K))
-def test_ban_takes_the_next_best_with_unedited_scores(kind: str, logits: torch.Tensor, banned: set[int]) -> None:
+def test_ban_takes_the_next_best_with_unedited_scores(
+    kind: str, logits: torch.Tensor, banned: set[int]
+) -> None:
     _, _, routed = _apply(kind, logits, [(wb.reroute.ban(0, banned), everyone)])
     for row, ids, weights in zip(logits.tolist(), routed.ids.tolist(), routed.weights.tolist(), strict=True):
         assert set(ids) == set(_best(kind, row, set(range(E)) - banned))
@@ -79,7 +87,9 @@ def test_ban_takes_the_next_best_with_unedited_scores(kind: str, logits: torch.T
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(logits=logit_rows, banned=st.sets(st.integers(0, E - 1), min_size=1, max_size=E - K))
-def test_ban_at_logits_equals_a_router_without_those_rows(kind: str, logits: torch.Tensor, banned: set[int]) -> None:
+def test_ban_at_logits_equals_a_router_without_those_rows(
+    kind: str, logits: torch.Tensor, banned: set[int]
+) -> None:
     _, _, routed = _apply(kind, logits, [(wb.reroute.ban(0, banned, at="logits"), everyone)])
     for row, ids, weights in zip(logits.tolist(), routed.ids.tolist(), routed.weights.tolist(), strict=True):
         removed = [-1e4 if i in banned else x for i, x in enumerate(row)]
@@ -102,7 +112,9 @@ def test_force_replaces_the_lowest_of_the_others(
             continue
         best = _best(kind, row, set(range(E)))[0]
         assert set(routed.ids[n].tolist()) == {best, forced}
-        assert routed.weights[n].tolist() == pytest.approx(_weights(kind, row, routed.ids[n].tolist()), rel=1e-5)
+        assert routed.weights[n].tolist() == pytest.approx(
+            _weights(kind, row, routed.ids[n].tolist()), rel=1e-5
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -126,7 +138,11 @@ def test_edits_without_effect_keep_the_models_own_bits(kind: str, logits: torch.
         (wb.reroute.force(0, 3), nobody),
     ]
     ids, weights, routed = _apply(kind, logits, edits)
-    assert torch.equal(routed.ids, ids) and torch.equal(routed.weights, weights) and not bool(routed.edited.any())
+    assert (
+        torch.equal(routed.ids, ids)
+        and torch.equal(routed.weights, weights)
+        and not bool(routed.edited.any())
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -164,7 +180,12 @@ def test_replay_takes_ids_and_weights_exactly_where_they_are_known() -> None:
     known = torch.tensor([True, False, True])
     where = torch.tensor([True, True, False])
     routed = route(
-        [(wb.reroute.replay(1), where)], logits, ids, weights, _rule("softmax"), lambda e: (other_ids, other_weights, known)
+        [(wb.reroute.replay(1), where)],
+        logits,
+        ids,
+        weights,
+        _rule("softmax"),
+        lambda e: (other_ids, other_weights, known),
     )
     assert routed.ids.tolist() == [[5, 4], ids[1].tolist(), ids[2].tolist()]
     assert torch.equal(routed.weights[0], other_weights[0]) and torch.equal(routed.weights[1:], weights[1:])

@@ -137,6 +137,15 @@ class _Call:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
 
+    def changed_since(self, given: bool) -> bool:
+        """Whether what the module was given, or what it gave, has been changed in place after the call."""
+        copy, original = (
+            (self.given, self.original_given)
+            if given
+            else (next(_tensors(self.gave), None), self.original_gave)
+        )
+        return copy is not None and original is not None and not torch.equal(copy, original)
+
 
 @dataclass
 class _Watch:
@@ -163,7 +172,7 @@ def _run(anatomy: Anatomy, tokens: int) -> _Watch:
         try:
             model(input_ids=ids, use_cache=False, **quiet)
         # Whatever stops the model is reported, after the comparisons that may explain it.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             watch.crash = error
     return watch
 
@@ -240,7 +249,7 @@ def _contract(layer: int, moe: Moe, watch: _Watch, hidden_size: int, additive: f
     differing, ties = _compare_ids(layer, chosen, ids, selection, exact=logits.dtype == torch.float32)
     expected = rule.weigh(scores, ids.long()).to(weights.dtype)
     error = _largest(expected, weights)
-    if error > _tolerance(weights.dtype, expected, factor=2):
+    if not error <= _tolerance(weights.dtype, expected, factor=2):
         raise _fails(layer, f"expert_weights differ from the rule's by up to {error:.3g}")
     moe.proved, moe.reason = True, ""
     return LayerProof(layer, logits_error, differing, ties, error, additive)
@@ -261,7 +270,7 @@ def _compare_logits(layer: int, moe: Moe, given: Tensor, logits: Tensor, hidden_
     if expected.shape != logits.shape:
         raise _fails(layer, f"router_logits are {tuple(logits.shape)} for {rows.shape[0]} tokens")
     error = _largest(expected, logits)
-    if error > _tolerance(rows.dtype, expected, factor=4):
+    if not error <= _tolerance(rows.dtype, expected, factor=4):
         raise _fails(
             layer, f"router_logits differ from router input times router weight by up to {error:.3g}"
         )
@@ -312,13 +321,22 @@ def _sum_error(block: Block, watch: _Watch) -> tuple[float | None, str]:
             f"the residual stream {tuple(after.shape)} and attn_out {tuple(attn_out.shape)} differ in shape",
         )
     mlp_out = mlp_out.reshape_as(after)
-    scale = max(float(t.abs().max()) for t in (before, attn_out, mlp_out, after))
-    allowed = 4 * torch.finfo(after.dtype).eps * scale
+    for what, call in (
+        ("resid_pre", whole),
+        ("attn_out", watch.once(attn_module)),
+        ("mlp_out", watch.once(mlp_module)),
+    ):
+        if call is not None and call.changed_since(what == "resid_pre"):
+            return None, f"{name} changes {what} in place, so that it cannot be read after the fact"
     error = float("inf")
     for multiplier in dict.fromkeys((1.0, float(getattr(block.module, "residual_multiplier", 1.0)))):
-        total = before.float() + multiplier * attn_out.float() + multiplier * mlp_out.float()
-        error = min(error, _largest(total, after))
-        if error <= allowed:
+        parts = before.double(), multiplier * attn_out.double(), multiplier * mlp_out.double()
+        error = min(error, _largest(sum(parts, torch.zeros_like(parts[0])), after))
+        # One rounding of each part, of the first sum and of the second, element by element: a bound on the largest
+        # elements alone would let a small third contribution pass in half precision.
+        size = sum((part.abs() for part in parts), (parts[0] + parts[1]).abs() + after.double().abs())
+        off = (sum(parts, -after.double()).abs() - torch.finfo(after.dtype).eps * size).max()
+        if float(off) <= 0:
             block.attn_outlet = Outlet(attn_path, attn_module, multiplier)
             block.mlp_outlet = Outlet(mlp_path, mlp_module, multiplier)
             return error, ""
@@ -381,8 +399,9 @@ def _largest(a: Tensor, b: Tensor) -> float:
 
 
 def _tolerance(dtype: torch.dtype, expected: Tensor, factor: float) -> float:
+    """Largest error to accept; NaN where ``expected`` is not finite, which no error is less than."""
     scale = float(expected.detach().abs().max()) if expected.numel() else 0.0
-    return 1e-6 * max(scale, 1.0) if dtype == torch.float32 else factor * torch.finfo(dtype).eps * scale
+    return 1e-6 * scale if dtype == torch.float32 else factor * torch.finfo(dtype).eps * scale
 
 
 def _fails(layer: int, problem: str) -> ContractError:

@@ -156,7 +156,7 @@ def _attention(block: nn.Module, number: int, path: str, config: Any) -> Attenti
         out_proj=out_proj,
         out_proj_path=f"{path}.{name}.{out_name}",
         num_heads=heads,
-        num_kv_heads=_kv_heads(module, config, heads),
+        num_kv_heads=_kv_heads(module, heads),
         head_dim=width // heads,
     )
 
@@ -166,21 +166,23 @@ def _heads(module: nn.Module, config: Any, width: int) -> int:
         value = getattr(module, name, None)
         if isinstance(value, int) and value > 0 and width % value == 0:
             return value
-    head_dim = getattr(module, "head_dim", None)
-    if isinstance(head_dim, int) and head_dim > 0 and width % head_dim == 0:
-        return width // head_dim
+    # Values may be wider or narrower than queries and keys; what enters the output projection is values.
+    for name in ("v_head_dim", "head_dim"):
+        value = getattr(module, name, None)
+        if isinstance(value, int) and value > 0 and width % value == 0:
+            return width // value
     return int(config.num_attention_heads)
 
 
-def _kv_heads(module: nn.Module, config: Any, heads: int) -> int:
-    for name in ("num_key_value_heads", "num_kv_heads"):
+def _kv_heads(module: nn.Module, heads: int) -> int:
+    for name in ("num_key_value_heads", "num_kv_heads", "kv_heads"):
         value = getattr(module, name, None)
         if isinstance(value, int) and value > 0:
             return value
     groups = getattr(module, "num_key_value_groups", None)
     if isinstance(groups, int) and groups > 0 and heads % groups == 0:
         return heads // groups
-    return int(getattr(config, "num_key_value_heads", None) or heads)
+    return heads
 
 
 def _bank(block: nn.Module, path: str) -> tuple[str, nn.Module] | None:

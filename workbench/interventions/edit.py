@@ -179,7 +179,7 @@ class Edit(BaseModel):
 
 def sorted_units(value: int | Iterable[int], name: str) -> tuple[int, ...]:
     """``value`` as a sorted tuple of distinct non-negative numbers; raises ValueError for anything else."""
-    if isinstance(value, bool) or isinstance(value, str):
+    if isinstance(value, bool | str):
         raise ValueError(f"{value!r} is not a {name} number")
     items = (value,) if isinstance(value, int) else tuple(value)
     if not items:
@@ -224,7 +224,9 @@ def build(kind: type[Edit], **data: Any) -> Any:
         raise plan_error(error, f"{kind.model_fields['kind'].default} is not valid") from None
 
 
-def plan_error(error: ValidationError, what: str, remedy: str = "Correct that field of the edit.") -> PlanError:
+def plan_error(
+    error: ValidationError, what: str, remedy: str = "Correct that field of the edit."
+) -> PlanError:
     """The first finding of ``error`` as a :class:`PlanError` that names the field."""
     finding = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in finding["loc"])

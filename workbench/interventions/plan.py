@@ -14,9 +14,11 @@ from workbench.interventions import mask, reroute, skip
 from workbench.interventions.edit import Edit, Facts, plan_error, scopes_disjoint
 
 AnyEdit = Annotated[
-    reroute.Ban | reroute.Force | reroute.Bias | reroute.Replay | skip.Block | mask.Heads, Field(discriminator="kind")
+    reroute.Ban | reroute.Force | reroute.Bias | reroute.Replay | skip.Block | mask.Heads,
+    Field(discriminator="kind"),
 ]
 
+_BAN_OR_FORCE = (reroute.Ban, reroute.Force)
 _MODULE = {"reroute": "wb.reroute", "skip": "wb.skip", "mask": "wb.mask"}
 
 
@@ -57,7 +59,9 @@ class Plan(BaseModel):
 
     def _index(self, index: int) -> int:
         if not 0 <= index < len(self.edits):
-            raise PlanError(f"The plan has no edit number {index}.", f"It has {len(self.edits)} edits, counted from 0.")
+            raise PlanError(
+                f"The plan has no edit number {index}.", f"It has {len(self.edits)} edits, counted from 0."
+            )
         return index
 
     @property
@@ -118,9 +122,10 @@ class Plan(BaseModel):
         lines = []
         for n, first in enumerate(self.active):
             for second in self.active[n + 1 :]:
-                if {type(first), type(second)} != {reroute.Ban, reroute.Force} or scopes_disjoint(first, second):
+                if scopes_disjoint(first, second) or type(first) is type(second):
                     continue
-                assert isinstance(first, reroute.Ban | reroute.Force) and isinstance(second, reroute.Ban | reroute.Force)
+                if not isinstance(first, _BAN_OR_FORCE) or not isinstance(second, _BAN_OR_FORCE):
+                    continue
                 if both := sorted(set(first.experts) & set(second.experts)):
                     lines.append(
                         f"Expert {', '.join(map(str, both))} is both banned and forced; the later edit holds: "
@@ -130,7 +135,9 @@ class Plan(BaseModel):
 
     def to_json(self, *, indent: int | None = None) -> str:
         """The plan as JSON text; :meth:`from_json` reads it back."""
-        return json.dumps({"version": self.version, "edits": [_data(edit) for edit in self.edits]}, indent=indent)
+        return json.dumps(
+            {"version": self.version, "edits": [_data(edit) for edit in self.edits]}, indent=indent
+        )
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Plan:
@@ -140,7 +147,9 @@ class Plan(BaseModel):
         except ValueError as error:
             raise PlanError(f"The plan is not JSON: {error}.", "Save a plan with plan.to_json().") from None
         if not isinstance(data, dict):
-            raise PlanError("The plan is not a JSON object.", 'It starts with {"version": 1, "edits": [...]}.')
+            raise PlanError(
+                "The plan is not a JSON object.", 'It starts with {"version": 1, "edits": [...]}.'
+            )
         try:
             return cls.model_validate(data)
         except ValidationError as error:

@@ -35,7 +35,9 @@ class Reroute(Edit):
     def _check_block(self, layer: int, block: BlockFacts) -> None:
         assert block.moe is not None  # Facts.require has refused a layer without a router
         if not block.moe.proved:
-            raise EditRefused(f"Layer {layer} cannot be re-routed: {block.moe.reason}", "Read its routing, or skip it.")
+            raise EditRefused(
+                f"Layer {layer} cannot be re-routed: {block.moe.reason}", "Read its routing, or skip it."
+            )
         self._check_moe(layer, block.moe)
 
     def _check_moe(self, layer: int, moe: MoeFacts) -> None:

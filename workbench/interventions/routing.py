@@ -36,7 +36,9 @@ class Routed:
     edited: Tensor
 
 
-def route(edits: Sequence[Scoped], logits: Tensor, ids: Tensor, weights: Tensor, rule: Rule, routes: Routes) -> Routed:
+def route(
+    edits: Sequence[Scoped], logits: Tensor, ids: Tensor, weights: Tensor, rule: Rule, routes: Routes
+) -> Routed:
     """Apply ``edits`` to a layer's native ``logits`` [T, E], ``ids`` [T, k] and ``weights`` [T, k].
 
     Raises :class:`EditRefused` where a token has too few experts left to choose from, or no slot left to force into.
@@ -94,7 +96,9 @@ def _edit_selection(edits: Sequence[Scoped], selection: Tensor) -> Tensor:
 
     for edit, where in edits:
         if isinstance(edit, Bias) and edit.at == "scores":
-            delta = torch.tensor(edit.vector(selection.shape[-1]), dtype=selection.dtype, device=selection.device)
+            delta = torch.tensor(
+                edit.vector(selection.shape[-1]), dtype=selection.dtype, device=selection.device
+            )
             selection = torch.where(where.unsqueeze(-1), selection + delta, selection)
         elif isinstance(edit, Ban):
             # A ban at the logits is repeated here: a zero probability would still beat a negative corrected score.

@@ -1,4 +1,4 @@
-"""The workbench's place in transformers' registries: its experts and attention functions, put in at open and taken out at close.
+"""The workbench's place in transformers' registries: experts and attention functions, put in at open, taken out at close.
 
 Experts run on :mod:`routing_kernels` where every expert bank of the model fits the kernel, else on the model's own
 implementation, with the reason kept. Attention always runs the model's own function; ours only hands the queries and keys
@@ -59,7 +59,7 @@ AttentionSink: TypeAlias = Callable[[AttentionCall], None]
 _ATTENTION_SINKS: WeakKeyDictionary[nn.Module, AttentionSink] = WeakKeyDictionary()
 
 
-def run_experts(module: nn.Module, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+def run_experts(module: Any, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
     """The experts function: hidden [T, H], ids [T, k], weights [T, k] -> [T, H], in transformers' calling order."""
     bank = _BANKS.get(module)
     if bank is None:  # a copy of an attached model: same kernels, nobody listening
@@ -97,7 +97,7 @@ class Attachment:
         self._model = model
         self._experts_before: str | None = None
         self._attention_before: str | None = None
-        self._banks = [block.moe.experts for block in anatomy.blocks if block.moe is not None]
+        self._banks: list[Any] = [block.moe.experts for block in anatomy.blocks if block.moe is not None]
         self.kernels, self.isa, self.reason = self._choose(kernels, anatomy)
         if self.kernels != "model":
             self._attach_experts()
@@ -105,7 +105,9 @@ class Attachment:
 
     def _choose(self, kernels: Kernels, anatomy: Anatomy) -> tuple[str, str, str]:
         if kernels not in KERNELS:
-            raise SetupError(f"There are no kernels called {kernels!r}.", f"Choose one of {', '.join(KERNELS)}.")
+            raise SetupError(
+                f"There are no kernels called {kernels!r}.", f"Choose one of {', '.join(KERNELS)}."
+            )
         if kernels == "model":
             return "model", "", "the model's own kernels were asked for"
         reason = self._unfit(anatomy)
@@ -114,14 +116,18 @@ class Attachment:
             known = routing_kernels.backends()
             if kernels != "auto" and not (kernels in known and known[kernels].available):
                 why = known[kernels].reason if kernels in known else "this version does not have it"
-                raise SetupError(f"The {kernels} kernels cannot be used: {why}.", 'Open with kernels="auto" instead.')
+                raise SetupError(
+                    f"The {kernels} kernels cannot be used: {why}.", 'Open with kernels="auto" instead.'
+                )
             if kernels == "auto" and device.type != "cpu":
                 reason = f"our kernels have not been proved on {device.type}"
             else:
                 backend, isa = routing_kernels.resolve(kernels, device)
                 return backend, isa, ""
         if kernels != "auto":
-            raise SetupError(f"The {kernels} kernels cannot run this model: {reason}.", 'Open with kernels="auto" instead.')
+            raise SetupError(
+                f"The {kernels} kernels cannot run this model: {reason}.", 'Open with kernels="auto" instead.'
+            )
         return "model", "", reason
 
     def _unfit(self, anatomy: Anatomy) -> str:
@@ -130,7 +136,7 @@ class Attachment:
         for block in anatomy.blocks:
             if block.moe is None:
                 continue
-            bank = block.moe.experts
+            bank: Any = block.moe.experts
             if not hasattr(bank, "_apply_gate"):
                 return f"{type(bank).__name__} is not in transformers' experts registry"
             for flag, wanted in (("has_gate", True), ("has_bias", False), ("is_transposed", False),
@@ -158,7 +164,11 @@ class Attachment:
 
         before = getattr(self._model.config, "_attn_implementation", None)
         masks = AttentionMaskInterface()
-        if before not in ("eager", "sdpa") or before not in masks or not self._model._can_set_attn_implementation():
+        if (
+            before not in ("eager", "sdpa")
+            or before not in masks
+            or not self._model._can_set_attn_implementation()
+        ):
             return
         name = f"{NAME}_{before}"
         AttentionInterface.register(name, _attention(before))
@@ -186,14 +196,21 @@ def _attention(name: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
     """The attention function called ``name`` by transformers, with a listener in front."""
 
     def attention(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **options: Any,
     ) -> tuple[Tensor, Tensor | None]:
         sink = _ATTENTION_SINKS.get(module)
         if sink is not None:
             scale = options.get("scaling")
             scale = query.shape[-1] ** -0.5 if scale is None else scale
-            sink(AttentionCall(query, key, attention_mask, scale, options.get("softcap"), options.get("s_aux")))
-        return _original(name, module)(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
+            sink(
+                AttentionCall(query, key, attention_mask, scale, options.get("softcap"), options.get("s_aux"))
+            )
+        return _original(name, module)(module, query, key, value, attention_mask, **options)
 
     return attention
 
@@ -202,12 +219,12 @@ def _original(name: str, module: nn.Module) -> Callable[..., Any]:
     from transformers import AttentionInterface
 
     if name != "eager":
-        return AttentionInterface()[name]  # type: ignore[no-any-return]
+        return AttentionInterface()[name]
     # Eager attention is not in the registry: each model file has its own.
-    return sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[no-any-return]
+    return sys.modules[type(module).__module__].eager_attention_forward
 
 
-def _activation(bank: nn.Module) -> str | None:
+def _activation(bank: Any) -> str | None:
     """The name the kernel has for the bank's activation, or ``None``."""
     from transformers.activations import ACT2FN
 

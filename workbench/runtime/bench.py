@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from workbench.analysis import RunDiff
 from workbench.anatomy import Anatomy, prove, read
 from workbench.errors import EditRefused, PlanError, PromptError, WorkbenchError
 from workbench.interventions import Plan
 from workbench.interventions.edit import Edit
 from workbench.runtime.attach import Attachment, Kernels, device_of
-from workbench.runtime.diff import Difference, difference
+from workbench.runtime.diff import compare
 from workbench.runtime.instrument import Session, SourceRoutes, skipped_layers
 from workbench.runtime.loading import fingerprint, load
 from workbench.runtime.passes import Pass, check_tokens
+from workbench.runtime.prompts import Prompt, token_ids
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import Recorder
 from workbench.runtime.run import Run, Step
-from workbench.runtime.versions import versions
+from workbench.runtime.run_rows import write_run
 from workbench.store import Store, new_run_id
 
 if TYPE_CHECKING:
+    import pandas as pd
     from duckdb import DuckDBPyRelation
-
-Prompt: TypeAlias = "str | Sequence[int] | Tensor"
 
 _DEFAULT: Any = object()
 _BATCH_TOKENS = 8192
 
 
-def open(  # noqa: A001  (the public name is wb.open)
+def open(
     model: Any = None,
     tokenizer: Any | None = None,
     *,
@@ -80,7 +79,9 @@ def open(  # noqa: A001  (the public name is wb.open)
     except BaseException:
         opened.close()
         raise
-    return Bench(found.model, found.tokenizer, anatomy, opened, attachment, found.name, found.revision, tuple_blocks)
+    return Bench(
+        found.model, found.tokenizer, anatomy, opened, attachment, found.name, found.revision, tuple_blocks
+    )
 
 
 def _prove(anatomy: Anatomy) -> frozenset[int]:
@@ -102,6 +103,8 @@ def _prove(anatomy: Anatomy) -> frozenset[int]:
 class Bench:
     """A model with its store; made by :func:`workbench.open`, closed by :meth:`close` or ``with``."""
 
+    panel: Callable[[], Any]  # the panel as a widget for a notebook cell; given by workbench/__init__, which knows panels
+
     def __init__(
         self, model: Any, tokenizer: Any | None, anatomy: Anatomy, store: Store, attachment: Attachment,
         name: str, revision: str | None, tuple_blocks: frozenset[int],
@@ -112,9 +115,9 @@ class Bench:
         self.store = store
         self.name = name
         self._attachment = attachment
-        self._revision = revision
+        self.revision = revision
         self._tuple_blocks = tuple_blocks
-        self._fingerprint = fingerprint(model)
+        self.checkpoint = fingerprint(model)
         self._lock = threading.RLock()
         self._closed = False
 
@@ -125,8 +128,13 @@ class Bench:
         self.close()
 
     def __repr__(self) -> str:
-        experts = f", {self.anatomy.layer(m[0]).moe.num_experts} experts" if (m := self.anatomy.moe_layers) else ""  # type: ignore[union-attr]
-        return f"Bench({self.name!r}, {self.anatomy.num_layers} layers{experts}, kernels={self.kernels!r}, store={str(self.store.path)!r})"
+        sparse = len(self.anatomy.moe_layers)
+        layers = (
+            f"{self.anatomy.num_layers} layers, {sparse} with experts"
+            if sparse
+            else f"{self.anatomy.num_layers} layers"
+        )
+        return f"Bench({self.name!r}, {layers}, kernels={self.kernels!r}, store={str(self.store.path)!r})"
 
     @property
     def kernels(self) -> str:
@@ -186,9 +194,13 @@ class Bench:
         many = isinstance(prompt, list | tuple) and bool(prompt) and not isinstance(prompt[0], int)
         prompts: list[Any] = list(prompt) if many else [prompt]
         if plan is not None and plans is not None:
-            raise PlanError("Both plan and plans were given.", "Give one plan for all prompts, or one for each.")
+            raise PlanError(
+                "Both plan and plans were given.", "Give one plan for all prompts, or one for each."
+            )
         if plans is not None and len(plans) != len(prompts):
-            raise PlanError(f"There are {len(plans)} plans for {len(prompts)} prompts.", "Give one plan for each prompt.")
+            raise PlanError(
+                f"There are {len(plans)} plans for {len(prompts)} prompts.", "Give one plan for each prompt."
+            )
         each = [_plan(p) for p in plans] if plans is not None else [_plan(plan)] * len(prompts)
         ids = [self._ids(p) for p in prompts]
         for one, tokens in zip(each, ids, strict=True):
@@ -222,13 +234,16 @@ class Bench:
         if max_new_tokens < 1:
             raise PromptError(f"{max_new_tokens} new tokens cannot be generated.", "Ask for at least one.")
         if temperature < 0:
-            raise PromptError(f"The temperature {temperature} is negative.", "Use 0 for greedy, above 0 to sample.")
+            raise PromptError(
+                f"The temperature {temperature} is negative.", "Use 0 for greedy, above 0 to sample."
+            )
         ids = self._ids(prompt)
         chosen_plan = _plan(plan)
         if self.context is not None:
             if len(ids) >= self.context:
                 raise PromptError(
-                    f"The prompt fills the model's context of {self.context} tokens.", "Shorten it to leave room."
+                    f"The prompt fills the model's context of {self.context} tokens.",
+                    "Shorten it to leave room.",
                 )
             max_new_tokens = min(max_new_tokens, self.context - len(ids))
         self._check(chosen_plan, len(ids), len(ids) + max_new_tokens - 1)
@@ -238,9 +253,21 @@ class Bench:
             self.store.flush()
         return run
 
-    def diff(self, base: Run | int, run: Run | int) -> Difference:
+    def evaluate(
+        self,
+        items: pd.DataFrame,
+        plans: Sequence[Plan | Edit | None] = (None,),
+        score: Literal["choices"] = "choices",
+        progress: bool = False,
+    ) -> pd.DataFrame:
+        """Score ``items`` (prompt, answer, choices) under every plan; see :func:`workbench.runtime.evaluate.evaluate`."""
+        from workbench.runtime.evaluate import evaluate
+
+        return evaluate(self, items, [_plan(plan) for plan in plans], score, progress)
+
+    def diff(self, base: Run | int, run: Run | int) -> RunDiff:
         """Compare two recorded runs: flips, first divergent layer and expert, KL, text."""
-        return difference(self.store, base, run)
+        return compare(self.store, base, run)
 
     def sql(self, query: str, params: Sequence[Any] | None = None) -> DuckDBPyRelation:
         """Run SQL over the store on a cursor of its own; rows of finished runs are visible."""
@@ -249,12 +276,6 @@ class Bench:
     def snapshot(self, path: str | Path) -> None:
         """Write a consistent copy of the store to a new file, for any other DuckDB client."""
         self.store.snapshot(str(path))
-
-    def panel(self) -> Any:
-        """The panel as a widget for a notebook cell, on this bench."""
-        from workbench import panel
-
-        return panel.widget(self)
 
     def close(self) -> None:
         """Give the model back its own kernels and close the store; the model's weights were never touched."""
@@ -266,34 +287,7 @@ class Bench:
     # Prompts and plans
 
     def _ids(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            if self.tokenizer is None:
-                raise PromptError("This bench has no tokenizer.", "Open the model with one, or give token ids.")
-            if not prompt:
-                raise PromptError("The prompt is empty.", "Type at least one character.")
-            ids = list(self.tokenizer(prompt)["input_ids"])
-        elif isinstance(prompt, Tensor):
-            if prompt.ndim not in (1, 2) or (prompt.ndim == 2 and prompt.shape[0] != 1):
-                raise PromptError(f"Token ids of shape {tuple(prompt.shape)} are not one sequence.", "Give [S] or [1, S].")
-            ids = [int(i) for i in prompt.reshape(-1)]
-        elif isinstance(prompt, Sequence) and all(isinstance(i, int) and not isinstance(i, bool) for i in prompt):
-            ids = list(prompt)
-        else:
-            raise PromptError(f"A {type(prompt).__name__} is not a prompt.", "Give text, or a list of token ids.")
-        if not ids:
-            raise PromptError("The prompt has no tokens.", "Type at least one character.")
-        if self.context is not None and len(ids) > self.context:
-            raise PromptError(
-                f"The prompt has {len(ids)} tokens, but the model's context holds {self.context}.",
-                f"Shorten it by {len(ids) - self.context} tokens.",
-            )
-        wrong = next((i for i in ids if not 0 <= i < self.anatomy.vocab_size), None)
-        if wrong is not None:
-            raise PromptError(
-                f"Token id {wrong} is outside the vocabulary of {self.anatomy.vocab_size}.",
-                "Use ids of this model's tokenizer.",
-            )
-        return ids
+        return token_ids(prompt, self.tokenizer, context=self.context, vocab_size=self.anatomy.vocab_size)
 
     def _check(self, plan: Plan, prompt_tokens: int, total_tokens: int) -> None:
         plan.check(self.anatomy)
@@ -328,7 +322,8 @@ class Bench:
         ).fetchall()
         if not found:
             raise EditRefused(
-                f"Run {run} has no recorded routes in layer {layer}.", "Replay a run of this store that recorded routing."
+                f"Run {run} has no recorded routes in layer {layer}.",
+                "Replay a run of this store that recorded routing.",
             )
         device = device_of(self.model)
         size, k = found[-1][0] + 1, len(found[0][1])
@@ -444,39 +439,8 @@ class Bench:
         text = "" if self.tokenizer is None else self.tokenizer.decode(ids)
         run = Run(run_id, tokens, logits, loss, text, texts, plan, prompt_tokens, self)
         if record is not None:
-            self._write_run(run, logprob, record, labels, kind, seconds, seed)
+            write_run(run, logprob, record, labels or {}, kind=kind, seconds=seconds, seed=seed)
         return run
-
-    def _write_run(
-        self, run: Run, logprob: Tensor, record: Record, labels: Mapping[str, Any] | None, kind: str, seconds: float,
-        seed: int | None,
-    ) -> None:  # fmt: skip
-        moe = self.anatomy.layer(self.anatomy.moe_layers[0]).moe if self.anatomy.moe_layers else None
-        size = len(run.tokens)
-        prompt = "" if self.tokenizer is None else self.tokenizer.decode(run.tokens[: run.prompt_tokens].tolist())
-        now = datetime.now(UTC).replace(tzinfo=None)
-        self.store.write("token", {
-            "run": run.id, "step": [max(0, n - run.prompt_tokens + 1) for n in range(size)],
-            "position": list(range(size)), "token": run.tokens.numpy(), "text": list(run.texts),
-            "part": ["prompt" if n < run.prompt_tokens else "generated" for n in range(size)],
-            "logprob": [None, *logprob.tolist()],
-        })  # fmt: skip
-        if run.plan.active:
-            self.store.write("plan", {"plan": [run.plan.hash], "json": [run.plan.to_json()], "created": [now]})
-        self.store.write("run_plan", {"run": [run.id], "step": [0], "plan": [run.plan.hash]})
-        self.store.write("metric", {
-            "run": run.id, "step": 0, "name": ["loss", "seconds"], "value": [run.loss, seconds],
-        })  # fmt: skip
-        self.store.write("run", {
-            "run": [run.id], "parent": [None], "started": [now], "kind": [kind], "model": [self.name],
-            "checkpoint": [self._fingerprint], "revision": [self._revision], "seed": [seed],
-            "dtype": [str(next(self.model.parameters()).dtype).removeprefix("torch.")],
-            "device": [str(device_of(self.model))], "kernels": [self.kernels], "isa": [self.isa or None],
-            "num_layers": [self.anatomy.num_layers], "num_experts": [moe.num_experts if moe else None],
-            "top_k": [moe.top_k if moe else None], "prompt": [prompt], "text": [run.text],
-            "prompt_tokens": [run.prompt_tokens], "tokens": [size], "labels": [json.dumps(dict(labels or {}))],
-            "record": [record.model_dump_json()], "versions": [json.dumps(versions())],
-        })  # fmt: skip
 
 
 class _Running:
@@ -509,7 +473,10 @@ def _plan(plan: Plan | Edit | None) -> Plan:
         return Plan([plan])
     if isinstance(plan, Plan):
         return plan
-    raise PlanError(f"A {type(plan).__name__} is not a plan.", "Make one with wb.Plan([...]), or read it with Plan.from_json.")
+    raise PlanError(
+        f"A {type(plan).__name__} is not a plan.",
+        "Make one with wb.Plan([...]), or read it with Plan.from_json.",
+    )
 
 
 def _end_tokens(model: Any) -> frozenset[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from routing_kernels import MoeExperts
@@ -20,13 +20,14 @@ from workbench.errors import EditRefused
 from workbench.interventions import Plan, mask, reroute, skip
 from workbench.interventions.edit import Edit
 from workbench.interventions.routing import route
-from workbench.runtime.attach import AttentionCall, AttentionSink, Attachment, bank_of, listen_to_attention
+from workbench.runtime.attach import Attachment, AttentionCall, AttentionSink, bank_of, listen_to_attention
 from workbench.runtime.passes import Pass, scope
 from workbench.runtime.record import Record
 from workbench.signals import attention_rank, contribution, sparsity
 
-PlannedEdit: TypeAlias = tuple[Edit, Tensor]
-"""An edit with the rows [B] bool that have it in their plan."""
+E = TypeVar("E", bound=Edit)
+Planned: TypeAlias = list[tuple[E, Tensor]]
+"""Edits, each with the rows [B] bool that have it in their plan."""
 
 
 @dataclass(frozen=True)
@@ -130,19 +131,26 @@ class Session:
             undo.callback(_replace_forward(block.module, self._pass_through(block)))
             return
         reroutes = [(edit, rows) for edit, rows in edits if isinstance(edit, reroute.Reroute)]
-        if block.moe is not None and (reroutes or (record and (record.routing or record.scores or record.sparsity))):
+        if block.moe is not None and (
+            reroutes or (record and (record.routing or record.scores or record.sparsity))
+        ):
             self._hook_moe(block, reroutes, record, undo)
         heads = [(edit, rows) for edit, rows in edits if isinstance(edit, mask.Heads)]
         if heads:
             assert block.attention is not None  # the plan was checked against the anatomy
-            hook = self._mask_heads(block.attention.num_heads, heads)
-            undo.callback(block.attention.out_proj.register_forward_pre_hook(hook).remove)
+            silence = self._mask_heads(block.attention.num_heads, heads)
+            undo.callback(block.attention.out_proj.register_forward_pre_hook(silence).remove)
         if record and record.contribution:
             self._hook_contribution(block, undo)
         if record and record.sparsity and block.mlp is not None and block.mlp.down_proj is not None:
-            hook = self._read_activation(block.layer, record.threshold)
-            undo.callback(block.mlp.down_proj.register_forward_pre_hook(hook).remove)
-        if record and record.attention_rank and block.attention is not None and self._attachment.sees_attention:
+            read = self._read_activation(block.layer, record.threshold)
+            undo.callback(block.mlp.down_proj.register_forward_pre_hook(read).remove)
+        if (
+            record
+            and record.attention_rank
+            and block.attention is not None
+            and self._attachment.sees_attention
+        ):
             attention = block.attention.module
             listen_to_attention(attention, self._read_attention(block.layer, record))
             undo.callback(listen_to_attention, attention, None)
@@ -150,7 +158,7 @@ class Session:
     # Routing
 
     def _hook_moe(
-        self, block: Block, edits: list[PlannedEdit], record: Record | None, undo: ExitStack
+        self, block: Block, edits: Planned[reroute.Reroute], record: Record | None, undo: ExitStack
     ) -> None:
         moe = block.moe
         assert moe is not None
@@ -161,14 +169,16 @@ class Session:
 
         def apply(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             capture = self._capture(layer)
-            _, ids, weights = expert_inputs(args, kwargs)
+            ids, weights = expert_inputs(args, kwargs)[1:]
             capture.native_ids, capture.native_weights = ids, weights
             capture.ids, capture.weights = ids, weights
             scoped = [(edit, where.reshape(-1)) for edit, where in self._scoped(edits)]
             if scoped:
-                assert capture.logits is not None  # a re-route is refused where the router's logits are not proved
-                assert moe.rule is not None
-                routed = route(scoped, capture.logits, ids, weights, moe.rule, lambda e: self._routes(e, layer))  # type: ignore[arg-type]
+                # A re-route is refused where the router's logits and rule are not proved.
+                assert capture.logits is not None and moe.rule is not None
+                routed = route(
+                    scoped, capture.logits, ids, weights, moe.rule, lambda e: self._routes(e, layer)
+                )
                 capture.ids, capture.weights = routed.ids, routed.weights
                 capture.selection, capture.edited = routed.selection, routed.edited
                 return _with_choice(args, kwargs, ids, weights, routed.ids, routed.weights)
@@ -180,13 +190,13 @@ class Session:
         bank = bank_of(moe.experts)
         if record is not None and bank is not None:
 
-            def keep(out: MoeExperts) -> None:
+            def keep_statistics(out: MoeExperts) -> None:
                 self._capture(layer).experts = out
 
-            bank.sink, bank.threshold = keep, record.threshold
+            bank.sink, bank.threshold = keep_statistics, record.threshold
             undo.callback(setattr, bank, "sink", None)
 
-    def _scoped(self, edits: list[PlannedEdit]) -> list[tuple[Edit, Tensor]]:
+    def _scoped(self, edits: Planned[E]) -> Planned[E]:
         pairs = ((edit, scope(edit, self.now, rows)) for edit, rows in edits)
         return [(edit, where) for edit, where in pairs if where is not None]
 
@@ -199,12 +209,11 @@ class Session:
 
     # Attention
 
-    def _mask_heads(self, num_heads: int, edits: list[PlannedEdit]) -> Callable[..., Any]:
+    def _mask_heads(self, num_heads: int, edits: Planned[mask.Heads]) -> Callable[..., Any]:
         def apply(_: nn.Module, args: tuple[Tensor, ...]) -> Any:
             out = args[0]
             heads = out.reshape(*out.shape[:2], num_heads, -1)
             for edit, where in self._scoped(edits):
-                assert isinstance(edit, mask.Heads)
                 silenced = torch.zeros(num_heads, dtype=torch.bool, device=out.device)
                 silenced[list(edit.heads)] = True
                 heads = heads.masked_fill((where.unsqueeze(-1) & silenced).unsqueeze(-1), 0.0)
@@ -286,7 +295,7 @@ class Session:
         return forward
 
 
-def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, list[PlannedEdit]]:
+def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, Planned[Edit]]:
     """The enabled edits of every layer, in plan order, each with the rows of the batch that have it."""
     rows_of: dict[str, list[int]] = {}
     plan_of: dict[str, Plan] = {}
@@ -294,18 +303,17 @@ def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, list[Planned
         text = plan.to_json()
         rows_of.setdefault(text, []).append(row)
         plan_of[text] = plan
+    if len({skipped_layers(plan, anatomy) for plan in plans}) > 1:
+        raise EditRefused(
+            "The rows of a batch skip different blocks, but a block runs for the whole batch or not at all.",
+            "Run plans with different skips as separate batches.",
+        )
     device = next(anatomy.model.parameters()).device
-    found: dict[int, list[PlannedEdit]] = {block.layer: [] for block in anatomy.blocks}
+    found: dict[int, Planned[Edit]] = {block.layer: [] for block in anatomy.blocks}
     for text, plan in plan_of.items():
         rows = torch.zeros(len(plans), dtype=torch.bool, device=device)
         rows[rows_of[text]] = True
         for edit in plan.active:
-            if isinstance(edit, skip.Block) and len(plan_of) > 1 and not bool(rows.all()):
-                if any(skipped_layers(other, anatomy) != skipped_layers(plan, anatomy) for other in plan_of.values()):
-                    raise EditRefused(
-                        "The rows of a batch skip different blocks, but a block runs for the whole batch or not at all.",
-                        "Run plans with different skips as separate batches.",
-                    )
             for layer in edit.layers_in(anatomy):
                 found[layer].append((edit, rows))
     return found
@@ -313,7 +321,9 @@ def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, list[Planned
 
 def skipped_layers(plan: Plan, anatomy: Anatomy) -> frozenset[int]:
     """The layers whose block ``plan`` leaves out."""
-    return frozenset(n for edit in plan.active if isinstance(edit, skip.Block) for n in edit.layers_in(anatomy))
+    return frozenset(
+        n for edit in plan.active if isinstance(edit, skip.Block) for n in edit.layers_in(anatomy)
+    )
 
 
 def _replace_forward(module: nn.Module, forward: Callable[..., Any]) -> Callable[[], None]:
@@ -335,7 +345,12 @@ def _tensor(output: Any) -> Tensor:
 
 
 def _with_choice(
-    args: tuple[Any, ...], kwargs: dict[str, Any], ids: Tensor, weights: Tensor, new_ids: Tensor, new_weights: Tensor
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    ids: Tensor,
+    weights: Tensor,
+    new_ids: Tensor,
+    new_weights: Tensor,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     def swap(value: Any) -> Any:
         return new_ids if value is ids else new_weights if value is weights else value

@@ -33,7 +33,9 @@ def demo_path() -> Path:
     for folder in (package / "demo", package.parent / "data" / "demo"):
         if (folder / "config.json").is_file():
             return folder
-    raise ModelError("The demo model is not installed.", "Install the project again, or open a model by its name.")
+    raise ModelError(
+        "The demo model is not installed.", "Install the project again, or open a model by its name."
+    )
 
 
 def load(
@@ -43,14 +45,18 @@ def load(
     if model is None:
         model = DEMO
     if isinstance(model, str | Path):
-        return _from_name(str(model), tokenizer, device=device, dtype=dtype, revision=revision, device_map=device_map)
+        return _from_name(
+            str(model), tokenizer, device=device, dtype=dtype, revision=revision, device_map=device_map
+        )
     if not isinstance(model, nn.Module):
         raise ModelError(
-            f"A {type(model).__name__} is not a model.", "Give a name, a folder, or a transformers model object."
+            f"A {type(model).__name__} is not a model.",
+            "Give a name, a folder, or a transformers model object.",
         )
     if device is not None or dtype is not None or device_map is not None or revision is not None:
         raise ModelError(
-            "A live model keeps its own device, dtype and revision.", "Move it with model.to(...) before opening it."
+            "A live model keeps its own device, dtype and revision.",
+            "Move it with model.to(...) before opening it.",
         )
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
     return Loaded(model, tokenizer, name, None)
@@ -95,7 +101,9 @@ def _not_found(name: str, local: bool, error: Exception) -> ModelError:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")[:200] if str(error).strip() else type(error).__name__
+    return (
+        str(error).strip().splitlines()[0].rstrip(".")[:200] if str(error).strip() else type(error).__name__
+    )
 
 
 def _dtype(dtype: Any) -> torch.dtype:
@@ -109,7 +117,9 @@ def _device(device: Any) -> torch.device:
     try:
         found = torch.device("cpu" if device is None else device)
     except RuntimeError:
-        raise ModelError(f"{device!r} is not a device.", 'Use "cpu", or "cuda" where there is a GPU.') from None
+        raise ModelError(
+            f"{device!r} is not a device.", 'Use "cpu", or "cuda" where there is a GPU.'
+        ) from None
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ModelError("There is no CUDA device, or torch was installed without CUDA.", 'Use device="cpu".')
     return found

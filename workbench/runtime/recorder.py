@@ -27,7 +27,7 @@ Columns: TypeAlias = Mapping[str, Any]
 class _Tokens(NamedTuple):
     """The valid tokens of a pass: flat index, run id, row of the batch and absolute position of each."""
 
-    index: NDArray[np.int64]
+    at: NDArray[np.int64]
     run: NDArray[np.int64]
     row: NDArray[np.int64]
     position: NDArray[np.int64]
@@ -72,13 +72,13 @@ class Recorder:
     def _routing(self, now: Pass, tokens: _Tokens, routed: Mapping[int, Capture]) -> None:
         for layers in _groups(routed, lambda c: c.ids.shape[-1]):  # type: ignore[union-attr]
             captures = [routed[layer] for layer in layers]
-            ids = _stack(c.ids for c in captures)[:, tokens.index]
-            weights = _stack(c.weights for c in captures)[:, tokens.index]
+            ids = _stack(c.ids for c in captures)[:, tokens.at]
+            weights = _stack(c.weights for c in captures)[:, tokens.at]
             count, size, k = ids.shape
             rank = np.argsort(np.argsort(-weights, axis=-1, kind="stable"), axis=-1, kind="stable")
             norm = None
             if all(c.experts is not None for c in captures):
-                norm = _stack(c.experts.slot_norm for c in captures)[:, tokens.index]  # type: ignore[union-attr]
+                norm = _stack(c.experts.slot_norm for c in captures)[:, tokens.at]  # type: ignore[union-attr]
             rows = (count, size, k)
             self._store.write("routing", {
                 "run": _spread(tokens.run[:, None], rows), "step": now.step,
@@ -87,21 +87,26 @@ class Recorder:
                 "slot": _spread(np.arange(k), rows), "expert": ids.reshape(-1), "weight": weights.reshape(-1),
                 "rank": rank.reshape(-1), "norm": None if norm is None else norm.reshape(-1),
             })  # fmt: skip
-            self._router(now, tokens, layers, captures)
+            self._router(now, tokens, layers, captures, ids)
             if norm is not None:
                 self._experts(now, tokens, layers, captures, ids, weights, norm)
 
-    def _router(self, now: Pass, tokens: _Tokens, layers: Sequence[int], captures: Sequence[Capture]) -> None:
-        rows = (len(layers), tokens.index.size)
+    def _router(
+        self,
+        now: Pass,
+        tokens: _Tokens,
+        layers: Sequence[int],
+        captures: Sequence[Capture],
+        ids: NDArray[Any],
+    ) -> None:
+        rows = (len(layers), tokens.at.size)
         margin, tie, entropy = (self._per_layer(layers, captures, tokens, part) for part in (0, 1, 2))
         edited = np.zeros(rows, dtype=bool)
         for n, capture in enumerate(captures):
             if capture.edited is not None:
-                edited[n] = _numpy(capture.edited)[tokens.index]
-        dropped = np.stack([
-            ((ids < 0) | (ids >= self._experts_in(layer))).sum(axis=-1)
-            for layer, ids in zip(layers, (_numpy(c.ids)[tokens.index] for c in captures), strict=True)
-        ])  # fmt: skip
+                edited[n] = _numpy(capture.edited)[tokens.at]
+        experts = np.asarray([self._experts_in(layer) for layer in layers])[:, None, None]
+        dropped = ((ids < 0) | (ids >= experts)).sum(axis=-1)
         self._store.write("router", {
             "run": _spread(tokens.run, rows), "step": now.step, "position": _spread(tokens.position, rows),
             "layer": _spread(np.asarray(layers)[:, None], rows), "margin": margin, "entropy": entropy, "tie": tie,
@@ -110,14 +115,16 @@ class Recorder:
             "native_weights": _where_edited(edited, captures, tokens, "native_weights"),
         })  # fmt: skip
 
-    def _per_layer(self, layers: Sequence[int], captures: Sequence[Capture], tokens: _Tokens, part: int) -> Any:
+    def _per_layer(
+        self, layers: Sequence[int], captures: Sequence[Capture], tokens: _Tokens, part: int
+    ) -> Any:
         """Margin, tie or entropy of every layer, or ``None`` where the router's logits are not proved."""
         values = []
         for layer, capture in zip(layers, captures, strict=True):
             signals = self._router_signals(layer, capture)
             if signals is None:
                 return None
-            values.append(_numpy(signals[part])[tokens.index])
+            values.append(_numpy(signals[part])[tokens.at])
         return np.concatenate(values)
 
     def _router_signals(self, layer: int, capture: Capture) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -167,15 +174,15 @@ class Recorder:
             assert capture.selection is not None and capture.logits is not None
             self._store.write("router_scores", {
                 "run": tokens.run, "step": now.step, "position": tokens.position, "layer": layer,
-                "scores": list(_numpy(capture.selection)[tokens.index]),
-                "logits": list(_numpy(capture.logits)[tokens.index]),
+                "scores": list(_numpy(capture.selection)[tokens.at]),
+                "logits": list(_numpy(capture.logits)[tokens.at]),
             })  # fmt: skip
 
     def _contribution(self, now: Pass, tokens: _Tokens, captures: Mapping[int, Capture]) -> None:
         layers = [layer for layer, c in sorted(captures.items()) if c.contribution is not None]
         if not layers:
             return
-        rows = (len(layers), tokens.index.size)
+        rows = (len(layers), tokens.at.size)
         columns: dict[str, Any] = {
             "run": _spread(tokens.run, rows), "step": now.step, "position": _spread(tokens.position, rows),
             "layer": _spread(np.asarray(layers)[:, None], rows),
@@ -187,7 +194,7 @@ class Recorder:
                 columns[name] = None
                 continue
             filled = [torch.full(shape, torch.nan) if v is None else v for v in values]
-            columns[name] = _stack(filled).reshape(len(layers), -1)[:, tokens.index].reshape(-1)
+            columns[name] = _stack(filled).reshape(len(layers), -1)[:, tokens.at].reshape(-1)
         self._store.write("contribution", columns)
 
     def _sparsity(self, now: Pass, tokens: _Tokens, captures: Mapping[int, Capture]) -> None:
@@ -196,15 +203,19 @@ class Recorder:
                 self._expert_sparsity(now, tokens, layer, capture)
             if capture.activation is not None:
                 found = capture.activation
-                self._write_sparsity(now, layer, tokens.run, tokens.position, -1, capture.width, found, tokens.index)
+                self._write_sparsity(
+                    now, layer, tokens.run, tokens.position, -1, capture.width, found, tokens.at
+                )
 
     def _expert_sparsity(self, now: Pass, tokens: _Tokens, layer: int, capture: Capture) -> None:
         out, mlp = capture.experts, self._anatomy.layer(layer).mlp
         assert out is not None and mlp is not None and capture.ids is not None
-        found = sparsity.from_sums(mlp.act_width, out.hidden_zero, out.hidden_below, out.hidden_l1, out.hidden_l2)
-        ids = _numpy(capture.ids)[tokens.index]
+        found = sparsity.from_sums(
+            mlp.act_width, out.hidden_zero, out.hidden_below, out.hidden_l1, out.hidden_l2
+        )
+        ids = _numpy(capture.ids)[tokens.at]
         k = ids.shape[-1]
-        slots = (tokens.index[:, None] * k + np.arange(k)).reshape(-1)
+        slots = (tokens.at[:, None] * k + np.arange(k)).reshape(-1)
         ran = ((ids >= 0) & (ids < self._experts_in(layer))).reshape(-1)
         self._write_sparsity(
             now, layer, np.repeat(tokens.run, k)[ran], np.repeat(tokens.position, k)[ran], ids.reshape(-1)[ran],
@@ -261,7 +272,7 @@ def _where_edited(
         return None
     values: list[list[Any] | None] = []
     for flags, capture in zip(edited, captures, strict=True):
-        native = _numpy(getattr(capture, name))[tokens.index]
+        native = _numpy(getattr(capture, name))[tokens.at]
         values.extend(native[n].tolist() if flag else None for n, flag in enumerate(flags))
     return values
 
@@ -289,4 +300,4 @@ def _numpy(tensor: Tensor) -> NDArray[Any]:
     tensor = tensor.detach()
     if tensor.dtype in (torch.bfloat16, torch.float16):
         tensor = tensor.float()
-    return tensor.cpu().numpy()  # type: ignore[no-any-return]
+    return tensor.cpu().numpy()

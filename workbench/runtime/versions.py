@@ -12,7 +12,7 @@ _PACKAGES = ("torch", "transformers", "duckdb", "numpy")
 @cache
 def versions() -> dict[str, str]:
     """Version of the workbench, of Python and of every package whose release can change a number."""
-    import workbench
+    from workbench import __version__
 
-    found = {"workbench": workbench.__version__, "python": platform.python_version()}
+    found = {"workbench": __version__, "python": platform.python_version()}
     return found | {name: metadata.version(name) for name in _PACKAGES}

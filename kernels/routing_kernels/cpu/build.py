@@ -88,7 +88,16 @@ def _build(compiler: list[str], target: Path) -> None:
         objects = [f"{work}/{name}.o" for name in names]
         running = []
         for name, out in zip(names, objects, strict=True):
-            command = [*compiler, *FLAGS, *define, *X86_FLAGS.get(name, ()), "-c", str(SOURCES / name), "-o", out]
+            command = [
+                *compiler,
+                *FLAGS,
+                *define,
+                *X86_FLAGS.get(name, ()),
+                "-c",
+                str(SOURCES / name),
+                "-o",
+                out,
+            ]
             running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
         messages = [process.communicate()[1] for process in running]
         for process, message in zip(running, messages, strict=True):

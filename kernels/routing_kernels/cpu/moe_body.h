@@ -7,7 +7,7 @@
 
 #define ROW_BLOCK 32       /* rows of one task */
 #define SLOT_GROUP 48      /* slots whose activations a task holds: a multiple of every TILE_TOKENS */
-#define PREFETCH_BYTES 512 /* how far ahead a lone token asks for weights, which it reads once */
+#define PREFETCH_BYTES 512 /* how far ahead a lone token asks for weights */
 #define COLUMNS 64         /* of y combined at a time */
 
 #define WT float

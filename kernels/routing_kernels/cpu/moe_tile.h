@@ -2,11 +2,14 @@
    A sum's lanes run along the shared dimension and are added in one fixed order, so a token's result does not
    depend on which other tokens share its tile, nor on threads. */
 
-/* out[t * rows + r] = sum over k of w[r][k] * x[t][k]; x is readable, and zero, up to the next vector. */
+/* out[t * rows + r] = sum over k of w[r][k] * x[t][k]; x is readable, and zero, up to the next vector.
+   A lone token reads its weights once, from memory: it asks for them ahead, past a row's end for the row that the
+   next call will read, `next` elements on. */
 static inline __attribute__((always_inline)) void NAME(tile)(const int rows, const int tokens, int64_t length,
-                                                             const WT *const *w, const float *const *x, float *out) {
+                                                             const WT *const *w, int64_t next, const float *const *x,
+                                                             float *out) {
     vec sum[24], lane[TILE_TOKENS];
-    int64_t whole = length - length % VL;
+    const int64_t whole = length - length % VL, ahead = PREFETCH_BYTES / (int64_t)sizeof(WT);
 #pragma GCC unroll 24
     for (int i = 0; i < rows * tokens; i++) sum[i] = vec_zero();
     for (int64_t k = 0; k < whole; k += VL) {
@@ -14,7 +17,7 @@ static inline __attribute__((always_inline)) void NAME(tile)(const int rows, con
         for (int t = 0; t < tokens; t++) lane[t] = vec_load_f32(x[t] + k);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
-            if (tokens == 1) __builtin_prefetch(w[r] + k + PREFETCH_BYTES / sizeof(WT));
+            if (tokens == 1) __builtin_prefetch(w[r] + k + ahead + (k + ahead < length ? 0 : next - length), 0, 2);
             vec weight = LOAD_W(w[r] + k);
 #pragma GCC unroll 6
             for (int t = 0; t < tokens; t++) sum[r * tokens + t] = vec_fma(weight, lane[t], sum[r * tokens + t]);
@@ -45,14 +48,14 @@ static inline __attribute__((always_inline)) void NAME(tile)(const int rows, con
 /* Four rows against up to TILE_TOKENS tokens. */
 static void NAME(tile4)(int tokens, int64_t length, const WT *const *w, const float *const *x, float *out) {
     switch (tokens) {
-    case 1: NAME(tile)(4, 1, length, w, x, out); break;
-    case 2: NAME(tile)(4, 2, length, w, x, out); break;
+    case 1: NAME(tile)(4, 1, length, w, 0, x, out); break;
+    case 2: NAME(tile)(4, 2, length, w, 0, x, out); break;
 #if TILE_TOKENS > 3
-    case 3: NAME(tile)(4, 3, length, w, x, out); break;
-    case 4: NAME(tile)(4, 4, length, w, x, out); break;
-    case 5: NAME(tile)(4, 5, length, w, x, out); break;
+    case 3: NAME(tile)(4, 3, length, w, 0, x, out); break;
+    case 4: NAME(tile)(4, 4, length, w, 0, x, out); break;
+    case 5: NAME(tile)(4, 5, length, w, 0, x, out); break;
 #endif
-    default: NAME(tile)(4, TILE_TOKENS, length, w, x, out); break;
+    default: NAME(tile)(4, TILE_TOKENS, length, w, 0, x, out); break;
     }
 }
 
@@ -79,7 +82,7 @@ static void NAME(gate_up)(const rk_moe_call *call, const rk_moe_stretch *s, int6
                 float out[8 * TILE_TOKENS];
                 for (int i = 0; i < tokens; i++) tile_x[i] = x + s->token[group + t + i] * x_row;
                 if (tokens == 1) { /* gate and up together: eight streams hide more of the memory's latency */
-                    NAME(tile)(8, 1, hidden, w, tile_x, out);
+                    NAME(tile)(8, 1, hidden, w, 4 * row, tile_x, out);
                     memcpy(&g[t][r - first], out, 4 * sizeof(float));
                     memcpy(&u[t][r - first], out + 4, 4 * sizeof(float));
                     continue;
@@ -115,7 +118,7 @@ static void NAME(down)(const rk_moe_call *call, const rk_moe_stretch *s, int64_t
                 const float *tile_h[TILE_TOKENS];
                 float out[8 * TILE_TOKENS];
                 for (int i = 0; i < tokens; i++) tile_h[i] = s->h + (group + t + i) * s->width_pad;
-                if (eight) NAME(tile)(8, 1, call->width, w, tile_h, out);
+                if (eight) NAME(tile)(8, 1, call->width, w, 8 * call->down_row, tile_h, out);
                 else NAME(tile4)(tokens, call->width, w, tile_h, out);
                 const int64_t kept = last - r < rows ? last - r : rows;
                 for (int i = 0; i < tokens; i++)

@@ -1,0 +1,264 @@
+"""What a forward pass proves, what it must catch, and that it leaves no trace."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from workbench.anatomy import Anatomy, prove, read
+from workbench.errors import ContractError
+
+_POST_NORMS = {
+    "flex_olmo": ("post_attention_layernorm", "post_feedforward_layernorm"),
+    "olmo2": ("post_attention_layernorm", "post_feedforward_layernorm"),
+    "gemma2": ("post_attention_layernorm", "post_feedforward_layernorm"),
+    "gemma3_text": ("post_attention_layernorm", "post_feedforward_layernorm"),
+    "afmoe": ("post_attention_layernorm", "post_mlp_layernorm"),
+    "glm4": ("post_self_attn_layernorm", "post_mlp_layernorm"),
+}
+# Residual stream scaled (MiniMax), kept in several lanes (hyper-connections), or fed by a third module (a shared expert
+# beside the sparse block): not a sum of what two modules give.
+_NOT_ADDITIVE = {"minimax", "hy_v4", "granitemoeshared"}
+
+
+def test_every_rule_agrees_to_the_bit_in_fp32(sparse: Any) -> None:
+    anatomy = read(sparse)
+    proof = prove(anatomy)
+    assert anatomy.moe_layers
+    for layer in anatomy.moe_layers:
+        moe = anatomy.layer(layer).moe
+        assert moe is not None and moe.proved and moe.observable and moe.reason == ""
+        found = proof.layers[layer]
+        assert (found.logits, found.ids, found.ties, found.weights) == (0.0, 0, 0, 0.0)
+
+
+def test_every_rule_holds_in_half_precision(sparse: Any) -> None:
+    anatomy = read(sparse.to(torch.bfloat16))
+    proof = prove(anatomy)
+    assert all(block.moe.proved for block in anatomy.blocks if block.moe is not None)
+    assert all(proof.layers[layer].ids == proof.layers[layer].ties for layer in anatomy.moe_layers)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_outlets_add_up_to_the_block(decoder: Any, dtype: torch.dtype) -> None:
+    anatomy = read(decoder.to(dtype))
+    prove(anatomy)
+    kind = anatomy.model_type
+    for block in anatomy.blocks:
+        if block.attention is None or block.mlp is None or kind in _NOT_ADDITIVE:
+            assert not block.additive and block.attn_outlet is None and block.reason
+            continue
+        assert block.additive, block.reason
+        assert block.attn_outlet is not None and block.mlp_outlet is not None
+        expected = _POST_NORMS.get(kind, (block.attention.path, block.mlp.path))
+        for outlet, name in zip((block.attn_outlet, block.mlp_outlet), expected, strict=True):
+            assert outlet.path.split(".")[-1] == name.split(".")[-1]
+            assert decoder.get_submodule(outlet.path) is outlet.module
+            assert outlet.multiplier == getattr(decoder.config, "residual_multiplier", 1.0)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "granitemoe", "deepseek_v3"])
+def test_additive_is_measured_anew_by_hand(build: Callable[..., Any], family: str) -> None:
+    """The sum that ``additive`` claims, from hooks of the test's own, with post-norms, with a factor, and plain."""
+    model = build(family)
+    anatomy = read(model)
+    prove(anatomy)
+    seen: dict[tuple[int, str], torch.Tensor] = {}
+
+    def keep(layer: int, what: str) -> Callable[..., None]:
+        return lambda _, __, output: seen.update({(layer, what): _first(output).clone()})
+
+    for block in anatomy.blocks:
+        assert block.attn_outlet is not None and block.mlp_outlet is not None
+        layer = block.layer
+        block.module.register_forward_pre_hook(
+            lambda _, args, layer=layer: seen.update({(layer, "pre"): args[0].clone()})
+        )
+        block.module.register_forward_hook(keep(layer, "post"))
+        block.attn_outlet.module.register_forward_hook(keep(layer, "attn"))
+        block.mlp_outlet.module.register_forward_hook(keep(layer, "mlp"))
+    with torch.no_grad():
+        model(torch.arange(10).reshape(1, 10) + 3)
+    for block in anatomy.blocks:
+        pre, attn, mlp, post = (seen[block.layer, what] for what in ("pre", "attn", "mlp", "post"))
+        factor = block.attn_outlet.multiplier  # type: ignore[union-attr]
+        torch.testing.assert_close(pre + factor * (attn + mlp.reshape(pre.shape)), post, rtol=1e-5, atol=1e-5)
+        assert attn.norm() > 1e-3 and mlp.norm() > 1e-3
+
+
+def _first(output: Any) -> torch.Tensor:
+    return output if isinstance(output, torch.Tensor) else output[0]
+
+
+def _fault(model: Any, change: Callable[[tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]) -> Anatomy:
+    """An anatomy of ``model`` whose second router returns something else from now on."""
+    anatomy = read(model)
+    moe = anatomy.layer(1).moe
+    assert moe is not None
+    native = moe.router.forward
+    moe.router.forward = lambda *args, **kwargs: change(native(*args, **kwargs))
+    return anatomy
+
+
+def _caught(anatomy: Anatomy, tensor: str) -> None:
+    with pytest.raises(ContractError, match=rf"Layer 1: .*{tensor}|{tensor}") as caught:
+        prove(anatomy)
+    block = anatomy.layer(1)
+    assert block.moe is not None and not block.moe.proved
+    assert block.moe.reason == caught.value.problem.rstrip(".")
+    untouched = anatomy.layer(2).moe
+    assert untouched is not None and (
+        untouched.proved or "expert" in untouched.reason or "router" in untouched.reason
+    )
+
+
+@pytest.mark.parametrize("order", [p for p in itertools.permutations(range(3)) if p != (0, 1, 2)])
+def test_a_permuted_tuple_is_caught(build: Callable[..., Any], order: tuple[int, ...]) -> None:
+    _caught(_fault(build("olmoe"), lambda out: tuple(out[i] for i in order)), "expert_(ids|weights)")
+
+
+@pytest.mark.parametrize("family", ["olmoe", "mixtral", "gpt_oss", "deepseek_v3"])
+def test_probabilities_in_place_of_logits_are_caught(build: Callable[..., Any], family: str) -> None:
+    _caught(_fault(build(family), lambda out: (out[0].softmax(-1), *out[1:])), "router_logits differ")
+
+
+@pytest.mark.parametrize("family", ["olmoe", "gpt_oss", "deepseek_v2", "granitemoe"])
+def test_changed_weights_are_caught(build: Callable[..., Any], family: str) -> None:
+    _caught(
+        _fault(build(family), lambda out: (out[0], out[1] * 1.01, out[2])),
+        r"expert_weights differ.* by up to \d",
+    )
+
+
+@pytest.mark.parametrize("family", ["olmoe", "qwen3_moe"])
+def test_a_changed_renormalisation_is_caught(build: Callable[..., Any], family: str) -> None:
+    model = build(family)
+    anatomy = read(model)
+    router: Any = anatomy.layer(1).moe.router  # type: ignore[union-attr]
+    router.norm_topk_prob = not router.norm_topk_prob
+    _caught(anatomy, "expert_weights differ")
+
+
+def test_a_changed_number_of_choices_is_caught(build: Callable[..., Any]) -> None:
+    anatomy = read(build("mixtral"))
+    router: Any = anatomy.layer(1).moe.router  # type: ignore[union-attr]
+    router.top_k = 3
+    _caught(anatomy, r"expert_ids are \(8, 3\)")
+
+
+@pytest.mark.parametrize("change", ["second best", "reversed", "one token"])
+def test_other_choices_are_caught(build: Callable[..., Any], change: str) -> None:
+    def choose(out: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        logits, weights, ids = out
+        if change == "second best":
+            ids = logits.topk(3, -1).indices[:, 1:]
+        elif change == "reversed":
+            ids = ids.flip(-1)
+        else:
+            ids = ids.clone()
+            ids[5, 1] = (ids[5].max() + 1) % 8
+        return logits, weights, ids
+
+    _caught(_fault(build("olmoe"), choose), "expert_ids differ")
+
+
+def test_a_forgotten_correction_bias_is_caught(build: Callable[..., Any]) -> None:
+    model = build("deepseek_v3")
+    anatomy = read(model)
+    moe = anatomy.layer(1).moe
+    assert moe is not None and moe.rule is not None
+    object.__setattr__(moe.rule, "bias", lambda: None)
+    _caught(anatomy, "expert_ids differ")
+
+
+def test_numbers_that_are_not_finite_prove_nothing(build: Callable[..., Any]) -> None:
+    model = build("olmoe")
+    model.model.layers[1].mlp.gate.weight.data[0, 0] = torch.nan
+    _caught(read(model), "router_logits differ")
+
+
+def test_a_model_that_cannot_run_says_so(build: Callable[..., Any]) -> None:
+    model = build("llama")
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no such tensor")
+
+    model.model.layers[1].mlp.forward = fail
+    with pytest.raises(ContractError, match="cannot run 8 tokens: no such tensor"):
+        prove(read(model))
+    assert _hooks(model) == 0
+
+
+@pytest.mark.parametrize("family", ["phimoe", "llama4_text", "longcat_flash"])
+def test_families_outside_the_contract_open_for_reading(build: Callable[..., Any], family: str) -> None:
+    extra: dict[str, Any] = {"num_local_experts": 8, "num_experts_per_tok": 2, "head_dim": 8}
+    if family == "longcat_flash":
+        extra = {
+            "num_layers": 2, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
+            "v_head_dim": 8, "num_key_value_heads": 4, "head_dim": 8, "expert_ffn_hidden_size": 16, "moe_topk": 2,
+            "n_routed_experts": 8, "zero_expert_num": 2, "ffn_hidden_size": 32,
+        }  # fmt: skip
+    anatomy = read(build(family, **extra))
+    prove(anatomy)
+    moe = anatomy.layer(anatomy.moe_layers[-1]).moe
+    assert moe is not None and not moe.proved and moe.rule is None
+    if family == "llama4_text":
+        assert not moe.observable and "called with 1 tensors" in moe.reason
+    else:
+        assert moe.observable and "no routing rule is known" in moe.reason
+
+
+def _hooks(model: nn.Module) -> int:
+    names = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs",
+             "_forward_hooks_always_called", "_backward_hooks", "_backward_pre_hooks")  # fmt: skip
+    return sum(len(getattr(module, name)) for module in model.modules() for name in names)
+
+
+def test_proving_leaves_no_trace(decoder: Any) -> None:
+    ids = torch.arange(12).reshape(2, 6) + 3
+    decoder.train()
+    for module in list(decoder.modules())[::3]:
+        module.training = False
+    anatomy = read(decoder)
+    flags = [module.training for module in decoder.modules()]
+    attributes = [sorted(module.__dict__) for module in decoder.modules()]
+    state = {name: tensor.clone() for name, tensor in [*decoder.named_parameters(), *decoder.named_buffers()]}
+    random, hooks = torch.get_rng_state(), _hooks(decoder)
+    with torch.enable_grad():
+        prove(anatomy)
+        assert torch.is_grad_enabled()
+    assert torch.equal(torch.get_rng_state(), random)
+    assert _hooks(decoder) == hooks
+    assert [module.training for module in decoder.modules()] == flags
+    assert [sorted(module.__dict__) for module in decoder.modules()] == attributes
+    assert all(parameter.grad is None for parameter in decoder.parameters())
+    after = dict([*decoder.named_parameters(), *decoder.named_buffers()])
+    assert (
+        all(torch.equal(after[name], tensor) for name, tensor in state.items())
+        and after.keys() == state.keys()
+    )
+    decoder.eval()
+    with torch.no_grad():
+        assert decoder(ids).logits.isfinite().all()
+
+
+def test_a_configuration_that_asks_for_outputs_gets_no_hooks_from_proving(build: Callable[..., Any]) -> None:
+    model = build("olmoe")
+    model.config.output_router_logits = model.config.output_hidden_states = True
+    prove(read(model))
+    assert _hooks(model) == 0
+    assert model.config.output_router_logits and model.config.output_hidden_states
+
+
+def test_hooks_of_others_stay(build: Callable[..., Any]) -> None:
+    model = build("mixtral")
+    calls: list[int] = []
+    model.model.layers[0].mlp.gate.register_forward_hook(lambda *_: calls.append(1))
+    before = _hooks(model)
+    prove(read(model))
+    assert _hooks(model) == before and len(calls) == 1

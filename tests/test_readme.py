@@ -1,0 +1,59 @@
+"""What the README shows works as it stands there, on the demo model."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from workbench.cli import app
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def command(line: str) -> str:
+    result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:], catch_exceptions=False)
+    assert result.exit_code == 0, f"{line}\n{result.output}"
+    return result.stdout
+
+
+def test_python_then_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert "flip" in capsys.readouterr().out
+    names["bench"].close()
+    runs = {"RUN1": str(names["base"].id), "RUN2": str(names["edited"].id)}
+
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("workbench ")]
+    assert {line.split()[1] for line in lines} == {"sql", "run", "generate", "diff", "doctor"}
+    for line in lines:
+        for name, run in runs.items():
+            line = line.replace(name, run)
+        assert command(line).strip()
+
+
+def test_the_make_targets_it_names_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"(?m)(?:^|`)make (\w+)\b", README + (ROOT / "CONTRIBUTING.md").read_text()))
+    targets = set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
+    assert {"lab", "demo", "check", "test", "matrix"} <= named & targets
+    assert named <= targets
+
+
+def test_figures_come_from_scripts_alone() -> None:
+    begin, end = "<!-- figures: begin", "<!-- figures: end -->"
+    assert README.count(begin) == README.count(end) == 1
+    assert README.index(begin) < README.index(end)

@@ -1,0 +1,7 @@
+"""Questions that need many runs: sweeps over plans, matched random controls, paired tests."""
+
+from workbench.experiments.controls import matched_random
+from workbench.experiments.paired import paired
+from workbench.experiments.sweep import Sweep, sweep
+
+__all__ = ["Sweep", "matched_random", "paired", "sweep"]

@@ -1,0 +1,50 @@
+"""From what a user gives as a prompt to token ids that the model can take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from workbench.errors import PromptError
+
+Prompt: TypeAlias = "str | Sequence[int] | Tensor"
+"""Text, or the token ids of one sequence ([S] or [1, S])."""
+
+
+def token_ids(prompt: Prompt, tokenizer: Any | None, *, context: int | None, vocab_size: int) -> list[int]:
+    """The ids of ``prompt``; raises :class:`PromptError` if it is empty, too long, or of the wrong kind."""
+    ids = _read(prompt, tokenizer)
+    if not ids:
+        raise PromptError("The prompt has no tokens.", "Type at least one character.")
+    if context is not None and len(ids) > context:
+        raise PromptError(
+            f"The prompt has {len(ids)} tokens, but the model's context holds {context}.",
+            f"Shorten it by {len(ids) - context} tokens.",
+        )
+    wrong = next((i for i in ids if not 0 <= i < vocab_size), None)
+    if wrong is not None:
+        raise PromptError(
+            f"Token id {wrong} is outside the vocabulary of {vocab_size}.",
+            "Use ids of this model's tokenizer.",
+        )
+    return ids
+
+
+def _read(prompt: Prompt, tokenizer: Any | None) -> list[int]:
+    if isinstance(prompt, str):
+        if tokenizer is None:
+            raise PromptError("This bench has no tokenizer.", "Open the model with one, or give token ids.")
+        if not prompt:
+            raise PromptError("The prompt is empty.", "Type at least one character.")
+        return list(tokenizer(prompt)["input_ids"])
+    if isinstance(prompt, Tensor):
+        if prompt.ndim not in (1, 2) or (prompt.ndim == 2 and prompt.shape[0] != 1):
+            raise PromptError(
+                f"Token ids of shape {tuple(prompt.shape)} are not one sequence.", "Give [S] or [1, S]."
+            )
+        return [int(i) for i in prompt.reshape(-1)]
+    if isinstance(prompt, Sequence) and all(isinstance(i, int) and not isinstance(i, bool) for i in prompt):
+        return [int(i) for i in prompt]
+    raise PromptError(f"A {type(prompt).__name__} is not a prompt.", "Give text, or a list of token ids.")

@@ -17,9 +17,9 @@ _SETTING = "kernel_websocket_connection_class"
 class NoDelayWebsocketConnection(ZMQChannelsWebsocketConnection):
     """The stock connection with TCP_NODELAY set."""
 
-    async def connect(self) -> Any:
+    def connect(self) -> Any:
         self.websocket_handler.set_nodelay(True)
-        return await super().connect()
+        return super().connect()
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
@@ -28,5 +28,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 def _load_jupyter_server_extension(app: Any) -> None:
     settings = app.web_app.settings
-    if settings.get(_SETTING) is ZMQChannelsWebsocketConnection:  # a gateway's or another extension's class stays
+    if (
+        settings.get(_SETTING) is ZMQChannelsWebsocketConnection
+    ):  # a gateway's or another extension's class stays
         settings[_SETTING] = NoDelayWebsocketConnection

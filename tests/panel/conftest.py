@@ -37,7 +37,9 @@ class FakeAnatomy:
     def layer(self, number: int) -> Any:
         if not 0 <= number < LAYERS:
             raise AddressError(f"There is no layer {number}.", "Name another.")
-        moe = SimpleNamespace(num_experts=EXPERTS, top_k=TOP_K, proved=number != 3, reason="its rule is not known")
+        moe = SimpleNamespace(
+            num_experts=EXPERTS, top_k=TOP_K, proved=number != 3, reason="its rule is not known"
+        )
         return SimpleNamespace(moe=None if number == 0 else moe, attention=SimpleNamespace(num_heads=2))
 
     def require(self, address: Any, write: bool = False) -> None:
@@ -85,7 +87,9 @@ class FakeBench:
         scores = rng.random((LAYERS, size, EXPERTS)).astype(np.float32)
         logits = rng.normal(size=(size, VOCABULARY)).astype(np.float32)
         for layer in range(LAYERS):
-            skipped = any(isinstance(e, skip.Block) and layer in e.layers_in(self.anatomy) for e in plan.active)
+            skipped = any(
+                isinstance(e, skip.Block) and layer in e.layers_in(self.anatomy) for e in plan.active
+            )
             if skipped:
                 self.store.write("depth", {
                     "run": number, "step": 0, "position": np.arange(size), "layer": layer, "unit": "block",

@@ -43,7 +43,9 @@ def test_the_types_are_of_these_messages_and_edits() -> None:
     for name, schema in (("protocol", protocol.schema()), ("plan", Plan.json_schema())):
         written = (EXTENSION / f"src/view/{name}.ts").read_text()
         expected = digest(json.dumps(schema, sort_keys=True).encode())
-        assert expected in written[:200], f"{name}.ts is stale; run: cd extension && jlpm types, then {REBUILD}"
+        assert expected in written[:200], (
+            f"{name}.ts is stale; run: cd extension && jlpm types, then {REBUILD}"
+        )
 
 
 def test_versions_agree() -> None:

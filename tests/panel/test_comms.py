@@ -54,11 +54,16 @@ HELLO = {"type": "hello", "protocol": 1, "version": "0.1.0", "seq": 1}
 def test_control_and_compute_are_heard_and_the_stream_answers(make_bench: Any) -> None:
     kernel = Kernel(Benches({"bench": make_bench()}, lambda _: None))
     assert set(kernel.targets) == {"workbench.control", "workbench.compute", "workbench.stream"}
-    stream, compute, control = (kernel.open(f"workbench.{name}", "p") for name in ("stream", "compute", "control"))
+    stream, compute, control = (
+        kernel.open(f"workbench.{name}", "p") for name in ("stream", "compute", "control")
+    )
     say(control, **HELLO)
     assert stream.sent[0]["type"] == "benches"
     say(compute, type="run", prompt="one two", seq=2)
-    assert [m["type"] for m in stream.sent].count("map") == 1 and stream.sent[-1] == {"type": "done", "seq": 2}
+    assert [m["type"] for m in stream.sent].count("map") == 1 and stream.sent[-1] == {
+        "type": "done",
+        "seq": 2,
+    }
     say(compute, type="undo", seq=3)
     assert stream.sent[-2]["type"] == "error", "a change of the plan does not belong on compute"
 
@@ -68,7 +73,10 @@ def test_a_greeting_before_the_stream_is_answered_when_it_opens(make_bench: Any)
     control = kernel.open("workbench.control", "p")
     say(control, **HELLO)
     stream = kernel.open("workbench.stream", "p")
-    assert [m["type"] for m in stream.sent][:2] == ["benches", "busy"] and stream.sent[-1] == {"type": "done", "seq": 1}
+    assert [m["type"] for m in stream.sent][:2] == ["benches", "busy"] and stream.sent[-1] == {
+        "type": "done",
+        "seq": 1,
+    }
 
 
 def test_two_panels_do_not_hear_each_other_but_share_the_bench(make_bench: Any) -> None:
@@ -76,7 +84,10 @@ def test_two_panels_do_not_hear_each_other_but_share_the_bench(make_bench: Any) 
     streams = {}
     controls = {}
     for name in "ab":
-        streams[name], controls[name] = kernel.open("workbench.stream", name), kernel.open("workbench.control", name)
+        streams[name], controls[name] = (
+            kernel.open("workbench.stream", name),
+            kernel.open("workbench.control", name),
+        )
         say(controls[name], **HELLO)
     say(controls["a"], type="undo", seq=9)
     assert streams["a"].sent[-2]["type"] == "error" and all(m["type"] != "error" for m in streams["b"].sent)

@@ -32,7 +32,9 @@ def test_without_a_bench_the_view_is_told_what_to_do(make_driver: Any) -> None:
     assert driver.view.last("error")["problem"] == "No model is open in this kernel."
 
 
-def test_a_bench_that_a_cell_has_made_appears_and_a_closed_one_goes(make_bench: Any, make_driver: Any) -> None:
+def test_a_bench_that_a_cell_has_made_appears_and_a_closed_one_goes(
+    make_bench: Any, make_driver: Any
+) -> None:
     namespace: dict[str, Any] = {}
     benches = Benches(namespace, lambda _: None)
     driver = make_driver(benches).hello()
@@ -69,7 +71,12 @@ def test_only_a_class_decides_what_a_bench_is(make_bench: Any) -> None:
         def __getattr__(self, name: str) -> Any:
             raise AssertionError("a user's object was touched")
 
-    assert is_bench(make_bench()) and not is_bench(Trap()) and not is_bench(type(make_bench())) and not is_bench(None)
+    assert (
+        is_bench(make_bench())
+        and not is_bench(Trap())
+        and not is_bench(type(make_bench()))
+        and not is_bench(None)
+    )
 
 
 def test_opening_a_model_names_it_and_joins_it(make_bench: Any, make_driver: Any) -> None:
@@ -121,18 +128,26 @@ def test_no_message_breaks_the_connection(driver: Any, message: Any) -> None:
     assert len(driver.state["plan"]["edits"]) == 1
 
 
-def test_an_unforeseen_failure_and_an_interrupt_reach_the_screen(driver: Any, fake_bench: Any, caplog: Any) -> None:
+def test_an_unforeseen_failure_and_an_interrupt_reach_the_screen(
+    driver: Any, fake_bench: Any, caplog: Any
+) -> None:
     def boom(*_: Any, **__: Any) -> Any:
         raise error
 
     fake_bench.run = boom
     error: BaseException = ZeroDivisionError("by zero")
     driver.compute("run", prompt="hello")
-    assert "ZeroDivisionError: by zero" in driver.view.last("error")["problem"] and "panel request failed" in caplog.text
+    assert (
+        "ZeroDivisionError: by zero" in driver.view.last("error")["problem"]
+        and "panel request failed" in caplog.text
+    )
     error = KeyboardInterrupt()
     seq = driver.compute("run", prompt="hello")
     assert "interrupted" in driver.view.last("error")["problem"]
-    assert driver.view.last("busy")["what"] is None and driver.view.messages[-1] == {"type": "done", "seq": seq}
+    assert driver.view.last("busy")["what"] is None and driver.view.messages[-1] == {
+        "type": "done",
+        "seq": seq,
+    }
 
 
 def test_another_protocol_is_refused_with_what_to_upgrade(driver: Any) -> None:
@@ -157,7 +172,9 @@ def test_a_view_that_acknowledges_no_map_gets_no_more(driver: Any) -> None:
         driver.compute("run", prompt="one two three")
     assert driver.view.kinds().count("map") == UNSEEN_MAPS
     driver.control("seen")
-    assert driver.view.kinds().count("map") == UNSEEN_MAPS + 1, "one that speaks again is shown what it missed"
+    assert driver.view.kinds().count("map") == UNSEEN_MAPS + 1, (
+        "one that speaks again is shown what it missed"
+    )
 
 
 def test_markup_from_a_model_travels_as_text(driver: Any) -> None:

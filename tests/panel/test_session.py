@@ -25,7 +25,10 @@ def test_a_prompt_gives_state_map_cell_and_next_tokens(driver: Any, fake_bench: 
     assert int(state["base"]["id"]) > 2**53, "ids do not fit a JavaScript number, hence text"
     assert driver.view.last("map")["run"] == driver.view.last("cell")["run"] == state["base"]["id"]
     assert driver.view.last("next")["rows"] and driver.view.messages[-1] == {"type": "done", "seq": seq}
-    assert [m["what"] for m in driver.view.messages if m["type"] == "busy"][-2:] == ["running the prompt", None]
+    assert [m["what"] for m in driver.view.messages if m["type"] == "busy"][-2:] == [
+        "running the prompt",
+        None,
+    ]
     assert fake_bench.plans == [None]
 
 
@@ -89,7 +92,9 @@ def test_edits_are_disabled_replaced_and_removed(driver: Any, fake_bench: Any) -
     driver.control("add", edit=BAN)
     driver.control("enable", version=driver.state["plan"]["version"], index=0, enabled=False)
     assert driver.state["plan"]["edits"][0]["enabled"] is False and driver.state["stale"] is False
-    driver.control("replace", version=driver.state["plan"]["version"], index=0, edit={**BAN, "kind": "reroute.force"})
+    driver.control(
+        "replace", version=driver.state["plan"]["version"], index=0, edit={**BAN, "kind": "reroute.force"}
+    )
     assert driver.state["plan"]["edits"][0]["kind"] == "reroute.force" and driver.state["stale"] is True
     driver.control("remove", version=driver.state["plan"]["version"], index=0)
     assert driver.state["plan"]["edits"] == []
@@ -147,7 +152,9 @@ def test_a_proved_plan_that_fails_on_another_prompt_is_kept(driver: Any, fake_be
     driver.compute("run", prompt="another prompt")
     assert driver.view.last("error")["problem"] == "That expert cannot be banned."
     state = driver.state
-    assert len(state["plan"]["edits"]) == 1 and state["edited"] is None and state["prompt"] == "another prompt"
+    assert (
+        len(state["plan"]["edits"]) == 1 and state["edited"] is None and state["prompt"] == "another prompt"
+    )
     assert state["stale"] is False, "or the page would ask for the same failure for ever"
 
 
@@ -188,4 +195,8 @@ def test_a_plan_that_a_page_had_kept_is_taken_up_with_its_prompt(driver: Any, fa
     kept = Plan.from_json('{"version": 1, "edits": [{"kind": "reroute.ban", "layers": [1], "experts": [5]}]}')
     driver.compute("open", model=None, prompt=PROMPT, plan=kept.to_json())
     state = driver.state
-    assert state["plan"]["hash"] == kept.hash and state["prompt"] == PROMPT and state["edited"]["plan"] == kept.hash
+    assert (
+        state["plan"]["hash"] == kept.hash
+        and state["prompt"] == PROMPT
+        and state["edited"]["plan"] == kept.hash
+    )

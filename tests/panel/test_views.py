@@ -18,8 +18,12 @@ def test_the_map_holds_the_rows_of_the_store(driver: Any, fake_bench: Any) -> No
     driver.compute("run", prompt=PROMPT)
     arrays = driver.arrays()
     run = int(driver.state["base"]["id"])
-    rows = fake_bench.sql("SELECT position, layer, expert, weight FROM routing WHERE run = ? AND rank = 0", [run]).fetchall()
-    weights = fake_bench.sql("SELECT position, layer, max(weight) FROM routing WHERE run = ? GROUP BY ALL", [run]).fetchall()
+    rows = fake_bench.sql(
+        "SELECT position, layer, expert, weight FROM routing WHERE run = ? AND rank = 0", [run]
+    ).fetchall()
+    weights = fake_bench.sql(
+        "SELECT position, layer, max(weight) FROM routing WHERE run = ? GROUP BY ALL", [run]
+    ).fetchall()
     assert arrays["experts"].shape == arrays["weights"].shape == (2, 4, 4) and len(rows) == 12
     for position, layer, weight in weights:
         assert arrays["weights"][0, layer, position] == np.float32(weight)
@@ -29,8 +33,12 @@ def test_the_map_holds_the_rows_of_the_store(driver: Any, fake_bench: Any) -> No
                 "SELECT expert FROM routing WHERE run = ? AND layer = ? AND position = ?", [run, layer, position]
             ).fetchall()}  # fmt: skip
             assert set(arrays["experts"][:, layer, position].tolist()) == chosen
-    assert (arrays["experts"][:, 0] == -1).all() and np.isnan(arrays["margin"][0]).all(), "layer 0 has no router"
-    influence = fake_bench.sql("SELECT position, layer, influence FROM contribution WHERE run = ?", [run]).fetchall()
+    assert (arrays["experts"][:, 0] == -1).all() and np.isnan(arrays["margin"][0]).all(), (
+        "layer 0 has no router"
+    )
+    influence = fake_bench.sql(
+        "SELECT position, layer, influence FROM contribution WHERE run = ?", [run]
+    ).fetchall()
     for position, layer, value in influence:
         assert arrays["influence"][layer, position] == np.float32(value)
 
@@ -62,7 +70,9 @@ def test_the_inspector_lists_every_expert_of_the_cell(driver: Any, fake_bench: A
     assert driver.view.last("cell")["experts"] == [] and driver.view.last("cell")["facts"]["mlp_norm"] > 0
 
 
-@pytest.mark.parametrize("cell", [{"layer": 9, "position": 0}, {"layer": 1, "position": 4}, {"layer": -1, "position": 0}])
+@pytest.mark.parametrize(
+    "cell", [{"layer": 9, "position": 0}, {"layer": 1, "position": 4}, {"layer": -1, "position": 0}]
+)
 def test_a_cell_outside_the_map_is_an_error(driver: Any, cell: dict[str, int]) -> None:
     driver.compute("run", prompt=PROMPT)
     driver.control("select", **cell)
@@ -117,7 +127,9 @@ def test_next_token_probabilities_against_torch() -> None:
     shown = [max(row.base, row.edited or 0.0) for row in found.rows]
     assert shown == sorted(shown, reverse=True)
     alone = views.next_tokens(Names(), runs[0], None, None)
-    assert alone.last and alone.position == 2 and alone.divergence is None and len(alone.rows) == views.NEXT_ROWS
+    assert (
+        alone.last and alone.position == 2 and alone.divergence is None and len(alone.rows) == views.NEXT_ROWS
+    )
 
 
 def test_a_tiny_vocabulary_is_shown_whole() -> None:
@@ -160,8 +172,12 @@ def test_the_real_bench_is_shown_as_it_ran(bench: Any, make_driver: Any) -> None
     assert expert not in driver.arrays()["experts"][:, 1]
     driver.control("select", layer=1, position=7)
     states = {row["expert"]: row["state"] for row in driver.view.last("cell")["experts"]}
-    chosen = one.sql("SELECT expert FROM routing WHERE run = ? AND layer = 1 AND position = 7", [run.id]).fetchall()
-    assert states[expert] == "banned" and {e for e, s in states.items() if s == "chosen"} == {e for (e,) in chosen}
+    chosen = one.sql(
+        "SELECT expert FROM routing WHERE run = ? AND layer = 1 AND position = 7", [run.id]
+    ).fetchall()
+    assert states[expert] == "banned" and {e for e, s in states.items() if s == "chosen"} == {
+        e for (e,) in chosen
+    }
     assert driver.state["bench"]["experts"] == 8 and protocol.State.model_validate(driver.state)
 
 

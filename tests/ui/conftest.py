@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     (home / "share/labextensions").mkdir(parents=True)
     (home / "share/labextensions/workbench-lab").symlink_to(ROOT / "workbench/labextension")
     (home / "config/jupyter_server_config.d").mkdir(parents=True)
-    shutil.copy(ROOT / "workbench/jupyter_server_config.json", home / "config/jupyter_server_config.d/workbench.json")
+    shutil.copy(
+        ROOT / "workbench/jupyter_server_config.json", home / "config/jupyter_server_config.d/workbench.json"
+    )
     quiet = home / "settings/@jupyterlab/apputils-extension"
     quiet.mkdir(parents=True)
-    (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    (quiet / "notification.jupyterlab-settings").write_text(
+        '{"fetchNews": "false", "checkForUpdates": false}'
+    )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -97,7 +101,9 @@ def _await_server(server: subprocess.Popen[bytes], address: str, log: Path) -> N
 def browser() -> Iterator[Any]:
     """Chromium, which can resolve no name but loopback."""
     if CHROMIUM is None:
-        pytest.fail("Chromium was not found; install it (Debian: apt-get install chromium fonts-dejavu-core).")
+        pytest.fail(
+            "Chromium was not found; install it (Debian: apt-get install chromium fonts-dejavu-core)."
+        )
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -128,3 +134,41 @@ def page(browser: Any, lab: Lab) -> Iterator[Any]:
         urllib.request.urlopen(
             urllib.request.Request(f"{lab.url}/api/sessions/{kernel['id']}", method="DELETE")
         ).close()
+
+
+@pytest.fixture
+def idle() -> Callable[[Any], None]:
+    """Waits until a view has drawn the answer to everything that was asked of it."""
+
+    def wait(panel: Any) -> None:
+        panel.page.wait_for_function("node => node.dataset.wbBusy === 'false'", arg=panel.element_handle())
+        panel.page.evaluate(
+            "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )
+
+    return wait
+
+
+@pytest.fixture
+def card(page: Any, idle: Callable[[Any], None]) -> Callable[[], Any]:
+    """Opens the panel by its card in the launcher, and waits for the model."""
+
+    def click() -> Any:
+        page.locator(".jp-LauncherCard", has_text="Workbench").click()
+        panel = page.locator("[data-wb-panel]")
+        panel.locator("[data-wb-prompt]").wait_for()
+        idle(panel)
+        return panel
+
+    return click
+
+
+@pytest.fixture
+def shot(page: Any, request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Keeps a picture for people in ``screenshots/`` (which git ignores)."""
+
+    def take(name: str) -> None:
+        SCREENSHOTS.mkdir(exist_ok=True)
+        page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+    return take

@@ -76,7 +76,9 @@ class Connection:
             self._fail(seq, error.problem, error.remedy)
         except KeyboardInterrupt:
             self._fail(seq, "The computation was interrupted.", "Run the prompt again.")
-        except Exception as error:  # the last line of defence: an exception in a comm callback is shown nowhere else
+        except (
+            Exception
+        ) as error:  # the last line of defence: an exception in a comm callback is shown nowhere else
             log.exception("panel request failed")
             self._fail(
                 seq,
@@ -126,22 +128,27 @@ class Connection:
         elif isinstance(request, protocol.UseBench):
             found = self._benches.find()
             if request.key not in found:
-                raise SetupError("That bench is not in this kernel any more.", "Choose another one from the list.")
+                raise SetupError(
+                    "That bench is not in this kernel any more.", "Choose another one from the list."
+                )
             with self._lock:
                 self._leave()
                 self._join(found[request.key].session)
         elif isinstance(request, protocol.Open):
             self._open(request)
         elif self._session is None:
-            raise SetupError("No model is open in this kernel.", "Open one in the field above, or run bench = wb.open().")
+            raise SetupError(
+                "No model is open in this kernel.", "Open one in the field above, or run bench = wb.open()."
+            )
         else:
             self._session.handle(request, self)
 
     def _hello(self, hello: protocol.Hello) -> None:
         if hello.protocol != protocol.PROTOCOL:
+            mine = versions()["workbench"]
             older = "kernel" if hello.protocol > protocol.PROTOCOL else "JupyterLab"
             raise SetupError(
-                f"The panel is of version {hello.version} and the kernel's workbench of {versions()['workbench']}; they cannot talk.",
+                f"The panel is of version {hello.version} and the kernel's workbench of {mine}; they cannot talk.",
                 f"Upgrade routing-workbench in the environment of the {older}, then restart it and reload the page.",
             )
         self._greeted = True

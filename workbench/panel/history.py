@@ -57,7 +57,8 @@ class History:
         """Raise if a view speaks of a plan that does not hold any more."""
         if version != self.version:
             raise PlanError(
-                "The plan has changed since that click, so the edit it meant is not certain.", "Click once more."
+                "The plan has changed since that click, so the edit it meant is not certain.",
+                "Click once more.",
             )
 
     def edit(self, index: int) -> Edit:

@@ -148,7 +148,19 @@ class Recompute(Request):
 
 
 Control: TypeAlias = Annotated[
-    Hello | Watch | Seen | UseBench | AddEdit | ReplaceEdit | RemoveEdit | EnableEdit | Undo | Redo | Clear | Select | Next,
+    Hello
+    | Watch
+    | Seen
+    | UseBench
+    | AddEdit
+    | ReplaceEdit
+    | RemoveEdit
+    | EnableEdit
+    | Undo
+    | Redo
+    | Clear
+    | Select
+    | Next,
     Field(discriminator="type"),
 ]
 Compute: TypeAlias = Annotated[Open | Run | Recompute, Field(discriminator="type")]
@@ -185,7 +197,9 @@ class BenchFacts(Message):
     top_k: int
     kernels: str
     isa: str
-    refused: dict[int, str] = Field(description="layers whose routing can be read but not changed, with the reason")
+    refused: dict[int, str] = Field(
+        description="layers whose routing can be read but not changed, with the reason"
+    )
 
 
 class EditCard(Message):
@@ -266,7 +280,10 @@ class RoutingMap(Message):
 
 
 class ExpertRow(Message):
-    """One expert in the inspected cell. ``score`` is what selection ranked by, before any ban; ``base`` is the base run's."""
+    """One expert in the inspected cell.
+
+    ``score`` is what selection ranked by, null where a ban removed it; ``base`` is the same in the base run.
+    """
 
     expert: int
     score: float | None
@@ -294,7 +311,9 @@ class Inspection(Message):
     tie: bool
     edited: bool
     experts: list[ExpertRow]
-    facts: dict[str, float | None] = Field(description="contribution and sparsity of the cell by their column names")
+    facts: dict[str, float | None] = Field(
+        description="contribution and sparsity of the cell by their column names"
+    )
 
 
 class NextRow(Message):

@@ -66,7 +66,9 @@ class Session:
         """The bench; raises when it has been dropped or closed."""
         bench = self._bench()
         if bench is None or bench.closed:
-            raise SetupError("The bench of this panel is closed.", "Open a model again, or choose another bench.")
+            raise SetupError(
+                "The bench of this panel is closed.", "Open a model again, or choose another bench."
+            )
         return bench
 
     # --- requests -------------------------------------------------------------------------------------------------
@@ -200,7 +202,9 @@ class Session:
         from workbench.runtime.record import Record
 
         run = self.bench.run(prompt, plan=plan if plan.active else None, record=Record(scores=True))
-        return Ran(int(run.id), np.asarray(run.logits, dtype=np.float32), [str(text) for text in run.texts], plan)
+        return Ran(
+            int(run.id), np.asarray(run.logits, dtype=np.float32), [str(text) for text in run.texts], plan
+        )
 
     def _keep_selection(self, tokens: int) -> None:
         facts = self.bench.anatomy
@@ -263,7 +267,9 @@ class Session:
         base, edited = self._base, self._edited
         if base is None:
             return
-        message, buffers = views.routing_map(self.bench, base.id, None if edited is None else edited.id, base.texts)
+        message, buffers = views.routing_map(
+            self.bench, base.id, None if edited is None else edited.id, base.texts
+        )
         view.tell(message, buffers)
 
     def _tell_cell(self, view: Connection) -> None:
@@ -293,7 +299,9 @@ class _Busy:
 
 
 def _card(ran: Ran | None) -> protocol.RunCard | None:
-    return None if ran is None else protocol.RunCard(id=str(ran.id), plan=ran.plan.hash, tokens=len(ran.texts))
+    return (
+        None if ran is None else protocol.RunCard(id=str(ran.id), plan=ran.plan.hash, tokens=len(ran.texts))
+    )
 
 
 def _edit(data: dict[str, Any]) -> Edit:

@@ -67,7 +67,9 @@ def _edit_card(edit: Edit) -> protocol.EditCard:
     )
 
 
-def routing_map(bench: Any, base: int, edited: int | None, texts: list[str]) -> tuple[protocol.RoutingMap, list[memoryview]]:
+def routing_map(
+    bench: Any, base: int, edited: int | None, texts: list[str]
+) -> tuple[protocol.RoutingMap, list[memoryview]]:
     """The map of the edited run, or of the base run where there is none, with the flips between the two."""
     run = base if edited is None else edited
     facts = bench.anatomy
@@ -107,17 +109,21 @@ def routing_map(bench: Any, base: int, edited: int | None, texts: list[str]) -> 
             for name, array in arrays.items()
         ],
     )
-    return message, [memoryview(np.ascontiguousarray(array)).cast("B") for array in arrays.values()]
+    return message, [memoryview(array.tobytes()) for array in arrays.values()]
 
 
-def inspect(bench: Any, base: Ran, edited: Ran | None, plan: Plan, cell: protocol.Cell) -> protocol.Inspection:
+def inspect(
+    bench: Any, base: Ran, edited: Ran | None, plan: Plan, cell: protocol.Cell
+) -> protocol.Inspection:
     """Every expert of one cell: what it scored, whether it was chosen, and what ``plan`` says about it."""
     run = edited or base
     layer, position = cell.layer, cell.position
     if not 0 <= layer < bench.anatomy.num_layers:
         raise AddressError(f"There is no layer {layer}.", f"Layers are 0 to {bench.anatomy.num_layers - 1}.")
     if not 0 <= position < len(base.texts):
-        raise AddressError(f"There is no token {position} in this run.", f"Tokens are 0 to {len(base.texts) - 1}.")
+        raise AddressError(
+            f"There is no token {position} in this run.", f"Tokens are 0 to {len(base.texts) - 1}."
+        )
     now, before = _cell(bench, run.id, cell), _cell(bench, base.id, cell)
     moe = bench.anatomy.layer(layer).moe
     verdicts = _verdicts(plan, layer, position, len(base.texts))
@@ -199,7 +205,8 @@ def _choices(bench: Any, run: int, choices: int, layers: int, tokens: int) -> tu
 def _cell(bench: Any, run: int, cell: protocol.Cell) -> dict[str, Any]:
     where = [run, cell.layer, cell.position]
     routing = bench.sql(
-        "SELECT expert, weight FROM routing WHERE run = ? AND layer = ? AND position = ? AND expert >= 0", where
+        "SELECT expert, weight FROM routing WHERE run = ? AND layer = ? AND position = ? AND expert >= 0",
+        where,
     ).fetchall()
     router = bench.sql(
         "SELECT margin, entropy, tie, edited FROM router WHERE run = ? AND layer = ? AND position = ?", where
@@ -264,7 +271,7 @@ def _columns(bench: Any, query: str, run: int) -> dict[str, np.ndarray]:
 def _plain(column: np.ndarray) -> np.ndarray:
     """A column without a mask: what is NULL becomes NaN."""
     if isinstance(column, np.ma.MaskedArray):
-        return column.astype(np.float64).filled(np.nan)
+        return np.ma.filled(column.astype(np.float64), np.nan)
     return column
 
 

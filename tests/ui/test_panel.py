@@ -276,4 +276,6 @@ def test_themes_and_accessibility(
     ] == []
     background = "getComputedStyle(document.querySelector('.wb-panel')).backgroundColor"
     light = sum(map(int, re.findall(r"\d+", page.evaluate(background))[:3]))
+    page.evaluate("window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
+    page.wait_for_timeout(1500)  # the settings of the server, which the next test shares
     assert (light < 200) == theme.endswith("Dark")

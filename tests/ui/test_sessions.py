@@ -34,8 +34,15 @@ def write_notebook(lab: Any, name: str, cells: list[str]) -> None:
 
 def open_notebook(page: Any, lab: Any, name: str, cells: list[str]) -> None:
     write_notebook(lab, name, cells)
-    page.evaluate("path => window.jupyterapp.commands.execute('docmanager:open', {path}).then(() => 0)", name)
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    page.evaluate(
+        """async path => {
+            const panel = await window.jupyterapp.commands.execute('docmanager:open', { path });
+            await panel.context.ready;
+            await panel.sessionContext.ready;
+            await panel.sessionContext.session.kernel.info;
+        }""",
+        name,
+    )
 
 
 def run_cell(page: Any, number: int) -> Any:
@@ -70,7 +77,7 @@ def test_a_panel_borrows_the_notebooks_kernel(
     shot("borrowed")
 
     out = run_cell(page, 1)
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="busy"]')
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="busy"]', state="attached")
     plan = panel.locator("[data-wb-plan]")
     before = plan.get_attribute("data-wb-plan")
     took = page.evaluate(

@@ -19,7 +19,10 @@ function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
   const app = new App();
   app.node.classList.add('wb-inline');
   // Keys typed here are for the panel: without this a notebook in command mode would take B for "insert a cell".
-  app.node.setAttribute('data-lm-suppress-shortcuts', 'true');
+  // JupyterLab looks from the focused element outwards and finds its shortcut there first, so an ancestor is too late.
+  app.node.addEventListener('focusin', event => {
+    (event.target as Element).setAttribute('data-lm-suppress-shortcuts', 'true');
+  });
   el.append(style, app.node);
   let listener: (content: Reply, buffers: DataView[]) => void = () => undefined;
   const channel: Channel = {

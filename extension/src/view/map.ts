@@ -5,7 +5,9 @@ import { type Rgb, css, digits, ink } from './scale';
 import { __ } from './words';
 
 const GUTTER = 34;
-const HEAD = 58;
+/** Slope of the labels, and the longest label in characters. */
+const SLANT = Math.PI / 3.4;
+const LABEL = 9;
 /** Room for the slanted label of the last token. */
 const TAIL = 34;
 const WIDEST = 44;
@@ -32,6 +34,7 @@ export class RoutingMapView {
   private zoom = 1;
   private width = 12;
   private height = 20;
+  private head = 30;
   private frame = 0;
 
   constructor(private readonly onSelect: (place: Place) => void) {
@@ -120,12 +123,15 @@ export class RoutingMapView {
       this.draw();
       return;
     }
-    const { tokens, layers } = this.data;
+    const data = this.data;
+    const { tokens, layers } = data;
     const fit = (room - GUTTER - TAIL) / tokens;
     this.width = Math.max(NARROWEST, Math.min(WIDEST, Math.max(13, fit)) * this.zoom);
     this.height = layers <= 12 ? 24 : layers <= 24 ? 18 : layers <= 40 ? 13 : 9;
+    const longest = data.texts.reduce((most, text) => Math.max(most, label(text).length), 0);
+    this.head = Math.round(18 + 6.5 * longest * Math.sin(SLANT));
     const wide = Math.ceil(GUTTER + tokens * this.width + TAIL);
-    const high = HEAD + layers * this.height + 2;
+    const high = this.head + layers * this.height + 2;
     this.spacer.style.width = `${wide}px`;
     this.spacer.style.height = `${high}px`;
     this.canvas.style.width = `${Math.min(room, wide)}px`;
@@ -178,7 +184,7 @@ export class RoutingMapView {
     context.textAlign = 'center';
     context.textBaseline = 'middle';
     for (let layer = 0; layer < data.layers; layer++) {
-      const y = HEAD + layer * this.height;
+      const y = this.head + layer * this.height;
       for (let token = first; token <= last; token++) {
         const x = GUTTER + token * this.width - scroll;
         const fill = data.fill(this.colour, layer, token, agree);
@@ -231,11 +237,11 @@ export class RoutingMapView {
     for (let layer = 0; layer < data.layers; layer++) {
       if (layer % every === 0 || layer === row) {
         context.fillStyle = layer === row ? text : faint;
-        context.fillText(String(layer), GUTTER - 7, HEAD + (layer + 0.5) * this.height);
+        context.fillText(String(layer), GUTTER - 7, this.head + (layer + 0.5) * this.height);
       }
     }
     context.fillStyle = faint;
-    context.fillText(__('layer'), GUTTER - 5, HEAD - 9);
+    context.fillText(__('layer'), GUTTER - 5, this.head - 9);
   }
 
   private paintHead(
@@ -256,14 +262,13 @@ export class RoutingMapView {
         continue;
       }
       context.save();
-      context.translate(GUTTER + (token + 0.5) * this.width - scroll - 1, HEAD - 5);
-      context.rotate(-Math.PI / 3.4);
+      context.translate(GUTTER + (token + 0.5) * this.width - scroll - 1, this.head - 5);
+      context.rotate(-SLANT);
       context.textAlign = 'left';
       context.textBaseline = 'middle';
       context.font = `${token === column ? '600 ' : ''}11px ${family}`;
       context.fillStyle = token === this.selected?.position ? accent : token === column ? text : faint;
-      const label = shown(data.texts[token]!.replace(/^ (?=.)/, ''));
-      context.fillText(label.length > 9 ? `${label.slice(0, 8)}…` : label, 0, 0);
+      context.fillText(label(data.texts[token]!), 0, 0);
       context.restore();
     }
   }
@@ -281,7 +286,7 @@ export class RoutingMapView {
     context.setLineDash(dash);
     context.strokeRect(
       GUTTER + place.position * this.width - scroll - 0.5,
-      HEAD + place.layer * this.height - 0.5,
+      this.head + place.layer * this.height - 0.5,
       this.width,
       this.height
     );
@@ -293,7 +298,7 @@ export class RoutingMapView {
       return null;
     }
     const box = this.canvas.getBoundingClientRect();
-    const layer = Math.floor((event.clientY - box.top - HEAD) / this.height);
+    const layer = Math.floor((event.clientY - box.top - this.head) / this.height);
     const position = Math.floor((event.clientX - box.left - GUTTER + this.scroller.scrollLeft) / this.width);
     const inside = layer >= 0 && layer < this.data.layers && position >= 0 && position < this.data.tokens;
     return inside && event.clientX - box.left >= GUTTER ? { layer, position } : null;
@@ -380,6 +385,12 @@ export class RoutingMapView {
       __('Routing map, %1 tokens, %2 layers, arrow keys move, Enter inspects.', data.tokens, data.layers)
     );
   }
+}
+
+/** A token as the head of its column. */
+function label(text: string): string {
+  const visible = [...shown(text.replace(/^ (?=.)/, ''))];
+  return visible.length > LABEL ? `${visible.slice(0, LABEL - 1).join('')}…` : visible.join('');
 }
 
 /** One cell in words. */

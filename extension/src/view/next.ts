@@ -49,7 +49,7 @@ export class NextTable {
     );
     this.node = h(
       'section',
-      { class: 'wb-card', attrs: { 'aria-label': __('Next token') } },
+      { class: 'wb-card wb-next', attrs: { 'aria-label': __('Next token') } },
       h(
         'div',
         { class: 'wb-row' },

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 _BASE: dict[str, Any] = {
@@ -31,6 +32,8 @@ _LINEAR = {
     "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
 }  # fmt: skip
 
+_LINEAR_HEADS = {"linear_head_dim": 8, "linear_num_heads": 2, "num_experts": 8}
+
 # Families whose routing rule must be proved, with what tells their configuration from the others'.
 SPARSE: dict[str, dict[str, Any]] = {
     "olmoe": _EXPERTS,
@@ -50,6 +53,10 @@ SPARSE: dict[str, dict[str, Any]] = {
     "aria_text": {"moe_num_experts": 8, "moe_topk": 2, "moe_num_shared_experts": 1},
     "granitemoe": _LOCAL | {"residual_multiplier": 0.22, "attention_multiplier": 0.4},
     "granitemoeshared": _LOCAL | {"residual_multiplier": 0.22, "shared_intermediate_size": 16},
+    "granitemoehybrid": _LOCAL | {
+        "layer_types": ["attention", "mamba", "attention"], "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_expand": 2,
+        "mamba_n_groups": 1, "mamba_d_state": 8, "residual_multiplier": 0.22, "shared_intermediate_size": 16,
+    },
     "granitemoe_swa": _LOCAL | {"residual_multiplier": 0.22},
     "cohere2_moe": _EXPERTS | {"head_dim": 8},
     "deepseek_v2": _GROUPS | _LATENT | {"topk_method": "group_limited_greedy"},
@@ -66,9 +73,12 @@ SPARSE: dict[str, dict[str, Any]] = {
         "layers_block_type": ["attention", "moe", "attention"], "head_dim": 8, "moe_latent_size": None,
         "moe_shared_expert_intermediate_size": 16,
     },
+    "mistral4": _GROUPS | _LATENT | {"head_dim": 16},
     "axk1": _GROUPS | _LATENT,
     "axk2": _GROUPS | _LATENT,
     "hy_v4": _GROUPS | _LATENT,
+    "kimi_linear": _GROUPS | _LATENT | _MIXED | _LAST_IS_ATTENTION | _LINEAR_HEADS,
+    "bailing_hybrid": _GROUPS | _LATENT | _LAST_IS_ATTENTION | _LINEAR_HEADS,
     "hunyuan_v1_moe": {"num_experts": 8, "moe_topk": 2, "head_dim": 8},
     "ernie4_5_moe": _MIXED | {
         "moe_num_experts": 8, "moe_k": 2, "moe_intermediate_size": 16, "moe_num_shared_experts": 1,
@@ -106,7 +116,9 @@ def _build(model_type: str, seed: int = 0, **changes: Any) -> Any:
     config = AutoConfig.for_model(model_type, **(_BASE | family | changes))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config)
+        # Mistral 4 is registered for images and text only, but has a text model of its own.
+        own = getattr(transformers, "Mistral4ForCausalLM", None) if model_type == "mistral4" else None
+        model = AutoModelForCausalLM.from_config(config) if own is None else own(config)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.15)
         # Correction biases start at zero in every family, where a rule that forgets them would pass.

@@ -23,7 +23,7 @@ _POST_NORMS = {
 }
 # Residual stream scaled (MiniMax), kept in several lanes (hyper-connections), or fed by a third module (a shared expert
 # beside the sparse block): not a sum of what two modules give.
-_NOT_ADDITIVE = {"minimax", "hy_v4", "granitemoeshared"}
+_NOT_ADDITIVE = {"minimax", "hy_v4", "granitemoeshared", "granitemoehybrid"}
 
 
 def test_every_rule_agrees_to_the_bit_in_fp32(sparse: Any) -> None:
@@ -38,8 +38,9 @@ def test_every_rule_agrees_to_the_bit_in_fp32(sparse: Any) -> None:
 
 
 def test_every_rule_holds_in_half_precision(sparse: Any) -> None:
+    """Over many tokens, since rounding moves only choices that are nearly tied."""
     anatomy = read(sparse.to(torch.bfloat16))
-    proof = prove(anatomy)
+    proof = prove(anatomy, tokens=128)
     assert all(block.moe.proved for block in anatomy.blocks if block.moe is not None)
     assert all(proof.layers[layer].ids == proof.layers[layer].ties for layer in anatomy.moe_layers)
 
@@ -106,15 +107,15 @@ def _fault(model: Any, change: Callable[[tuple[torch.Tensor, ...]], tuple[torch.
 
 
 def _caught(anatomy: Anatomy, tensor: str) -> None:
-    with pytest.raises(ContractError, match=rf"Layer 1: .*{tensor}|{tensor}") as caught:
+    with pytest.raises(ContractError, match=f"Layer 1: .*{tensor}") as caught:
         prove(anatomy)
-    block = anatomy.layer(1)
-    assert block.moe is not None and not block.moe.proved
-    assert block.moe.reason == caught.value.problem.rstrip(".")
-    untouched = anatomy.layer(2).moe
-    assert untouched is not None and (
-        untouched.proved or "expert" in untouched.reason or "router" in untouched.reason
-    )
+    faulty, before, after = (anatomy.layer(number).moe for number in (1, 0, 2))
+    assert faulty is not None and not faulty.proved
+    assert f"Layer 1: {faulty.reason}." == caught.value.problem
+    if before is not None:
+        assert before.proved
+    finite = all(parameter.isfinite().all() for parameter in anatomy.model.parameters())
+    assert after is not None and (after.proved or "stopped before" in after.reason or not finite)
 
 
 @pytest.mark.parametrize("order", [p for p in itertools.permutations(range(3)) if p != (0, 1, 2)])
@@ -176,6 +177,24 @@ def test_a_forgotten_correction_bias_is_caught(build: Callable[..., Any]) -> Non
     _caught(anatomy, "expert_ids differ")
 
 
+@pytest.mark.parametrize(
+    ("family", "reason"),
+    [
+        ("falcon", "changes mlp_out in place"),  # adds attention to the very tensor that its MLP gave
+        (
+            "bloom",
+            "resid_post differs",
+        ),  # its sublayers are handed the residual stream and give it back changed
+    ],
+)
+def test_contributions_that_cannot_be_read_are_refused(
+    build: Callable[..., Any], family: str, reason: str
+) -> None:
+    anatomy = read(build(family, num_key_value_heads=None, n_layer=3, n_head=4))
+    prove(anatomy)
+    assert all(not block.additive and reason in block.reason for block in anatomy.blocks)
+
+
 def test_numbers_that_are_not_finite_prove_nothing(build: Callable[..., Any]) -> None:
     model = build("olmoe")
     model.model.layers[1].mlp.gate.weight.data[0, 0] = torch.nan
@@ -183,15 +202,18 @@ def test_numbers_that_are_not_finite_prove_nothing(build: Callable[..., Any]) ->
 
 
 def test_a_model_that_cannot_run_says_so(build: Callable[..., Any]) -> None:
-    model = build("llama")
+    model = build("olmoe")
 
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no such tensor")
 
     model.model.layers[1].mlp.forward = fail
     with pytest.raises(ContractError, match="cannot run 8 tokens: no such tensor"):
-        prove(read(model))
+        prove(anatomy := read(model))
     assert _hooks(model) == 0
+    reached, missed = anatomy.layer(0).moe, anatomy.layer(2).moe
+    assert reached is not None and reached.proved
+    assert missed is not None and not missed.proved and "stopped before" in missed.reason
 
 
 @pytest.mark.parametrize("family", ["phimoe", "llama4_text", "longcat_flash"])
@@ -253,6 +275,15 @@ def test_a_configuration_that_asks_for_outputs_gets_no_hooks_from_proving(build:
     prove(read(model))
     assert _hooks(model) == 0
     assert model.config.output_router_logits and model.config.output_hidden_states
+
+
+def test_a_second_proof_forgets_the_first(build: Callable[..., Any]) -> None:
+    model = build("mixtral")
+    anatomy = read(model)
+    prove(anatomy)
+    native = model.model.layers[1].mlp.gate.forward
+    model.model.layers[1].mlp.gate.forward = lambda x: (lambda out: (out[0], out[1] * 2, out[2]))(native(x))
+    _caught(anatomy, "expert_weights differ")
 
 
 def test_hooks_of_others_stay(build: Callable[..., Any]) -> None:

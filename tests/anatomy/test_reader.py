@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import nn
 
-from workbench.anatomy import read
+from workbench.anatomy import prove, read
 from workbench.errors import ContractError, ModelError, WorkbenchError
 
 # Layers that have a router, where not all three do.
@@ -18,7 +18,8 @@ _SPARSE_LAYERS = {
     "deepseek_v2": (1, 2), "deepseek_v3": (1, 2), "deepseek_v32": (1, 2), "glm4_moe": (1, 2), "glm4_moe_lite": (1, 2),
     "glm_moe_dsa": (1, 2), "dots1": (1, 2), "exaone_moe": (1, 2), "axk1": (1, 2), "axk2": (1, 2), "hy_v4": (1, 2),
     "ernie4_5_moe": (1, 2), "afmoe": (1, 2), "lfm2_moe": (1, 2), "jamba": (1,), "nemotron_h": (1,),
-    "hy_v3": (1, 2), "flint": (2,), "mimo_v2_flash": (1, 2), "laguna": (1, 2),
+    "hy_v3": (1, 2), "flint": (2,), "mimo_v2_flash": (1, 2), "laguna": (1, 2), "mistral4": (1, 2),
+    "kimi_linear": (1, 2), "bailing_hybrid": (1, 2),
 }  # fmt: skip
 
 
@@ -133,16 +134,59 @@ def test_layers_without_softmax_attention_have_none(build: Callable[..., Any]) -
         assert [block.layer for block in anatomy.blocks if block.attention is not None] == with_attention
 
 
-def test_the_text_stack_of_a_model_that_also_sees(build: Callable[..., Any]) -> None:
-    vision = {"hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 5, "num_attention_heads": 2,
-              "image_size": 28, "patch_size": 14}  # fmt: skip
-    text = build("llama").config
-    config = transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(**vision), text_config=text, image_token_index=63
-    )
-    anatomy = read(transformers.LlavaForConditionalGeneration(config))
-    assert anatomy.num_layers == 3 and anatomy.model_type == "llama"
+_SIGHT: dict[str, dict[str, Any]] = {
+    "llava": {"model_type": "clip_vision_model", "image_size": 28, "patch_size": 14},
+    "qwen3_vl_moe": {"depth": 5, "num_heads": 2, "deepstack_visual_indexes": [1]},
+    "glm4v_moe": {"depth": 5, "num_heads": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("whole", "text"),
+    [("llava", "llama"), ("qwen3_vl_moe", "qwen3_vl_moe_text"), ("glm4v_moe", "glm4v_moe_text")],
+)
+def test_the_text_stack_of_a_model_that_also_sees(build: Callable[..., Any], whole: str, text: str) -> None:
+    words: dict[str, Any] = {
+        "model_type": text, "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "num_experts": 8,
+        "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 2, "topk_group": 1,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
+    }  # fmt: skip
+    if text == "glm4v_moe_text":
+        words["head_dim"] = 16  # of which it rotates half
+    if text == "llama":
+        words = {"model_type": text, **build("llama").config.to_diff_dict()}
+    sight = {
+        "hidden_size": 24,
+        "intermediate_size": 16,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 2,
+    } | _SIGHT[whole]
+    tokens = {"image_token_index": 63} if whole == "llava" else {"image_token_id": 63}
+    config = transformers.AutoConfig.for_model(whole, vision_config=sight, text_config=words, **tokens)
+    model = transformers.AutoModelForImageTextToText.from_config(config).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.15)
+    anatomy = read(model)
+    assert anatomy.num_layers == 3 and anatomy.model_type == text
     assert "language_model" in anatomy.blocks[0].path
+    prove(anatomy)
+    assert all(block.additive for block in anatomy.blocks)
+    assert all(block.moe.proved for block in anatomy.blocks if block.moe is not None)
+    assert (anatomy.moe_layers == ()) == (text == "llama")
+
+
+def test_a_module_of_the_routers_shape_is_not_taken_for_it(build: Callable[..., Any]) -> None:
+    """As many shared neurons as experts, and a gate for inputs of each layer as wide as there are experts."""
+    shared = read(build("qwen2_moe", shared_expert_intermediate_size=8)).layer(1).moe
+    assert shared is not None and shared.router_path.endswith("mlp.gate")
+    beside = read(
+        build(
+            "gemma4_text", head_dim=8, global_head_dim=8, enable_moe_block=True, num_experts=8, top_k_experts=2,
+            moe_intermediate_size=16, hidden_size_per_layer_input=8, vocab_size_per_layer_input=64,
+        )
+    ).layer(1).moe  # fmt: skip
+    assert beside is not None and beside.router_path.endswith("layers.1.router")
 
 
 @pytest.mark.parametrize(

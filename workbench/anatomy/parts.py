@@ -238,7 +238,8 @@ def _refusal(block: Block, name: str, write: bool) -> str | None:
         return "no down projection was found in its MLP"
     if moe is None:
         return None
-    if name == "expert_scores" or (write and name in ("router_logits", "expert_ids", "expert_weights")):
+    # Without a proof nobody knows that what a router returns first are logits: some return probabilities.
+    if name in ("router_logits", "expert_scores") or (write and name in ("expert_ids", "expert_weights")):
         return None if moe.proved else moe.reason
     if name in ("expert_ids", "expert_weights", "expert_out"):
         return None if moe.observable else moe.reason

@@ -111,6 +111,10 @@ def prove(anatomy: Anatomy, tokens: int = 8) -> Proof:
     for number, block in enumerate(anatomy.blocks):
         if block.moe is None:
             continue
+        block.moe.proved = block.moe.observable = False
+        if watch.crash is not None and block.moe.experts not in watch.calls:
+            block.moe.reason = "the model stopped before it reached this layer"
+            continue
         try:
             layers[number] = _contract(
                 block.layer, block.moe, watch, anatomy.hidden_size, layers[number].additive
@@ -118,7 +122,7 @@ def prove(anatomy: Anatomy, tokens: int = 8) -> Proof:
         except ContractError as error:
             block.moe.reason = error.problem.rstrip(".")
             if block.moe.rule is not None:
-                failures.append(error)
+                failures.append(ContractError(f"Layer {block.layer}: {error.problem}", error.remedy))
     if failures:
         raise failures[0]
     if watch.crash is not None:
@@ -228,9 +232,7 @@ def _hooked(modules: set[nn.Module], watch: _Watch) -> Iterator[None]:
 def _contract(layer: int, moe: Moe, watch: _Watch, hidden_size: int, additive: float | None) -> LayerProof:
     router, bank = watch.once(moe.router), watch.once(moe.experts)
     if bank is None:
-        raise _fails(
-            layer, f"the expert bank was called {len(watch.calls.get(moe.experts, []))} times in one pass"
-        )
+        raise _fails(f"the expert bank was called {len(watch.calls.get(moe.experts, []))} times in one pass")
     _, ids, weights = expert_inputs(bank.args, bank.kwargs)
     moe.observable, moe.top_k = True, ids.shape[1]
     rule = moe.rule
@@ -238,29 +240,31 @@ def _contract(layer: int, moe: Moe, watch: _Watch, hidden_size: int, additive: f
         moe.reason = f"no routing rule is known for {type(moe.router).__name__}"
         return LayerProof(layer, additive=additive)
     if router is None or router.given is None:
-        raise _fails(layer, f"the router was called {len(watch.calls.get(moe.router, []))} times in one pass")
+        raise _fails(f"the router was called {len(watch.calls.get(moe.router, []))} times in one pass")
     logits = router_logits(router.gave, moe.num_experts)
-    logits_error = _compare_logits(layer, moe, router.given, logits, hidden_size)
+    logits_error = _compare_logits(moe, router.given, logits, hidden_size)
     scores = rule.scores(logits)
     selection = rule.selection(scores)
     chosen = rule.choose(selection)
     if chosen.shape != ids.shape:
-        raise _fails(layer, f"expert_ids are {tuple(ids.shape)}, where the rule gives {tuple(chosen.shape)}")
-    differing, ties = _compare_ids(layer, chosen, ids, selection, exact=logits.dtype == torch.float32)
+        raise _fails(f"expert_ids are {tuple(ids.shape)}, where the rule gives {tuple(chosen.shape)}")
+    differing, ties = _compare_ids(chosen, ids, selection, exact=logits.dtype == torch.float32)
     expected = rule.weigh(scores, ids.long()).to(weights.dtype)
     error = _largest(expected, weights)
     if not error <= _tolerance(weights.dtype, expected, factor=2):
-        raise _fails(layer, f"expert_weights differ from the rule's by up to {error:.3g}")
+        raise _fails(f"expert_weights differ from the rule's by up to {error:.3g}")
     moe.proved, moe.reason = True, ""
     return LayerProof(layer, logits_error, differing, ties, error, additive)
 
 
-def _compare_logits(layer: int, moe: Moe, given: Tensor, logits: Tensor, hidden_size: int) -> float:
+def _compare_logits(moe: Moe, given: Tensor, logits: Tensor, hidden_size: int) -> float:
     found = router_weight(moe.router, moe.num_experts, hidden_size)
     if found is None:
-        raise _fails(layer, f"the router has no weight of shape ({moe.num_experts}, {hidden_size})")
+        raise _fails(f"the router has no weight of shape ({moe.num_experts}, {hidden_size})")
     weight, bias = found
-    rows = given.reshape(-1, hidden_size)
+    if weight.is_meta:
+        raise _fails("the router's weight is offloaded, so that its logits cannot be recomputed")
+    rows = given.reshape(-1, hidden_size).to(weight.device)
     rows = rows.float() if moe.rule is not None and moe.rule.upcast else rows.to(weight.dtype)
     expected = F.linear(
         rows, weight.detach().to(rows.dtype), None if bias is None else bias.detach().to(rows.dtype)
@@ -268,16 +272,14 @@ def _compare_logits(layer: int, moe: Moe, given: Tensor, logits: Tensor, hidden_
     if moe.rule is not None and moe.rule.softcap > 0:
         expected = (expected.float() / moe.rule.softcap).tanh() * moe.rule.softcap
     if expected.shape != logits.shape:
-        raise _fails(layer, f"router_logits are {tuple(logits.shape)} for {rows.shape[0]} tokens")
+        raise _fails(f"router_logits are {tuple(logits.shape)} for {rows.shape[0]} tokens")
     error = _largest(expected, logits)
     if not error <= _tolerance(rows.dtype, expected, factor=4):
-        raise _fails(
-            layer, f"router_logits differ from router input times router weight by up to {error:.3g}"
-        )
+        raise _fails(f"router_logits differ from router input times router weight by up to {error:.3g}")
     return error
 
 
-def _compare_ids(layer: int, chosen: Tensor, ids: Tensor, selection: Tensor, exact: bool) -> tuple[int, int]:
+def _compare_ids(chosen: Tensor, ids: Tensor, selection: Tensor, exact: bool) -> tuple[int, int]:
     """Count the choices that differ, and those of them that are ties; anything else fails."""
     differs = chosen != ids
     # Half-precision scores tie often, and top-k breaks ties differently in different dtypes on some devices.
@@ -288,7 +290,6 @@ def _compare_ids(layer: int, chosen: Tensor, ids: Tensor, selection: Tensor, exa
     if wrong.any():
         token = int(wrong.any(-1).nonzero()[0])
         raise _fails(
-            layer,
             f"expert_ids differ from the rule's in {int(wrong.sum())} of {ids.numel()} choices, first at token {token}: "
             f"{ids[token].tolist()} where the rule gives {chosen[token].tolist()}",
         )
@@ -315,12 +316,9 @@ def _sum_error(block: Block, watch: _Watch) -> tuple[float | None, str]:
     if before is None or after is None or attn is None or mlp is None:
         return None, f"{name} or one of its sublayers did not run exactly once in a pass"
     (attn_path, attn_module, attn_out), (mlp_path, mlp_module, mlp_out) = attn, mlp
-    if not before.shape == after.shape == attn_out.shape == mlp_out.reshape_as(after).shape:
-        return (
-            None,
-            f"the residual stream {tuple(after.shape)} and attn_out {tuple(attn_out.shape)} differ in shape",
-        )
-    mlp_out = mlp_out.reshape_as(after)
+    if not (before.shape == after.shape == attn_out.shape and mlp_out.numel() == after.numel()):
+        shapes = ", ".join(str(tuple(t.shape)) for t in (before, attn_out, mlp_out, after))
+        return None, f"resid_pre, attn_out, mlp_out and resid_post have shapes {shapes}, which do not add up"
     for what, call in (
         ("resid_pre", whole),
         ("attn_out", watch.once(attn_module)),
@@ -330,12 +328,12 @@ def _sum_error(block: Block, watch: _Watch) -> tuple[float | None, str]:
             return None, f"{name} changes {what} in place, so that it cannot be read after the fact"
     error = float("inf")
     for multiplier in dict.fromkeys((1.0, float(getattr(block.module, "residual_multiplier", 1.0)))):
-        parts = before.double(), multiplier * attn_out.double(), multiplier * mlp_out.double()
+        parts = _wide(before), multiplier * _wide(attn_out), multiplier * _wide(mlp_out).reshape(before.shape)
         error = min(error, _largest(sum(parts, torch.zeros_like(parts[0])), after))
         # One rounding of each part, of the first sum and of the second, element by element: a bound on the largest
         # elements alone would let a small third contribution pass in half precision.
-        size = sum((part.abs() for part in parts), (parts[0] + parts[1]).abs() + after.double().abs())
-        off = (sum(parts, -after.double()).abs() - torch.finfo(after.dtype).eps * size).max()
+        size = sum((part.abs() for part in parts), (parts[0] + parts[1]).abs() + _wide(after).abs())
+        off = (sum(parts, -_wide(after)).abs() - torch.finfo(after.dtype).eps * size).max()
         if float(off) <= 0:
             block.attn_outlet = Outlet(attn_path, attn_module, multiplier)
             block.mlp_outlet = Outlet(mlp_path, mlp_module, multiplier)
@@ -392,8 +390,13 @@ def _copies(value: Any) -> Any:
     return value
 
 
+def _wide(values: Tensor) -> Tensor:
+    """The same numbers in fp64 on the CPU: layers may lie on different devices, not all of which know fp64."""
+    return values.detach().cpu().double()
+
+
 def _largest(a: Tensor, b: Tensor) -> float:
-    difference = (a.detach().double() - b.detach().double()).abs()
+    difference = (_wide(a) - _wide(b)).abs()
     # A NaN that both sides share is agreement of a broken model, which is no proof: it counts as infinitely far.
     return float(difference.nan_to_num(nan=float("inf")).max()) if difference.numel() else 0.0
 
@@ -404,5 +407,5 @@ def _tolerance(dtype: torch.dtype, expected: Tensor, factor: float) -> float:
     return 1e-6 * scale if dtype == torch.float32 else factor * torch.finfo(dtype).eps * scale
 
 
-def _fails(layer: int, problem: str) -> ContractError:
-    return ContractError(f"Layer {layer}: {problem}.", _RELOAD)
+def _fails(problem: str) -> ContractError:
+    return ContractError(f"{problem}.", _RELOAD)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from workbench.errors import ModelError
 
 _QUERY = re.compile(r"(q|q_a|q_b|qkv)_proj|q|qkv|query|query_key_value|wq|wqkv|c_attn", re.IGNORECASE)
 _OUT = ("o_proj", "out_proj", "dense", "c_proj", "wo", "out_lin", "attn_out")
+_ROUTER_CLASS = re.compile(r"Router|Gat(e|ing)$")
 # Layer types of a configuration whose projections look like attention but which have no softmax map.
 _NO_SOFTMAX = {"linear_attention", "conv", "moe"}
 _DOWN = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "w2", "fc_out", "output_linear", "linear_out", "wo")
@@ -133,11 +135,15 @@ def _block(module: nn.Module, number: int, path: str, config: Any, hidden: int) 
 
 def _find_attention(block: nn.Module) -> tuple[str, nn.Module] | None:
     """The module in ``block`` that both projects to queries and has an output projection."""
-    for name, child in block.named_modules():
+    for name, child in _inside(block):
         names = [inner for inner, _ in child.named_children()]
         if any(_QUERY.fullmatch(inner) for inner in names) and any(inner in _OUT for inner in names):
             return name, child
     return None
+
+
+def _inside(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return ((name, module) for name, module in block.named_modules() if name)
 
 
 def _attention(block: nn.Module, number: int, path: str, config: Any) -> Attention | None:
@@ -187,11 +193,11 @@ def _kv_heads(module: nn.Module, heads: int) -> int:
 
 def _bank(block: nn.Module, path: str) -> tuple[str, nn.Module] | None:
     """Path and module of the expert bank: its own parameters are stacked over experts, or its class says what it is."""
-    for name, module in block.named_modules():
+    for name, module in _inside(block):
         stacked = [p for p in module.parameters(recurse=False) if p.dim() == 3]
         if len(stacked) >= 2 and len({p.shape[0] for p in stacked}) == 1:
             return f"{path}.{name}", module
-    for name, module in block.named_modules():
+    for name, module in _inside(block):
         if type(module).__name__.endswith("Experts") and _num_experts(module) > 0:
             return f"{path}.{name}", module
     return None
@@ -236,8 +242,13 @@ def _router(
         for name, child in owner.named_children()
         if child is not experts and router_weight(child, num_experts, hidden) is not None
     ]
-    # A shared expert whose neurons are as many as the experts fits too; its MLP holds several linear layers.
-    return min(fitting, key=lambda pair: sum(1 for _ in pair[1].parameters()), default=None)
+    # Other modules can have the shape by chance: a shared expert with as many neurons as there are experts, say.
+    named = [
+        (name, child)
+        for name, child in fitting
+        if _ROUTER_CLASS.search(type(child).__name__) or name in ("router", "gate")
+    ]
+    return min(named or fitting, key=lambda pair: sum(1 for _ in pair[1].parameters()), default=None)
 
 
 def _mlp(

@@ -4,8 +4,8 @@ A rule is data plus four pure functions, in the order in which a router applies 
 
     logits [T, E] -> scores [T, E] -> selection [T, E] -> ids [T, k] -> weights [T, k]
 
-Everything is computed in fp32 with the very operations that the family's own router calls, so that in fp32 the
-results are the router's own bits; :func:`workbench.anatomy.prove` holds every rule to that at load. Shapes use
+Everything is computed in fp32 (but see ``native``) with the very operations that the family's own router calls, so that
+the results are the router's own bits; :func:`workbench.anatomy.prove` holds every rule to that at load. Shapes use
 T tokens, E experts, k choices.
 """
 
@@ -57,6 +57,9 @@ class RoutingRule:
         because it is state of the model that may move between devices or be trained.
     upcast
         Whether the router multiplies in fp32 whatever the dtype of the model.
+    native
+        Whether the family computes all of this in the dtype of the logits instead of fp32, so that in half precision
+        scores are rounded before selection; the tensors below then have that dtype.
     softcap
         Where positive, the logits are c tanh(x / c) of the product of input and router weight.
     """
@@ -75,11 +78,12 @@ class RoutingRule:
     sorted: bool = True
     bias: Callable[[], Tensor | None] = _no_bias
     upcast: bool = False
+    native: bool = False
     softcap: float = 0.0
 
     def scores(self, logits: Tensor) -> Tensor:
         """Uncorrected scores [T, E] in fp32 of ``logits`` [T, E]; for ``topk_softmax`` the logits themselves."""
-        logits = logits.float()
+        logits = logits if self.native else logits.float()
         if self.score == "softmax":
             return logits.softmax(-1)
         if self.score == "sigmoid":
@@ -89,7 +93,7 @@ class RoutingRule:
     def selection(self, scores: Tensor) -> Tensor:
         """What selection ranks by [T, E]: ``scores`` plus the correction bias, before group limits."""
         bias = self.bias()
-        return scores if bias is None else scores + bias.reshape(-1).to(scores)
+        return scores if bias is None else scores + bias.reshape(-1).to(scores.device)
 
     def choose(self, selection: Tensor, k: int | None = None) -> Tensor:
         """Ids [T, k] int64 of the chosen experts, by the family's own group limits and its own top-k call.
@@ -243,6 +247,7 @@ def _mistral4(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
         topk_group=router.topk_group,
         fill=0.0,
         sorted=False,
+        native=True,
     )
 
 
@@ -291,6 +296,7 @@ def _lfm2(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
         normalise=bool(router.norm_topk_prob),
         eps=1e-6,
         scale=router.routed_scaling_factor,
+        native=True,
         bias=(lambda: block.expert_bias) if router.use_expert_bias else _no_bias,
     )
 
@@ -298,10 +304,8 @@ def _lfm2(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
 # Keyed by the ``model_type`` of the (text) configuration. A family stands here only if its router was seen to agree
 # with the rule to the bit in fp32; any other opens for reading with re-routing refused.
 FAMILIES: dict[str, Maker] = {
-    **dict.fromkeys(
-        ["olmoe", "flex_olmo", "qwen2_moe", "qwen3_moe", "qwen3_next", "mellum", "qwen4_exp_text"], _softmax
-    ),
-    **dict.fromkeys(["mixtral", "minimax", "qwen3_5_moe_text"], _softmax_normalised),
+    **dict.fromkeys(["olmoe", "flex_olmo", "qwen2_moe", "qwen3_moe", "qwen3_next", "mellum"], _softmax),
+    **dict.fromkeys(["mixtral", "minimax", "qwen3_5_moe_text", "qwen3_vl_moe_text"], _softmax_normalised),
     "jamba": _softmax_plain,
     **dict.fromkeys(["gpt_oss", "aria_text"], _topk_softmax),
     **dict.fromkeys(["granitemoe", "granitemoeshared", "granitemoehybrid", "granitemoe_swa"], _topk_softmax),
@@ -311,7 +315,7 @@ FAMILIES: dict[str, Maker] = {
         ["deepseek_v3", "deepseek_v32", "glm4_moe", "glm4_moe_lite", "glm_moe_dsa"], _deepseek_v3
     ),
     **dict.fromkeys(["dots1", "exaone_moe", "solar_open", "mimo_v2_flash", "nemotron_h"], _deepseek_v3),
-    **dict.fromkeys(["axk1", "hy_v4", "kimi_linear", "bailing_hybrid"], _deepseek_v3),
+    **dict.fromkeys(["axk1", "hy_v4", "glm4v_moe_text", "kimi_linear", "bailing_hybrid"], _deepseek_v3),
     "axk2": _axk2,
     "mistral4": _mistral4,
     "hunyuan_v1_moe": _hunyuan,

@@ -1,0 +1,93 @@
+"""Named configurations of the recipe: the demo model, its variant, its smaller seeds and its dense twin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from transformers import OlmoeConfig
+
+from data.recipe.tokenizer import SIZE
+
+
+@dataclass(frozen=True)
+class Config:
+    """Shape, stream and rates of one training run; tokens are counted as input positions."""
+
+    name: str
+    hidden: int = 128
+    expert_width: int = 128
+    experts: int = 16
+    top_k: int = 2
+    layers: int = 6
+    heads: int = 4
+    norm_topk_prob: bool = True
+    seed: int = 0
+    tokens_per_step: int = 4096
+    length_first: int = 128  # while the curriculum opens; short rows cost less attention
+    length: int = 256
+    lesson_share_first: float = 0.7
+    lesson_share: float = 0.5
+    curriculum_tokens: int = 10_000_000
+    matrix_rate: float = 6e-3
+    other_rate: float = 3e-3
+    weight_decay: float = 0.05
+    warmup_steps: int = 150
+    balance: float = 0.01
+    z_loss: float = 1e-4
+    compile: bool = True
+
+    def progress(self, step: int) -> float:
+        """Share of the curriculum that lies behind a step, 0 to 1."""
+        return min(1.0, step * self.tokens_per_step / self.curriculum_tokens)
+
+    def row_length(self, step: int) -> int:
+        """Input positions of a row at a step."""
+        return self.length if self.progress(step) == 1.0 else self.length_first
+
+    def model(self) -> OlmoeConfig:
+        """The configuration that transformers builds the model from."""
+        return OlmoeConfig(
+            vocab_size=SIZE,
+            hidden_size=self.hidden,
+            intermediate_size=self.expert_width,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_experts=self.experts,
+            num_experts_per_tok=self.top_k,
+            norm_topk_prob=self.norm_topk_prob,
+            router_aux_loss_coef=self.balance,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            bos_token_id=None,
+            eos_token_id=1,
+            initializer_range=0.02,
+        )
+
+
+DEMO = Config("demo")
+SMALL = replace(DEMO, name="small", hidden=96, expert_width=96, heads=3)
+CONFIGS = {
+    config.name: config
+    for config in (
+        DEMO,
+        replace(DEMO, name="demo-raw-weights", norm_topk_prob=False),
+        *(replace(SMALL, name=f"small-seed{seed}", seed=seed) for seed in (1, 2, 3)),
+        replace(DEMO, name="dense-twin", experts=1, top_k=1, expert_width=DEMO.expert_width * DEMO.top_k),
+        replace(
+            DEMO,
+            name="tiny",
+            hidden=32,
+            expert_width=16,
+            experts=4,
+            layers=2,
+            heads=2,
+            tokens_per_step=256,
+            length_first=32,
+            length=64,
+            curriculum_tokens=1024,
+            warmup_steps=4,
+            compile=False,
+        ),
+    )
+}

@@ -1,0 +1,125 @@
+"""Documents that teach in-context skills: copying, induction, order, sums, brackets, and the tasks themselves.
+
+A document is a list of ``(text, scored)``; scored pieces can be known from what stands before them and weigh fully in
+the loss. A task document asks several questions over the same facts, and only items of the training split occur.
+Easy things come first: ``progress`` from 0 to 1 opens harder levels and moves weight from drills to tasks.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from workbench import tasks
+from workbench.tasks.item import TASKS
+from workbench.tasks.symbols import ANSWER_MARK, CLOSING, END, NUMBERS, OPENING, WORDS
+from workbench.tasks.wording import SHIFT_VARIANT, VARIANTS, WORDINGS
+
+Document = list[tuple[str, bool]]
+QUESTIONS = 6  # most questions in one document
+
+
+def lesson(rng: random.Random, progress: float) -> Document:
+    """One document at random: a drill or a task, by progress."""
+    if rng.random() < max(0.15, 0.75 - 0.9 * progress):
+        drill = rng.choices(list(DRILLS), weights=list(DRILLS.values()))[0]
+        return [*drill(rng, progress), (END, False)]
+    return task_document(rng.choice(tasks.names()), rng, progress)
+
+
+def task_document(name: str, rng: random.Random, progress: float) -> Document:
+    """A task's facts with one to six questions over them."""
+    task = TASKS[name]
+    reachable = 1 + (len(task.levels) - 1) * min(progress * 1.25, 1.0)
+    level = rng.randint(1, min(len(task.levels), int(reachable + rng.random())))
+    item = task.draw(rng, task.parameters(level))
+    while not item.belongs_to("train"):
+        item = task.draw(rng, task.parameters(level))
+    variant = rng.choice(VARIANTS)
+    document: Document = [(item.prompt(variant), False), (item.answer, True)]
+    more = [other for other in task.siblings(item, rng)[: 2 * QUESTIONS] if other.belongs_to("train")]
+    for other in more[: QUESTIONS - 1]:
+        document += [(other.question(variant), False), (other.answer, True)]
+    return [*document, (END, task.free_form)]
+
+
+def copying(rng: random.Random, progress: float) -> Document:
+    """A run of random symbols, repeated one to three times."""
+    run = rng.choices(alphabet(rng), k=rng.randint(3, 8 + int(16 * min(progress * 2, 1))))
+    rest = "".join(run[1:])
+    document: Document = [("".join(run), False)]
+    for _ in range(rng.randint(1, 3)):
+        document += [(run[0], False), (rest, True)]
+    return document
+
+
+def induction(rng: random.Random, progress: float) -> Document:
+    """Pairs in random order with repetitions: the partner of a symbol seen before is scored."""
+    size = rng.randint(2, 4 + int(12 * min(progress * 2, 1)))
+    keys, values = rng.sample(WORDS, size), rng.choices(alphabet(rng), k=size)
+    separator = rng.choice(["", *(wording.separator for wording in WORDINGS[:SHIFT_VARIANT])])
+    seen: set[str] = set()
+    document: Document = []
+    for _ in range(3 * size):
+        chosen = rng.randrange(size)
+        document += [(separator + keys[chosen], False), (values[chosen], keys[chosen] in seen)]
+        seen.add(keys[chosen])
+    return document
+
+
+def progression(rng: random.Random, progress: float) -> Document:
+    """Numbers that rise or fall by a constant step modulo 64."""
+    step = rng.choice((1, -1, 1, -1, rng.randint(-8, 8), rng.randint(-31, 31)))
+    start = rng.randrange(64)
+    run = [NUMBERS[(start + i * step) % 64] for i in range(rng.randint(6, 20))]
+    return [("".join(run[:2]), False), ("".join(run[2:]), True)]
+
+
+def order(rng: random.Random, progress: float) -> Document:
+    """Pairs of numbers, the smaller one named after the answer mark."""
+    document: Document = []
+    for _ in range(rng.randint(4, 10)):
+        a, b = rng.sample(range(64), 2)
+        document += [(NUMBERS[a] + NUMBERS[b] + ANSWER_MARK, False), (NUMBERS[min(a, b)], True)]
+    return document
+
+
+def small_sums(rng: random.Random, progress: float) -> Document:
+    """Sums of two numbers modulo 61."""
+    document: Document = []
+    reach = 7 if rng.random() > progress else 60
+    for _ in range(rng.randint(4, 10)):
+        a, b = rng.randrange(61), rng.randint(0, reach)
+        if rng.random() < 0.5:
+            a, b = b, a
+        document += [(NUMBERS[a] + "+" + NUMBERS[b] + ANSWER_MARK, False), (NUMBERS[(a + b) % 61], True)]
+    return document
+
+
+def brackets(rng: random.Random, progress: float) -> Document:
+    """Nested tags; every closing tag is scored."""
+    document: Document = []
+    opened: list[int] = []
+    depth = 2 + int(6 * progress)
+    for _ in range(rng.randint(8, 30)):
+        if not opened or (len(opened) < depth and rng.random() < 0.5):
+            opened.append(rng.randrange(len(OPENING)))
+            document.append((OPENING[opened[-1]], False))
+        else:
+            document.append((CLOSING[opened.pop()], True))
+    return document + [(CLOSING[kind], True) for kind in reversed(opened)]
+
+
+def alphabet(rng: random.Random) -> tuple[str, ...]:
+    """The numbers, the words, or both."""
+    return rng.choice((NUMBERS, WORDS, NUMBERS + WORDS))
+
+
+DRILLS: dict[Callable[[random.Random, float], Document], float] = {
+    copying: 3,
+    induction: 4,
+    progression: 1,
+    order: 1,
+    small_sums: 1,
+    brackets: 1,
+}

@@ -1,0 +1,142 @@
+"""The recipe's training: own expert bank, Muon, restart to the step, export. Runs on a small corpus made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, OlmoeConfig, OlmoeForCausalLM
+
+from data.recipe import experts, folders
+from data.recipe.configs import CONFIGS
+from data.recipe.corpus import DOMAINS, SPLITS
+from data.recipe.muon import orthogonal
+from data.recipe.stream import LESSON, Stream
+from data.recipe.tokenizer import load_tokenizer, train_tokenizer
+from data.recipe.train import Trainer, decay
+from workbench.tasks.symbols import ALL
+
+TINY = CONFIGS["tiny"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def corpus(tmp_path_factory: pytest.TempPathFactory):
+    """A cache folder with a tokenizer and a few random tokens of every domain."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(folders.VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        rng = np.random.default_rng(0)
+        letters = np.array(list("abcdefghijklmnopqrstuvwxyz      "))
+        words = ["".join(rng.choice(letters, 4_000)) for _ in range(60)]
+        train_tokenizer(pd.DataFrame({"text": words, "domain": "prose-en"}), folders.corpus() / "tokenizer")
+        (folders.corpus() / "tokens").mkdir()
+        for domain in DOMAINS:
+            for split in SPLITS:
+                tokens = rng.integers(2, 2_000, 900).astype(np.uint16)
+                np.savez(
+                    folders.corpus() / "tokens" / f"{domain}.{split}.npz", tokens=tokens, ends=[300, 600, 900]
+                )
+        yield
+
+
+def test_the_expert_bank_equals_the_models_own_forward_and_backward() -> None:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = OlmoeForCausalLM(
+        OlmoeConfig(vocab_size=50, num_experts=6, num_experts_per_tok=2, pad_token_id=0, **shape)
+    )
+    ids = torch.randint(0, 50, (3, 17))
+    gradients = []
+    for implementation in ("eager", experts.register()):
+        model.set_experts_implementation(implementation)
+        model.zero_grad()
+        loss = model(ids, labels=ids).loss
+        loss.backward()
+        gradients.append([loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
+    for own, eager in zip(*gradients, strict=True):
+        torch.testing.assert_close(own, eager, atol=2e-6, rtol=2e-4)
+
+
+def test_an_expert_without_tokens_gets_a_zero_gradient() -> None:
+    hidden, gate_up, down = torch.randn(5, 8), torch.randn(3, 12, 8, requires_grad=True), torch.randn(3, 8, 6)
+    index, weight = torch.tensor([[0, 2]] * 5), torch.full((5, 2), 0.5)
+    experts.SortedExperts.apply(hidden, index, weight, gate_up, down).sum().backward()
+    assert gate_up.grad[1].abs().max() == 0
+    assert gate_up.grad[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("shape", [(4, 24, 24), (2, 16, 48), (2, 48, 16)])
+def test_muon_updates_are_nearly_orthogonal(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(1)
+    matrices = torch.randn(shape)
+    result = orthogonal(matrices)
+    values = torch.linalg.svdvals(result)
+    assert values.min() > 0.3 and values.max() < 1.3
+    u, _, v = torch.linalg.svd(matrices, full_matrices=False)
+    assert torch.nn.functional.cosine_similarity(result.flatten(), (u @ v).flatten(), dim=0) > 0.95
+
+
+def test_every_task_symbol_is_one_token_and_digits_are_single() -> None:
+    tokenizer = load_tokenizer()
+    assert len(tokenizer) == TINY.model().vocab_size
+    for symbol in ALL:
+        assert len(tokenizer(symbol)["input_ids"]) == 1
+    assert tokenizer("1234").tokens() == ["1", "2", "3", "4"]
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (
+        TINY.model().pad_token_id,
+        TINY.model().eos_token_id,
+    )
+
+
+def test_batches_follow_from_seed_and_step_and_hide_other_documents() -> None:
+    stream = Stream(TINY, load_tokenizer())
+    first, again, other = stream.batch(7), stream.batch(7), stream.batch(8)
+    assert torch.equal(first.ids, again.ids) and not torch.equal(first.ids, other.ids)
+    assert torch.equal(first.ids[:, 1:], first.targets[:, :-1])
+    assert (first.domain == LESSON).float().mean() >= 0.4
+    end = load_tokenizer().eos_token_id
+    visible = first.mask[:, 0] == 0
+    for row in range(len(first.ids)):
+        ends = (first.ids[row] == end).nonzero().flatten()
+        if len(ends) and int(ends[0]) + 1 < first.ids.shape[1]:
+            assert not visible[row, int(ends[0]) + 1 :, : int(ends[0]) + 1].any()
+            assert first.weights[row, int(ends[0])] == 0
+
+
+def test_a_resumed_run_equals_an_unbroken_one_bit_by_bit(tmp_path: Path) -> None:
+    unbroken = Trainer(TINY)
+    for _ in range(9):
+        expected = unbroken.train_step(0.5)
+    first = Trainer(TINY)
+    for _ in range(4):
+        first.train_step(0.5)
+    saved = first.save(tmp_path)
+    second = Trainer(TINY)
+    second.load(saved)
+    for _ in range(5):
+        row = second.train_step(0.5)
+    assert {k: v for k, v in row.items() if k != "seconds"} == {
+        k: v for k, v in expected.items() if k != "seconds"
+    }
+    for own, other in zip(second.model.parameters(), unbroken.model.parameters(), strict=True):
+        assert torch.equal(own, other)
+
+
+def test_a_decay_exports_a_plain_model_that_reads_text_as_in_training(tmp_path: Path) -> None:
+    trainer = Trainer(TINY)
+    for _ in range(3):
+        trainer.train_step(0.5)
+    decay(TINY, trainer.save(tmp_path / "run"), minutes=0.02, out=tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert model.config.model_type == "olmoe" and model.dtype == torch.bfloat16
+    ids = tokenizer("Recall:<bak><17>. Ask<bak><=>", return_tensors="pt")["input_ids"]
+    assert model(ids).logits.shape == (1, ids.shape[1], TINY.model().vocab_size)
+
+
+def test_training_lowers_the_loss() -> None:
+    trainer = Trainer(TINY)
+    losses = [trainer.train_step(1.0)["loss"] for _ in range(60)]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.2

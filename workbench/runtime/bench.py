@@ -158,6 +158,11 @@ class Bench:
         """The longest sequence the model takes, in tokens."""
         return self.anatomy.context
 
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` has been called."""
+        return self._closed
+
     def token_text(self, token: int) -> str:
         """The text of one token; its number without a tokenizer."""
         return str(token) if self.tokenizer is None else self.tokenizer.decode([token])

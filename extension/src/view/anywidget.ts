@@ -1,0 +1,40 @@
+/** The inline view: the same panel over an anywidget model. */
+import base from '../../style/base.css';
+import inspector from '../../style/inspector.css';
+import map from '../../style/map.css';
+import { App } from './app';
+import type { Channel } from './channel';
+import type { Reply } from './protocol';
+import { VERSION } from './version';
+
+interface Model {
+  send(content: object): void;
+  on(event: 'msg:custom', listener: (content: Reply, buffers: DataView[]) => void): void;
+  off(event: 'msg:custom', listener: (content: Reply, buffers: DataView[]) => void): void;
+}
+
+function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
+  const style = document.createElement('style');
+  style.textContent = base + map + inspector;
+  const app = new App();
+  app.node.classList.add('wb-inline');
+  // Keys typed here are for the panel: without this a notebook in command mode would take B for "insert a cell".
+  // JupyterLab looks from the focused element outwards and finds its shortcut there first, so an ancestor is too late.
+  app.node.addEventListener('focusin', event => {
+    (event.target as Element).setAttribute('data-lm-suppress-shortcuts', 'true');
+  });
+  el.append(style, app.node);
+  let listener: (content: Reply, buffers: DataView[]) => void = () => undefined;
+  const channel: Channel = {
+    send: (lane, message) => model.send({ lane, message }),
+    listen: next => {
+      listener = next;
+    }
+  };
+  const receive = (content: Reply, buffers: DataView[]): void => listener(content, buffers);
+  model.on('msg:custom', receive);
+  app.connect(channel, { version: VERSION, openDemo: false });
+  return () => model.off('msg:custom', receive);
+}
+
+export default { render };

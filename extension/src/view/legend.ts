@@ -1,0 +1,83 @@
+/** What the colours and the marks of the map mean. */
+import { h } from './dom';
+import type { Colour, MapData } from './mapdata';
+import { category, css, digits, quantity } from './scale';
+import { __ } from './words';
+
+/** Beyond so many experts the swatches would say less than the numbers in the cells. */
+const SWATCHES = 32;
+
+export class MapLegend {
+  readonly node = h('div', { class: 'wb-legend' });
+
+  show(data: MapData | null, colour: Colour): void {
+    if (!data) {
+      this.node.replaceChildren();
+      return;
+    }
+    const parts: Node[] = colour === 'expert' ? this.experts(data) : colour === 'flip' ? this.flips(data) : this.scale(data, colour);
+    const marks: [string, string][] = [];
+    if (data.edited) {
+      if (data.choices > 0) {
+        marks.push(['wb-mark-edited', __('re-routed by the plan')]);
+      }
+      if (data.choices > 0 && colour !== 'flip') {
+        marks.push(['wb-mark-flip', __('flipped against base')]);
+      }
+      marks.push(['wb-mark-skip', __('skipped')]);
+    }
+    parts.push(
+      ...marks.map(([mark, text]) => h('span', { class: 'wb-key' }, h('span', { class: `wb-mark ${mark}` }), text))
+    );
+    this.node.replaceChildren(...parts);
+  }
+
+  private experts(data: MapData): Node[] {
+    const count = Math.min(SWATCHES, data.experts);
+    const keys: Node[] = [h('span', { class: 'wb-quiet', text: __('expert of the greatest weight') })];
+    for (let expert = 0; expert < count; expert++) {
+      const swatch = h('span', { class: 'wb-swatch' });
+      swatch.style.background = css(category(expert));
+      keys.push(h('span', { class: 'wb-key' }, swatch, String(expert)));
+    }
+    if (data.experts > count) {
+      keys.push(h('span', { class: 'wb-quiet', text: __('and so on to %1', data.experts - 1) }));
+    }
+    return keys;
+  }
+
+  private flips(data: MapData): Node[] {
+    if (!data.edited) {
+      return [h('span', { class: 'wb-quiet', text: __('No edited run yet: ban or force an expert to see which choices flip.') })];
+    }
+    let flips = 0;
+    let choices = 0;
+    for (let layer = 0; layer < data.layers; layer++) {
+      for (let token = 0; token < data.tokens; token++) {
+        flips += data.flipped(layer, token) ? 1 : 0;
+        choices += data.chosen(layer, token).length ? 1 : 0;
+      }
+    }
+    const swatch = h('span', { class: 'wb-swatch' });
+    swatch.style.background = css([213, 94, 0]);
+    return [h('span', { class: 'wb-key' }, swatch, __('%1 of %2 choices differ from the base run', flips, choices))];
+  }
+
+  private scale(data: MapData, colour: Colour): Node[] {
+    const [low, high] = data.range(colour);
+    const bar = h('span', { class: 'wb-gradient' });
+    bar.style.background = `linear-gradient(to right, ${[0, 0.2, 0.4, 0.6, 0.8, 1].map(share => css(quantity(share))).join(', ')})`;
+    const meaning: Record<string, string> = {
+      weight: __('combine weight of the first expert'),
+      margin: __('k-th best score minus the next; low: nearly went elsewhere'),
+      entropy: __('entropy of the routing distribution in nats'),
+      influence: __('1 − cosine of what enters and leaves the block')
+    };
+    return [
+      h('span', { class: 'wb-number', text: digits(low, 3) }),
+      bar,
+      h('span', { class: 'wb-number', text: digits(high, 3) }),
+      h('span', { class: 'wb-quiet', text: meaning[colour] ?? '' })
+    ];
+  }
+}

@@ -1,0 +1,3 @@
+import './base.css';
+import './map.css';
+import './inspector.css';

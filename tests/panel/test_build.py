@@ -1,0 +1,67 @@
+"""The committed front end belongs to its sources; seen without Node."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import workbench
+from workbench.interventions import Plan
+from workbench.panel import protocol
+
+ROOT = Path(__file__).resolve().parents[2]
+EXTENSION = ROOT / "extension"
+REBUILD = "run: cd extension && jlpm install --immutable && jlpm build:prod, and commit what it made"
+LISTED = ("package.json", "yarn.lock", ".yarnrc.yml", "tsconfig.json", "rspack.config.js", "install.json")
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_the_build_is_of_these_sources() -> None:
+    files = [*LISTED]
+    for folder in ("src", "style", "schema", "scripts"):
+        files += [p.relative_to(EXTENSION).as_posix() for p in (EXTENSION / folder).rglob("*") if p.is_file()]
+    text = "".join(f"{name}\0{digest((EXTENSION / name).read_bytes())}\n" for name in sorted(files))
+    stamp = (ROOT / "workbench/static/sources.sha256").read_text().strip()
+    assert stamp == digest(text.encode()), REBUILD
+
+
+def test_the_build_is_whole() -> None:
+    built = json.loads((ROOT / "workbench/labextension/package.json").read_text())
+    entry = built["jupyterlab"]["_build"]["load"]
+    assert (ROOT / "workbench/labextension" / entry).is_file(), REBUILD
+    assert (ROOT / "workbench/labextension/static/style.js").is_file(), REBUILD
+    assert (ROOT / "workbench/labextension/schemas/workbench-lab/plugin.json").is_file(), REBUILD
+    assert "export{" in (ROOT / "workbench/static/widget.js").read_text()[-200:], REBUILD
+
+
+def test_the_types_are_of_these_messages_and_edits() -> None:
+    for name, schema in (("protocol", protocol.schema()), ("plan", Plan.json_schema())):
+        written = (EXTENSION / f"src/view/{name}.ts").read_text()
+        expected = digest(json.dumps(schema, sort_keys=True).encode())
+        assert expected in written[:200], (
+            f"{name}.ts is stale; run: cd extension && jlpm types, then {REBUILD}"
+        )
+
+
+def test_versions_agree() -> None:
+    package = json.loads((EXTENSION / "package.json").read_text())
+    view = (EXTENSION / "src/view/version.ts").read_text()
+    channel = (EXTENSION / "src/view/channel.ts").read_text()
+    assert package["version"] == workbench.__version__ and f"'{workbench.__version__}'" in view
+    assert f"PROTOCOL = {protocol.PROTOCOL};" in channel
+
+
+def test_untrusted_text_can_only_become_text() -> None:
+    """No way from a string to markup or code anywhere in the view, and no address outside."""
+    forbidden = re.compile(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|createContextualFragment|\beval\(|new Function|"
+        r"https?://|\bfetch\(|XMLHttpRequest|WebSocket|import\("
+    )
+    for path in sorted((EXTENSION / "src").rglob("*.ts")):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert not forbidden.search(line), f"{path.name}:{number}: {line.strip()}"

@@ -1,0 +1,203 @@
+"""One open view: its requests checked and carried out, every failure told to the person at the screen.
+
+Nothing here knows how messages travel; :mod:`workbench.panel.comms` and :mod:`workbench.panel.widget` bring them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+
+from workbench.errors import SetupError, WorkbenchError
+from workbench.panel import protocol
+from workbench.panel.benches import Benches
+from workbench.panel.session import Session
+from workbench.runtime.versions import versions
+
+log = logging.getLogger(__name__)
+
+UNSEEN_MAPS = 4
+"""A view that has left so many maps unacknowledged gets no more until it speaks again."""
+
+Send: TypeAlias = Callable[[dict[str, Any], Sequence[memoryview]], None]
+
+
+class Connection:
+    """A view on one bench of this kernel at a time.
+
+    Parameters
+    ----------
+    benches
+        The kernel's benches; the view may switch between them.
+    send
+        Delivers one message with its binary buffers to the view; called from any thread.
+    """
+
+    def __init__(self, benches: Benches, send: Send) -> None:
+        self._benches = benches
+        self._send = send
+        self._lock = threading.RLock()
+        self._session: Session | None = None
+        self._greeted = False
+        self._watched = True
+        self._unseen = 0
+
+    @property
+    def visible(self) -> bool:
+        """Whether to send what changes on the screen."""
+        return self._watched and self._unseen < UNSEEN_MAPS
+
+    def show_bench(self, bench: Any) -> None:
+        """Show ``bench`` as soon as the view says hello."""
+        with self._lock:
+            self._session = self._benches.session(bench)
+            self._session.views.add(self)
+
+    def receive(self, lane: protocol.Lane, data: Any) -> None:
+        """Carry out one request; whatever goes wrong becomes an ``error`` message."""
+        seq = data.get("seq") if isinstance(data, dict) else None
+        seq = seq if isinstance(seq, int) else None
+        try:
+            request = protocol.REQUESTS[lane].validate_python(data)
+            self._handle(request)
+        except ValidationError as error:
+            finding = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in finding["loc"]) or "message"
+            self._fail(
+                seq,
+                f"The panel sent something this kernel does not understand ({where}: {finding['msg']}).",
+                "Reload the page; if it stays, the panel and the kernel have different versions of routing-workbench.",
+            )
+        except WorkbenchError as error:
+            self._fail(seq, error.problem, error.remedy)
+        except KeyboardInterrupt:
+            self._fail(seq, "The computation was interrupted.", "Run the prompt again.")
+        except (
+            Exception
+        ) as error:  # the last line of defence: an exception in a comm callback is shown nowhere else
+            log.exception("panel request failed")
+            self._fail(
+                seq,
+                f"The workbench failed inside: {type(error).__name__}: {error}",
+                "The full trace is in the kernel's log; please report it.",
+            )
+        if seq is not None:
+            self.tell(protocol.Done(seq=seq))
+
+    def tell(self, message: protocol.Message, buffers: Sequence[memoryview] = ()) -> None:
+        """Send ``message`` to this view."""
+        if isinstance(message, protocol.RoutingMap):
+            self._unseen += 1
+        self._send(message.model_dump(mode="json"), buffers)
+
+    def announce(self) -> None:
+        """Tell the view which benches there are, and take up one if it shows none or its own is gone."""
+        if not self._greeted:
+            return
+        with self._lock:
+            found = self._benches.find()
+            if self._session is not None and self._session.key not in found:
+                self._leave()
+            if self._session is None and found:
+                self._join(found[next(reversed(found))].session)
+                return
+            self._tell_benches()
+
+    def close(self) -> None:
+        """The view is gone."""
+        with self._lock:
+            self._leave()
+            self._greeted = False
+            self._benches.connections.discard(self)
+
+    def _handle(self, request: Any) -> None:
+        if isinstance(request, protocol.Hello):
+            self._hello(request)
+        elif isinstance(request, protocol.Seen):
+            behind, self._unseen = not self.visible, 0
+            if behind and self._session is not None:
+                self._session.show(self)
+        elif isinstance(request, protocol.Watch):
+            self._watched, self._unseen = request.visible, 0
+            if self._session is not None:
+                self._session.show(self)
+        elif isinstance(request, protocol.UseBench):
+            found = self._benches.find()
+            if request.key not in found:
+                raise SetupError(
+                    "That bench is not in this kernel any more.", "Choose another one from the list."
+                )
+            with self._lock:
+                self._leave()
+                self._join(found[request.key].session)
+        elif isinstance(request, protocol.Open):
+            self._open(request)
+        elif self._session is None:
+            raise SetupError(
+                "No model is open in this kernel.", "Open one in the field above, or run bench = wb.open()."
+            )
+        else:
+            self._session.handle(request, self)
+
+    def _hello(self, hello: protocol.Hello) -> None:
+        if hello.protocol != protocol.PROTOCOL:
+            mine = versions()["workbench"]
+            older = "kernel" if hello.protocol > protocol.PROTOCOL else "JupyterLab"
+            raise SetupError(
+                f"The panel is of version {hello.version} and the kernel's workbench of {mine}; they cannot talk.",
+                f"Upgrade routing-workbench in the environment of the {older}, then restart it and reload the page.",
+            )
+        self._greeted = True
+        self._benches.connections.add(self)
+        if self._session is not None:
+            self._tell_benches()
+            self._session.show(self)
+        else:
+            self.announce()
+
+    def _open(self, request: protocol.Open) -> None:
+        name = request.model.strip() if request.model else None
+        self.tell(protocol.Busy(what=f"opening {name or 'the demo model'}"))
+        try:
+            session = self._benches.open(name)
+        finally:
+            self.tell(protocol.Busy(what=None))
+        with self._lock:
+            self._leave()
+            self._join(session)
+        self._benches.announce()
+        if request.plan is not None:
+            session.take_plan(request.plan)
+        if request.prompt:
+            session.run(request.prompt)
+
+    def _join(self, session: Session) -> None:
+        self._session = session
+        session.views.add(self)
+        self._tell_benches()
+        session.show(self)
+
+    def _leave(self) -> None:
+        if self._session is not None:
+            self._session.views.discard(self)
+            self._session = None
+
+    def _tell_benches(self) -> None:
+        self.tell(
+            protocol.Benches(
+                protocol=protocol.PROTOCOL,
+                version=versions()["workbench"],
+                benches=[
+                    protocol.BenchCard(key=key, name=entry.session.name, variables=entry.variables)
+                    for key, entry in self._benches.find().items()
+                ],
+                current=None if self._session is None else self._session.key,
+            )
+        )
+
+    def _fail(self, seq: int | None, problem: str, remedy: str) -> None:
+        self.tell(protocol.Failure(seq=seq, problem=problem, remedy=remedy))

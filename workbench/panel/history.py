@@ -1,0 +1,82 @@
+"""The plan of a panel with its past and its future: undo, redo, and taking back what the model refused."""
+
+from __future__ import annotations
+
+from workbench.errors import PlanError
+from workbench.interventions import Edit, Plan
+
+
+class History:
+    """Plans in the order in which they were made, and the one that holds now.
+
+    ``version`` grows with every move, so that a view which speaks of "edit number 2" can say of which plan.
+    """
+
+    def __init__(self) -> None:
+        self._plans: list[Plan] = [Plan()]
+        self._proved: list[bool] = [True]
+        self._now = 0
+        self.version = 0
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that holds now."""
+        return self._plans[self._now]
+
+    @property
+    def can_undo(self) -> bool:
+        return self._now > 0
+
+    @property
+    def can_redo(self) -> bool:
+        return self._now + 1 < len(self._plans)
+
+    def push(self, plan: Plan) -> None:
+        """Make ``plan`` hold; what had been undone is forgotten."""
+        del self._plans[self._now + 1 :], self._proved[self._now + 1 :]
+        self._plans.append(plan)
+        self._proved.append(False)
+        self._now += 1
+        self.version += 1
+
+    def undo(self) -> None:
+        """Go one plan back."""
+        if not self.can_undo:
+            raise PlanError("There is nothing to undo.", "The plan is as it was at the start.")
+        self._now -= 1
+        self.version += 1
+
+    def redo(self) -> None:
+        """Go one plan forward again."""
+        if not self.can_redo:
+            raise PlanError("There is nothing to redo.", "Undo a change first.")
+        self._now += 1
+        self.version += 1
+
+    def expect(self, version: int) -> None:
+        """Raise if a view speaks of a plan that does not hold any more."""
+        if version != self.version:
+            raise PlanError(
+                "The plan has changed since that click, so the edit it meant is not certain.",
+                "Click once more.",
+            )
+
+    def edit(self, index: int) -> Edit:
+        """Edit number ``index`` of the plan that holds now."""
+        edits = self.plan.edits
+        if not 0 <= index < len(edits):
+            raise PlanError(f"The plan has no edit number {index}.", f"It has {len(edits)}, counted from 0.")
+        return edits[index]
+
+    def prove(self) -> None:
+        """The plan that holds now has run."""
+        self._proved[self._now] = True
+
+    def retract(self) -> bool:
+        """Drop the newest plan if it has never run; whether another one holds now."""
+        if self._now == 0 or self._now + 1 < len(self._plans) or self._proved[self._now]:
+            return False
+        del self._plans[self._now], self._proved[self._now]
+        self._now -= 1
+        self.version += 1
+        return True

@@ -3,7 +3,7 @@
 ``moe_experts`` runs the chosen experts of a mixture-of-experts layer; ``backends`` and ``resolve`` say what it runs on.
 """
 
-from routing_kernels.dispatch import Backend, backends, resolve
+from routing_kernels.dispatch import Backend, backends, refresh, resolve
 from routing_kernels.errors import ArgumentError, BackendError, KernelError
 from routing_kernels.ops import ACTIVATIONS, MoeExperts, moe_experts
 
@@ -16,5 +16,6 @@ __all__ = [
     "MoeExperts",
     "backends",
     "moe_experts",
+    "refresh",
     "resolve",
 ]

@@ -90,7 +90,7 @@ def moe_experts(
     y, counts, dropped, norms, tallies = op(x, ids, weights, gate_up, down, act, stats, threshold, backend)
     if not stats:
         return MoeExperts(y, counts, dropped, norms, norms, norms, tallies, tallies)
-    return MoeExperts(y, counts, dropped, norms[0], norms[1], norms[2], tallies[0], tallies[1])
+    return MoeExperts(y, counts, dropped, *norms.unbind(), *tallies.unbind())
 
 
 def _check(x: Tensor, ids: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, act: str) -> None:

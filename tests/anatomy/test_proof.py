@@ -277,6 +277,15 @@ def test_a_configuration_that_asks_for_outputs_gets_no_hooks_from_proving(build:
     assert model.config.output_router_logits and model.config.output_hidden_states
 
 
+def test_a_second_proof_forgets_the_first(build: Callable[..., Any]) -> None:
+    model = build("mixtral")
+    anatomy = read(model)
+    prove(anatomy)
+    native = model.model.layers[1].mlp.gate.forward
+    model.model.layers[1].mlp.gate.forward = lambda x: (lambda out: (out[0], out[1] * 2, out[2]))(native(x))
+    _caught(anatomy, "expert_weights differ")
+
+
 def test_hooks_of_others_stay(build: Callable[..., Any]) -> None:
     model = build("mixtral")
     calls: list[int] = []

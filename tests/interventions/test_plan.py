@@ -76,7 +76,6 @@ def test_every_kind_changes_the_hash_and_disabled_edits_do_not_count() -> None:
         wb.reroute.ban(1, 3), wb.reroute.force(1, 3), wb.reroute.bias(1, {3: 1.0}), wb.reroute.replay(7),
         wb.skip.block(1), wb.mask.heads(1, 0),
     ]  # fmt: skip
-    assert tuple(e.kind for e in some) == kinds()
     hashes = {wb.Plan(edits).hash for n in range(3) for edits in itertools.combinations(some, n)}
     assert len(hashes) == 1 + 6 + 15
     off = some[0].model_copy(update={"enabled": False})
@@ -190,12 +189,12 @@ def test_a_layer_that_does_not_exist_is_refused() -> None:
 
 
 def test_bans_are_counted_over_the_whole_plan() -> None:
-    with pytest.raises(EditRefused, match="bans 3 of 4 experts in layer 0"):
+    with pytest.raises(EditRefused, match="leaves 1 of 4 experts in layer 0"):
         wb.Plan([wb.reroute.ban(0, [0, 1]), wb.reroute.ban(0, [2])]).check(_facts())
 
 
 def test_nothing_else_may_reroute_where_routes_are_replayed() -> None:
-    with pytest.raises(EditRefused, match="routes are replayed"):
+    with pytest.raises(EditRefused, match="a replay fixes"):
         wb.Plan([wb.reroute.replay(5, layers=0), wb.reroute.ban(0, 1)]).check(_facts())
     wb.Plan([wb.reroute.replay(5, layers=0, tokens=[1]), wb.reroute.ban(0, 1, tokens=[2])]).check(_facts())
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import workbench as wb
 from workbench.anatomy import RoutingRule
 from workbench.errors import EditRefused
-from workbench.interventions.routing import route
+from workbench.interventions.routing import Native, route
 
 E, K = 6, 2
 
@@ -61,11 +61,8 @@ def _native(kind: str, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 def _apply(kind: str, logits: torch.Tensor, edits: list[tuple[Any, torch.Tensor]]) -> Any:
     ids, weights = _native(kind, logits)
-    return (
-        ids,
-        weights,
-        route(edits, logits, ids, weights, _rule(kind), lambda edit: pytest.fail("no replay here")),
-    )
+    native = Native(logits, ids, weights, torch.arange(len(logits)), layer=0)
+    return ids, weights, route(edits, native, _rule(kind), lambda edit: pytest.fail("no replay here"))
 
 
 everyone = torch.ones(4, dtype=torch.bool)
@@ -179,14 +176,208 @@ def test_replay_takes_ids_and_weights_exactly_where_they_are_known() -> None:
     other_ids, other_weights = torch.tensor([[5, 4]] * 3), torch.tensor([[0.7, 0.1]] * 3)
     known = torch.tensor([True, False, True])
     where = torch.tensor([True, True, False])
-    routed = route(
-        [(wb.reroute.replay(1), where)],
-        logits,
-        ids,
-        weights,
-        _rule("softmax"),
-        lambda e: (other_ids, other_weights, known),
-    )
+    native = Native(logits, ids, weights, torch.arange(3), layer=0)
+    edits = [(wb.reroute.replay(1), where)]
+    routed = route(edits, native, _rule("softmax"), lambda e: (other_ids, other_weights, known))
     assert routed.ids.tolist() == [[5, 4], ids[1].tolist(), ids[2].tolist()]
     assert torch.equal(routed.weights[0], other_weights[0]) and torch.equal(routed.weights[1:], weights[1:])
     assert routed.edited.tolist() == [True, False, False]
+
+
+# Policies, permutations and weights
+
+
+def _shares(kind: str, row: list[float]) -> list[float]:
+    """The router's distribution over all experts."""
+    raw = [1 / (1 + math.exp(-x)) if kind == "sigmoid" else math.exp(x) for x in row]
+    return [r / sum(raw) for r in raw]
+
+
+def _ranked(kind: str, row: list[float]) -> list[int]:
+    bias = np.linspace(-0.3, 0.3, E)
+    score = [1 / (1 + math.exp(-x)) + bias[i] if kind == "sigmoid" else x for i, x in enumerate(row)]
+    return sorted(range(E), key=lambda i: -score[i])
+
+
+def _used(routed: Any, n: int) -> tuple[list[int], list[float]]:
+    pairs = [
+        (i, w) for i, w in zip(routed.ids[n].tolist(), routed.weights[n].tolist(), strict=True) if i >= 0
+    ]
+    return [i for i, _ in pairs], [w for _, w in pairs]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(logits=logit_rows, k=st.integers(1, E))
+def test_top_k_uses_the_best_k_with_the_familys_weights(kind: str, logits: torch.Tensor, k: int) -> None:
+    ids, weights, routed = _apply(kind, logits, [(wb.reroute.top_k(0, k), everyone)])
+    for n, row in enumerate(logits.tolist()):
+        used, given_weights = _used(routed, n)
+        assert set(used) == set(_ranked(kind, row)[:k])
+        assert given_weights == pytest.approx(_weights(kind, row, used), rel=1e-5)
+    if k == K:
+        assert torch.equal(routed.ids, ids) and torch.equal(routed.weights, weights)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(logits=logit_rows, p=st.integers(1, 99), max_k=st.none() | st.integers(1, 4))
+def test_top_p_stops_when_the_share_is_reached(
+    kind: str, logits: torch.Tensor, p: int, max_k: int | None
+) -> None:
+    _, _, routed = _apply(kind, logits, [(wb.reroute.top_p(0, p / 100, max_k=max_k), everyone)])
+    for n, row in enumerate(logits.tolist()):
+        share, wanted, total = _shares(kind, row), [], 0.0
+        margins = []
+        for expert in _ranked(kind, row):
+            margins.append(abs(total - p / 100))
+            if total >= p / 100 or len(wanted) == (max_k or E):
+                break
+            wanted.append(expert)
+            total += share[expert]
+        if min(margins[1:], default=1.0) > 1e-5:  # rounding may decide where the sum meets p exactly
+            used, given_weights = _used(routed, n)
+            assert set(used) == set(wanted)
+            assert given_weights == pytest.approx(_weights(kind, row, used), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(logits=logit_rows, tau=st.integers(0, 60))
+def test_threshold_keeps_the_experts_above_it_and_at_least_one(
+    kind: str, logits: torch.Tensor, tau: int
+) -> None:
+    _, _, routed = _apply(kind, logits, [(wb.reroute.threshold(0, tau / 100), everyone)])
+    for n, row in enumerate(logits.tolist()):
+        share = _shares(kind, row)
+        if min(abs(s - tau / 100) for s in share) > 1e-5:
+            wanted = {i for i in range(E) if share[i] >= tau / 100} | {_ranked(kind, row)[0]}
+            assert set(_used(routed, n)[0]) == wanted
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(logits=logit_rows, shift=st.integers(0, E - K))
+def test_rank_offset_takes_the_next_ranks(kind: str, logits: torch.Tensor, shift: int) -> None:
+    ids, weights, routed = _apply(kind, logits, [(wb.reroute.rank_offset(0, shift), everyone)])
+    for n, row in enumerate(logits.tolist()):
+        assert set(_used(routed, n)[0]) == set(_ranked(kind, row)[shift : shift + K])
+    if shift == 0:
+        assert torch.equal(routed.ids, ids) and torch.equal(routed.weights, weights)
+
+
+def test_random_depends_on_seed_layer_and_position_and_spares_the_banned() -> None:
+    logits = torch.zeros(4000, E) + torch.arange(E) * 0.01
+    rule, everybody = _rule("softmax"), torch.ones(4000, dtype=torch.bool)
+    ids, weights = _native("softmax", logits)
+
+    def draw(seed: int, layer: int, positions: torch.Tensor, *more: Any) -> torch.Tensor:
+        native = Native(
+            logits[: len(positions)], ids[: len(positions)], weights[: len(positions)], positions, layer
+        )
+        edits = [(e, everybody[: len(positions)]) for e in (wb.reroute.random("all", seed), *more)]
+        return route(edits, native, rule, lambda edit: pytest.fail("no replay here")).ids
+
+    positions = torch.arange(4000)
+    first = draw(1, 2, positions)
+    assert torch.equal(first[5:9], draw(1, 2, positions[5:9]))
+    assert not torch.equal(first, draw(2, 2, positions)) and not torch.equal(first, draw(1, 3, positions))
+    assert bool((first[:, 0] != first[:, 1]).all())
+    share = torch.bincount(first.reshape(-1), minlength=E) / first.numel()
+    assert float((share - 1 / E).abs().max()) < 0.015
+    assert set(draw(1, 2, positions, wb.reroute.ban(0, [0, 4])).unique().tolist()) == {1, 2, 3, 5}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(logits=logit_rows, moved=st.permutations(range(E)))
+def test_permute_exchanges_experts_and_keeps_weights(
+    kind: str, logits: torch.Tensor, moved: list[int]
+) -> None:
+    ids, weights, routed = _apply(kind, logits, [(wb.reroute.permute(0, moved), everyone)])
+    assert routed.ids.tolist() == [[moved[i] for i in row] for row in ids.tolist()]
+    assert torch.equal(routed.weights, weights)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(logits=logit_rows, tau=st.sampled_from([0.5, 1.0, 3.0]))
+def test_temperature_equals_a_router_with_divided_logits(kind: str, logits: torch.Tensor, tau: float) -> None:
+    _, _, routed = _apply(kind, logits, [(wb.reroute.temperature(0, tau), everyone)])
+    ids, weights = _native(kind, logits / tau)
+    assert torch.equal(routed.ids, ids) and torch.equal(routed.weights, weights)
+
+
+@given(
+    logits=logit_rows,
+    given_scores=st.permutations([0.05, 0.1, 0.15, 0.2, 0.22, 0.28]),
+    alpha=st.integers(0, 100),
+)
+def test_score_mix_decides_choice_and_weights(
+    logits: torch.Tensor, given_scores: list[float], alpha: int
+) -> None:
+    edit = wb.reroute.scores(0, given_scores, alpha=alpha / 100)
+    ids, weights, routed = _apply("softmax", logits, [(edit, everyone)])
+    for n, row in enumerate(logits.tolist()):
+        mixed = [
+            (1 - alpha / 100) * s + alpha / 100 * g
+            for s, g in zip(_shares("softmax", row), given_scores, strict=True)
+        ]
+        ordered = sorted(mixed, reverse=True)
+        if ordered[K - 1] - ordered[K] > 1e-6:
+            used, given_weights = _used(routed, n)
+            assert set(used) == set(sorted(range(E), key=lambda i: -mixed[i])[:K])
+            assert given_weights == pytest.approx([mixed[i] for i in used], rel=1e-4)
+    if alpha == 0:
+        assert torch.equal(routed.ids, ids) and torch.equal(routed.weights, weights)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(logits=logit_rows)
+def test_weights_are_remixed_with_a_stated_normalisation(kind: str, logits: torch.Tensor) -> None:
+    ids, weights, uniform = _apply(kind, logits, [(wb.reroute.uniform(0), everyone)])
+    assert torch.equal(uniform.ids, ids)
+    np.testing.assert_allclose(uniform.weights, weights.mean(-1, keepdim=True).expand(-1, K), rtol=1e-6)
+    same = _apply(kind, logits, [(wb.reroute.weights(0, scale=1.0, normalise="keep-sum"), everyone)])[2]
+    assert torch.equal(same.weights, weights) and not bool(same.edited.any())
+    doubled = _apply(kind, logits, [(wb.reroute.weights(0, scale={3: 2.0}), everyone)])[2]
+    np.testing.assert_allclose(doubled.weights, weights * torch.where(ids == 3, 2.0, 1.0), rtol=1e-6)
+    kept = _apply(kind, logits, [(wb.reroute.weights(0, scale={3: 2.0}, normalise="keep-sum"), everyone)])[2]
+    np.testing.assert_allclose(kept.weights.sum(-1), weights.sum(-1), rtol=1e-5)
+    one = _apply(kind, logits, [(wb.reroute.weights(0, scale=3.0, normalise="one"), everyone)])[2]
+    np.testing.assert_allclose(one.weights.sum(-1), torch.ones(4), rtol=1e-5)
+    values = _apply(kind, logits, [(wb.reroute.weights(0, values=[0.75, 0.25]), everyone)])[2]
+    best = weights.argmax(-1)
+    for n in range(4):
+        if weights[n, 0] != weights[n, 1]:
+            assert float(values.weights[n, best[n]]) == 0.75 and float(values.weights[n, 1 - best[n]]) == 0.25
+
+
+def test_stages_follow_each_other_whatever_the_order_of_the_plan() -> None:
+    logits = torch.tensor([[3.0, 2.0, 1.0, 0.0, -1.0, -2.0]] * 4)
+    edits = [
+        wb.reroute.uniform(0), wb.reroute.permute(0, [1, 2, 3, 4, 5, 0]), wb.reroute.force(0, 5), wb.reroute.top_k(0, 3),
+        wb.reroute.ban(0, 0), wb.reroute.temperature(0, 2.0),
+    ]  # fmt: skip
+    want = _apply("softmax", logits, [(e, everyone) for e in reversed(edits)])[2]
+    got = _apply("softmax", logits, [(e, everyone) for e in edits])[2]
+    assert torch.equal(got.ids, want.ids) and torch.equal(got.weights, want.weights)
+    assert set(got.ids[0].tolist()) == {
+        2,
+        3,
+        0,
+    }  # best three without 0 are 1, 2, 3; 5 replaces 3; then all move up one
+    assert wb.Plan(edits).hash == wb.Plan(list(reversed(edits))).hash
+
+
+def test_tokens_outside_the_scope_of_a_larger_k_keep_their_own() -> None:
+    logits = torch.randn(4, E, generator=torch.Generator().manual_seed(1))
+    where = torch.tensor([True, False, False, True])
+    ids, weights, routed = _apply("softmax-norm", logits, [(wb.reroute.top_k(0, 4), where)])
+    assert (
+        routed.ids.shape == (4, 4)
+        and (routed.ids[1:3, 2:] == -1).all()
+        and (routed.weights[1:3, 2:] == 0).all()
+    )
+    assert torch.equal(routed.ids[1:3, :2], ids[1:3]) and torch.equal(routed.weights[1:3, :2], weights[1:3])
+    assert routed.edited.tolist() == where.tolist()
+
+
+def test_weights_that_cannot_be_normalised_are_refused() -> None:
+    logits = torch.zeros(4, E)
+    with pytest.raises(EditRefused, match="sum to zero"):
+        _apply("softmax", logits, [(wb.reroute.weights(0, scale=0.0, normalise="one"), everyone)])

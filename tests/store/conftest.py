@@ -44,7 +44,9 @@ def elsewhere() -> Callable[..., subprocess.CompletedProcess[str]]:
 class Recording:
     """Random routing of ``runs`` runs, as a pandas frame and in a store."""
 
-    def __init__(self, store: Store, seed: int, *, runs: int, tokens: int, layers: list[int], experts: int, k: int) -> None:
+    def __init__(
+        self, store: Store, seed: int, *, runs: int, tokens: int, layers: list[int], experts: int, k: int
+    ) -> None:
         rng = np.random.default_rng(seed)
         self.store, self.layers, self.experts, self.k = store, layers, experts, k
         self.runs = list(range(101, 101 + runs))
@@ -56,14 +58,30 @@ class Recording:
                     weights = rng.random(k).astype(np.float32)
                     rank = np.argsort(np.argsort(-weights))
                     for slot in range(k):
-                        rows.append((run, 0, position, layer, slot, chosen[slot], weights[slot], rank[slot], rng.random()))
+                        rows.append(
+                            (
+                                run,
+                                0,
+                                position,
+                                layer,
+                                slot,
+                                chosen[slot],
+                                weights[slot],
+                                rank[slot],
+                                rng.random(),
+                            )
+                        )
         names = ["run", "step", "position", "layer", "slot", "expert", "weight", "rank", "norm"]
         self.routing = pd.DataFrame(rows, columns=names)
         self.routing["norm"] = self.routing["norm"].astype(np.float32)
         store.write("routing", {name: self.routing[name].to_numpy() for name in names})
         store.write(
             "run",
-            {"run": self.runs, "num_experts": experts, "labels": [{"language": "en" if r % 2 else "fr"} for r in self.runs]},
+            {
+                "run": self.runs,
+                "num_experts": experts,
+                "labels": [{"language": "en" if r % 2 else "fr"} for r in self.runs],
+            },
         )
         store.flush()
 

@@ -12,15 +12,17 @@ import pytest
 from workbench.store import Store
 from workbench.store.schema import TABLE_MACROS
 
-TESTED = (
-    "expert_load load_balance routing_entropy coactivation expert_affinity specialisation label_information flips_aligned "
-    "shared_prefix flips layer_contribution arank_profile layer_sparsity expert_sparsity chunk_sparsity saliency "
-    "route_repetition routing_map cell".split()
+TESTED = set(
+    """
+    expert_load load_balance routing_entropy coactivation expert_affinity specialisation label_information
+    flips_aligned shared_prefix flips layer_contribution arank_profile layer_sparsity expert_sparsity
+    chunk_sparsity saliency route_repetition routing_map cell
+    """.split()
 )
 
 
 def test_every_macro_is_tested_here():
-    assert set(TABLE_MACROS) == set(TESTED)
+    assert set(TABLE_MACROS) == TESTED
 
 
 def choices(rows: pd.DataFrame) -> dict[tuple[int, int, int], set[int]]:
@@ -40,7 +42,9 @@ def test_expert_load(record, seed, first):
     recording = record(seed, tokens=3)
     rows = seen(recording, first=first)
     got = recording.ask("FROM expert_load(?, first := ?)", [recording.runs, first])
-    assert list(zip(got.layer, got.expert, strict=True)) == [(layer, e) for layer in (1, 2, 5) for e in range(6)]
+    assert list(zip(got.layer, got.expert, strict=True)) == [
+        (layer, e) for layer in (1, 2, 5) for e in range(6)
+    ]
     for row in got.itertuples():
         layer = rows[rows.layer == row.layer]
         assert row.choices == (layer.expert == row.expert).sum()
@@ -73,7 +77,9 @@ def test_load_balance(record):
         p = counts / counts.sum()
         entropy = -np.sum(p[p > 0] * np.log(p[p > 0]))
         assert (row.experts, row.unused) == (6, (counts == 0).sum())
-        np.testing.assert_allclose([row.entropy, row.effective, row.imbalance], [entropy, np.exp(entropy), p.max() * 6])
+        np.testing.assert_allclose(
+            [row.entropy, row.effective, row.imbalance], [entropy, np.exp(entropy), p.max() * 6]
+        )
 
 
 def test_routing_entropy(store):
@@ -81,7 +87,9 @@ def test_routing_entropy(store):
     n = 40
     frame = pd.DataFrame({"run": rng.integers(1, 3, n), "position": rng.integers(0, 5, n), "layer": rng.integers(0, 3, n),
                           "margin": rng.random(n), "entropy": rng.random(n), "tie": rng.random(n) < 0.3})  # fmt: skip
-    store.write("router", {"step": 0, "edited": False, "dropped": 0, **{c: frame[c].to_numpy() for c in frame}})
+    store.write(
+        "router", {"step": 0, "edited": False, "dropped": 0, **{c: frame[c].to_numpy() for c in frame}}
+    )
     store.flush()
     got = store.sql("FROM routing_entropy([1, 2])").df().set_index("layer")
     want = frame[frame.position > 0].groupby("layer")
@@ -106,7 +114,8 @@ def test_coactivation(record, k):
     for r in got.itertuples():
         a, b, n = single[r.layer, r.expert], single[r.layer, r.other], tokens[r.layer]
         np.testing.assert_allclose(
-            [r.probability, r.lift, r.jaccard], [r.tokens / n, r.tokens * n / (a * b), r.tokens / (a + b - r.tokens)]
+            [r.probability, r.lift, r.jaccard],
+            [r.tokens / n, r.tokens * n / (a * b), r.tokens / (a + b - r.tokens)],
         )
 
 
@@ -122,8 +131,12 @@ def test_expert_affinity_joins_a_layer_to_the_next_routed_one(record):
         if layer in following:
             after = following[layer]
             count.update((layer, after, a, b) for a in experts for b in chosen[run, position, after])
-    assert {(r.layer, r.next_layer, r.expert, r.next_expert): r.tokens for r in got.itertuples()} == dict(count)
-    np.testing.assert_allclose(got.probability, [r.tokens / single[r.layer, r.expert] for r in got.itertuples()])
+    assert {(r.layer, r.next_layer, r.expert, r.next_expert): r.tokens for r in got.itertuples()} == dict(
+        count
+    )
+    np.testing.assert_allclose(
+        got.probability, [r.tokens / single[r.layer, r.expert] for r in got.itertuples()]
+    )
 
 
 def test_specialisation_and_label_information(record):
@@ -158,12 +171,16 @@ def two_runs(store: Store, seed: int) -> dict[str, object]:
     chosen: dict[tuple[int, int, int], list[int]] = {}
     state: dict[tuple[int, int, int], tuple[float, bool, bool]] = {}
     for run, ids in tokens.items():
-        store.write("token", {"run": run, "step": 0, "position": list(range(8)), "token": ids, "text": [f" {t}" for t in ids],
-                              "part": "prompt"})  # fmt: skip
+        store.write("token", {"run": run, "step": 0, "position": list(range(8)), "token": ids,
+                              "text": [f" {t}" for t in ids], "part": "prompt"})  # fmt: skip
         for position in range(8):
             for layer in (0, 3):
                 experts = [int(e) for e in rng.permutation(4)[:2]]
-                margin, tie, edited = float(np.float32(rng.random())), rng.random() < 0.2, run == 2 and rng.random() < 0.3
+                margin, tie, edited = (
+                    float(np.float32(rng.random())),
+                    rng.random() < 0.2,
+                    run == 2 and rng.random() < 0.3,
+                )
                 chosen[run, position, layer] = experts
                 state[run, position, layer] = (margin, bool(tie), bool(edited))
                 store.write("routing", {"run": run, "step": 0, "position": position, "layer": layer, "slot": [0, 1],
@@ -253,15 +270,21 @@ def test_layer_and_expert_sparsity(store):
     frame = pd.DataFrame({"position": np.arange(n) // 4, "layer": np.arange(n) % 2, "expert": rng.integers(-1, 3, n),
                           "width": rng.integers(8, 65, n), "zero_share": rng.random(n), "below_share": rng.random(n),
                           "hoyer": rng.random(n)})  # fmt: skip
-    store.write("sparsity", {"run": 4, "step": 0, "threshold": 0.5, **{c: frame[c].to_numpy() for c in frame}})
+    store.write(
+        "sparsity", {"run": 4, "step": 0, "threshold": 0.5, **{c: frame[c].to_numpy() for c in frame}}
+    )
     store.flush()
     kept = frame[frame.position > 0]
     for macro, keys in (("layer_sparsity", ["layer"]), ("expert_sparsity", ["layer", "expert"])):
         got = store.sql(f"FROM {macro}(4)").df().set_index(keys).sort_index()
         for key, group in kept.groupby(keys):
             row = got.loc[key if len(keys) > 1 else key[0]]
-            np.testing.assert_allclose(row.zero_share, np.average(group.zero_share, weights=group.width), rtol=1e-6)
-            np.testing.assert_allclose(row.below_share, np.average(group.below_share, weights=group.width), rtol=1e-6)
+            np.testing.assert_allclose(
+                row.zero_share, np.average(group.zero_share, weights=group.width), rtol=1e-6
+            )
+            np.testing.assert_allclose(
+                row.below_share, np.average(group.below_share, weights=group.width), rtol=1e-6
+            )
             np.testing.assert_allclose(row.hoyer, group.hoyer.mean(), rtol=1e-6)
             assert row.activations == len(group)
 
@@ -270,7 +293,9 @@ def test_layer_and_expert_sparsity(store):
 def test_chunk_sparsity(record, first):
     recording = record(6, tokens=18)
     chunk = 4
-    got = recording.ask("FROM chunk_sparsity(?, ?, first := ?)", [recording.runs, chunk, first]).set_index("layer")
+    got = recording.ask("FROM chunk_sparsity(?, ?, first := ?)", [recording.runs, chunk, first]).set_index(
+        "layer"
+    )
     start = 0 if first else 1
     chosen = choices(seen(recording, first=first))
     for layer in recording.layers:
@@ -293,7 +318,9 @@ def test_saliency_counts_only_rows_with_a_norm(record):
                                       "expert": 0, "weight": 5.0, "rank": 0, "norm": None})  # fmt: skip
     recording.store.flush()
     got = recording.ask("FROM saliency(?)", [recording.runs]).set_index(["layer", "expert"])
-    rows = seen(recording).astype({"weight": float, "norm": float}).assign(product=lambda r: r.weight * r.norm)
+    rows = (
+        seen(recording).astype({"weight": float, "norm": float}).assign(product=lambda r: r.weight * r.norm)
+    )
     want = rows.groupby(["layer", "expert"]).agg(
         tokens=("weight", "size"), weight_sum=("weight", "sum"), norm_sum=("norm", "sum"),
         weighted_norm_sum=("product", "sum"), saliency=("product", "mean"),
@@ -332,7 +359,12 @@ def test_routing_map(record):
         assert list(row.weights) == list(rows.weight)
         assert row.top == rows.expert[rows.weight.idxmax()]
     marked = got[(got.position == 4) & (got.layer == 2)].iloc[0]
-    assert (marked.margin, marked.entropy, bool(marked.edited), list(marked.native)) == (0.25, 1.5, True, [1, 2, 3])
+    assert (marked.margin, marked.entropy, bool(marked.edited), list(marked.native)) == (
+        0.25,
+        1.5,
+        True,
+        [1, 2, 3],
+    )
     assert got.margin.isna().sum() == 17 * 3 - 1
 
 

@@ -55,9 +55,13 @@ class RunDiff:
     kl: Any = None
 
     def __str__(self) -> str:
-        lines = [f"Run {self.run} against run {self.base}: {len(self.tokens)} aligned tokens, {len(self.flips)} flips."]
+        lines = [
+            f"Run {self.run} against run {self.base}: {len(self.tokens)} aligned tokens, {len(self.flips)} flips."
+        ]
         if self.first_layer is not None:
-            causes = ", ".join(f"{count} {cause}" for cause, count in self.flips["cause"].value_counts().items())
+            causes = ", ".join(
+                f"{count} {cause}" for cause, count in self.flips["cause"].value_counts().items()
+            )
             lines.append(
                 f"First flip: layer {self.first_layer}, position {self.first_position}, expert {self.first_expert} lost. "
                 f"Causes: {causes}."

@@ -111,6 +111,7 @@ def prove(anatomy: Anatomy, tokens: int = 8) -> Proof:
     for number, block in enumerate(anatomy.blocks):
         if block.moe is None:
             continue
+        block.moe.proved = block.moe.observable = False
         if watch.crash is not None and block.moe.experts not in watch.calls:
             block.moe.reason = "the model stopped before it reached this layer"
             continue
@@ -261,7 +262,9 @@ def _compare_logits(moe: Moe, given: Tensor, logits: Tensor, hidden_size: int) -
     if found is None:
         raise _fails(f"the router has no weight of shape ({moe.num_experts}, {hidden_size})")
     weight, bias = found
-    rows = given.reshape(-1, hidden_size)
+    if weight.is_meta:
+        raise _fails("the router's weight is offloaded, so that its logits cannot be recomputed")
+    rows = given.reshape(-1, hidden_size).to(weight.device)
     rows = rows.float() if moe.rule is not None and moe.rule.upcast else rows.to(weight.dtype)
     expected = F.linear(
         rows, weight.detach().to(rows.dtype), None if bias is None else bias.detach().to(rows.dtype)
@@ -313,12 +316,9 @@ def _sum_error(block: Block, watch: _Watch) -> tuple[float | None, str]:
     if before is None or after is None or attn is None or mlp is None:
         return None, f"{name} or one of its sublayers did not run exactly once in a pass"
     (attn_path, attn_module, attn_out), (mlp_path, mlp_module, mlp_out) = attn, mlp
-    if not before.shape == after.shape == attn_out.shape == mlp_out.reshape_as(after).shape:
-        return (
-            None,
-            f"the residual stream {tuple(after.shape)} and attn_out {tuple(attn_out.shape)} differ in shape",
-        )
-    mlp_out = mlp_out.reshape_as(after)
+    if not (before.shape == after.shape == attn_out.shape and mlp_out.numel() == after.numel()):
+        shapes = ", ".join(str(tuple(t.shape)) for t in (before, attn_out, mlp_out, after))
+        return None, f"resid_pre, attn_out, mlp_out and resid_post have shapes {shapes}, which do not add up"
     for what, call in (
         ("resid_pre", whole),
         ("attn_out", watch.once(attn_module)),
@@ -328,12 +328,12 @@ def _sum_error(block: Block, watch: _Watch) -> tuple[float | None, str]:
             return None, f"{name} changes {what} in place, so that it cannot be read after the fact"
     error = float("inf")
     for multiplier in dict.fromkeys((1.0, float(getattr(block.module, "residual_multiplier", 1.0)))):
-        parts = before.double(), multiplier * attn_out.double(), multiplier * mlp_out.double()
+        parts = _wide(before), multiplier * _wide(attn_out), multiplier * _wide(mlp_out).reshape(before.shape)
         error = min(error, _largest(sum(parts, torch.zeros_like(parts[0])), after))
         # One rounding of each part, of the first sum and of the second, element by element: a bound on the largest
         # elements alone would let a small third contribution pass in half precision.
-        size = sum((part.abs() for part in parts), (parts[0] + parts[1]).abs() + after.double().abs())
-        off = (sum(parts, -after.double()).abs() - torch.finfo(after.dtype).eps * size).max()
+        size = sum((part.abs() for part in parts), (parts[0] + parts[1]).abs() + _wide(after).abs())
+        off = (sum(parts, -_wide(after)).abs() - torch.finfo(after.dtype).eps * size).max()
         if float(off) <= 0:
             block.attn_outlet = Outlet(attn_path, attn_module, multiplier)
             block.mlp_outlet = Outlet(mlp_path, mlp_module, multiplier)
@@ -390,8 +390,13 @@ def _copies(value: Any) -> Any:
     return value
 
 
+def _wide(values: Tensor) -> Tensor:
+    """The same numbers in fp64 on the CPU: layers may lie on different devices, not all of which know fp64."""
+    return values.detach().cpu().double()
+
+
 def _largest(a: Tensor, b: Tensor) -> float:
-    difference = (a.detach().double() - b.detach().double()).abs()
+    difference = (_wide(a) - _wide(b)).abs()
     # A NaN that both sides share is agreement of a broken model, which is no proof: it counts as infinitely far.
     return float(difference.nan_to_num(nan=float("inf")).max()) if difference.numel() else 0.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -134,11 +135,15 @@ def _block(module: nn.Module, number: int, path: str, config: Any, hidden: int) 
 
 def _find_attention(block: nn.Module) -> tuple[str, nn.Module] | None:
     """The module in ``block`` that both projects to queries and has an output projection."""
-    for name, child in block.named_modules():
+    for name, child in _inside(block):
         names = [inner for inner, _ in child.named_children()]
         if any(_QUERY.fullmatch(inner) for inner in names) and any(inner in _OUT for inner in names):
             return name, child
     return None
+
+
+def _inside(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return ((name, module) for name, module in block.named_modules() if name)
 
 
 def _attention(block: nn.Module, number: int, path: str, config: Any) -> Attention | None:
@@ -188,11 +193,11 @@ def _kv_heads(module: nn.Module, heads: int) -> int:
 
 def _bank(block: nn.Module, path: str) -> tuple[str, nn.Module] | None:
     """Path and module of the expert bank: its own parameters are stacked over experts, or its class says what it is."""
-    for name, module in block.named_modules():
+    for name, module in _inside(block):
         stacked = [p for p in module.parameters(recurse=False) if p.dim() == 3]
         if len(stacked) >= 2 and len({p.shape[0] for p in stacked}) == 1:
             return f"{path}.{name}", module
-    for name, module in block.named_modules():
+    for name, module in _inside(block):
         if type(module).__name__.endswith("Experts") and _num_experts(module) > 0:
             return f"{path}.{name}", module
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -21,6 +21,8 @@ NamedTokens: TypeAlias = Literal["all", "prompt", "generated", "prompt_last", "e
 class Rule(Protocol):
     """What an edit needs of a family's routing rule; :class:`workbench.anatomy.RoutingRule` has it. T tokens, E experts."""
 
+    @property
+    def score(self) -> str: ...
     def scores(self, logits: Tensor) -> Tensor: ...
     def selection(self, scores: Tensor) -> Tensor: ...
     def choose(self, selection: Tensor, k: int | None = None) -> Tensor: ...
@@ -216,7 +218,10 @@ def _positions_disjoint(one: Tokens, other: Tokens) -> bool:
     return False
 
 
-def build(kind: type[Edit], **data: Any) -> Any:
+E = TypeVar("E", bound="Edit")
+
+
+def build(kind: type[E], **data: Any) -> E:
     """Make an edit, turning pydantic's report into one :class:`PlanError`."""
     try:
         return kind(**data)

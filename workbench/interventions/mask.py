@@ -48,4 +48,4 @@ def heads(
     tokens: Tokens | slice | int | list[int] = "all", phase: Phase = "all",
 ) -> Heads:  # fmt: skip
     """Mask attention heads; see :class:`Heads`."""
-    return build(Heads, layers=layers, heads=heads, tokens=tokens, phase=phase)  # type: ignore[no-any-return]
+    return build(Heads, layers=layers, heads=heads, tokens=tokens, phase=phase)

@@ -5,16 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.errors import EditRefused, PlanError
 from workbench.interventions import mask, reroute, skip
-from workbench.interventions.edit import Edit, Facts, plan_error, scopes_disjoint
+from workbench.interventions.edit import Edit, Facts, MoeFacts, plan_error, scopes_disjoint
 
 AnyEdit = Annotated[
-    reroute.Ban | reroute.Force | reroute.Bias | reroute.Replay | skip.Block | mask.Heads,
+    reroute.Ban
+    | reroute.Allow
+    | reroute.Force
+    | reroute.Bias
+    | reroute.Temperature
+    | reroute.ScoreMix
+    | reroute.TopK
+    | reroute.TopP
+    | reroute.Threshold
+    | reroute.RankOffset
+    | reroute.Random
+    | reroute.Permute
+    | reroute.Uniform
+    | reroute.Weights
+    | reroute.Replay
+    | skip.Block
+    | mask.Heads,
     Field(discriminator="kind"),
 ]
 
@@ -93,27 +109,44 @@ class Plan(BaseModel):
         """Raise :class:`EditRefused` with the reason if an enabled edit cannot act on the model ``facts`` describes."""
         for edit in self.active:
             edit.check(facts)
-        self._check_replays()
+        self._check_exclusive()
         for layer in facts.moe_layers:
-            bans = [e for e in self.active if isinstance(e, reroute.Ban) and layer in e.layers_in(facts)]
-            bans = [e for e in bans if e.tokens == "all" and e.phase == "all"]
-            banned = set().union(*(e.experts for e in bans))
-            moe = facts.layer(layer).moe
-            if moe.num_experts - len(banned) < moe.top_k:
-                raise EditRefused(
-                    f"The plan bans {len(banned)} of {moe.num_experts} experts in layer {layer}, "
-                    f"leaving fewer than the {moe.top_k} each token needs.",
-                    "Ban fewer experts.",
-                )
+            self._check_left(layer, facts.layer(layer).moe)
 
-    def _check_replays(self) -> None:
-        """A replay fixes every choice in its scope, so another re-route there could not act (or would undo it)."""
+    def _check_left(self, layer: int, moe: MoeFacts) -> None:
+        """The bans and allow-lists of the whole plan must leave enough experts."""
+        left = set(range(moe.num_experts))
+        for edit in self.active:
+            if (
+                edit.layers != "all"
+                and layer not in edit.layers
+                or edit.tokens != "all"
+                or edit.phase != "all"
+            ):
+                continue
+            if isinstance(edit, reroute.Ban):
+                left -= set(edit.experts)
+            elif isinstance(edit, reroute.Allow):
+                left &= set(edit.experts)
+        if len(left) < moe.top_k:
+            raise EditRefused(
+                f"The plan leaves {len(left)} of {moe.num_experts} experts in layer {layer}, fewer than the {moe.top_k} "
+                "each token needs.",
+                "Ban fewer experts.",
+            )
+
+    def _check_exclusive(self) -> None:
+        """A replay fixes every choice in its scope and a policy decides it whole, so a second one could not act."""
         reroutes = [edit for edit in self.active if isinstance(edit, reroute.Reroute)]
-        for replay in (edit for edit in reroutes if isinstance(edit, reroute.Replay)):
-            for other in reroutes:
-                if other is not replay and not scopes_disjoint(replay, other):
+        for n, first in enumerate(reroutes):
+            for second in reroutes[n + 1 :]:
+                replays = isinstance(first, reroute.Replay) or isinstance(second, reroute.Replay)
+                policies = isinstance(first, reroute.Policy) and isinstance(second, reroute.Policy)
+                if (replays or policies) and not scopes_disjoint(first, second):
                     raise EditRefused(
-                        f"{other.kind} cannot act where routes are replayed ({replay.describe()}).",
+                        f"{first.kind} and {second.kind} both decide the whole choice of the same tokens."
+                        if policies
+                        else f"{first.kind} and {second.kind} cannot hold together: a replay fixes the whole choice.",
                         "Give the two edits different layers or tokens.",
                     )
 
@@ -208,7 +241,4 @@ def _invalid(error: ValidationError, data: dict[str, Any]) -> PlanError:
 
 def kinds() -> tuple[str, ...]:
     """Every kind of edit, as written in a plan."""
-    return tuple(
-        kind.model_fields["kind"].default
-        for kind in (reroute.Ban, reroute.Force, reroute.Bias, reroute.Replay, skip.Block, mask.Heads)
-    )
+    return tuple(kind.model_fields["kind"].default for kind in get_args(get_args(AnyEdit)[0]))

@@ -39,4 +39,4 @@ class Block(Edit):
 
 def block(layers: int | Iterable[int] | Layers, **scope: Any) -> Block:
     """Skip whole blocks; see :class:`Block`."""
-    return build(Block, layers=layers, **scope)  # type: ignore[no-any-return]
+    return build(Block, layers=layers, **scope)

@@ -17,6 +17,7 @@ from workbench.anatomy import Anatomy, prove, read
 from workbench.errors import EditRefused, PlanError, PromptError, WorkbenchError
 from workbench.interventions import Plan
 from workbench.interventions.edit import Edit
+from workbench.interventions.routing import NOTHING
 from workbench.runtime.attach import Attachment, Kernels, device_of
 from workbench.runtime.diff import compare
 from workbench.runtime.instrument import Session, SourceRoutes, skipped_layers
@@ -322,14 +323,14 @@ class Bench:
                 "Replay a run of this store that recorded routing.",
             )
         device = device_of(self.model)
-        size, k = found[-1][0] + 1, len(found[0][1])
-        ids = torch.zeros(size, k, dtype=torch.int64)
+        size, k = found[-1][0] + 1, max(len(row[1]) for row in found)
+        ids = torch.full((size, k), NOTHING, dtype=torch.int64)
         weights = torch.zeros(size, k, dtype=torch.float32)
         known = torch.zeros(size, dtype=torch.bool)
-        at = torch.tensor([row[0] for row in found])
-        ids[at] = torch.tensor([row[1] for row in found])
-        weights[at] = torch.tensor([row[2] for row in found], dtype=torch.float32)
-        known[at] = True
+        for position, experts, their_weights in found:
+            ids[position, : len(experts)] = torch.tensor(experts)
+            weights[position, : len(experts)] = torch.tensor(their_weights)
+            known[position] = True
         return SourceRoutes(ids.to(device), weights.to(device), known.to(device))
 
     # Passes

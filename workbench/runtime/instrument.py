@@ -19,7 +19,7 @@ from workbench.anatomy import Anatomy, Block, expert_inputs, router_logits
 from workbench.errors import EditRefused
 from workbench.interventions import Plan, mask, reroute, skip
 from workbench.interventions.edit import Edit
-from workbench.interventions.routing import route
+from workbench.interventions.routing import NOTHING, Native, route
 from workbench.runtime.attach import Attachment, AttentionCall, AttentionSink, bank_of, listen_to_attention
 from workbench.runtime.passes import Pass, scope
 from workbench.runtime.record import Record
@@ -131,9 +131,8 @@ class Session:
             undo.callback(_replace_forward(block.module, self._pass_through(block)))
             return
         reroutes = [(edit, rows) for edit, rows in edits if isinstance(edit, reroute.Reroute)]
-        if block.moe is not None and (
-            reroutes or (record and (record.routing or record.scores or record.sparsity))
-        ):
+        wanted = record is not None and (record.routing or record.scores or record.sparsity)
+        if block.moe is not None and block.moe.observable and (reroutes or wanted):
             self._hook_moe(block, reroutes, record, undo)
         heads = [(edit, rows) for edit, rows in edits if isinstance(edit, mask.Heads)]
         if heads:
@@ -163,6 +162,7 @@ class Session:
         moe = block.moe
         assert moe is not None
         layer = block.layer
+        bank = bank_of(moe.experts)
 
         def read_logits(_: nn.Module, __: Any, output: Any) -> None:
             self._capture(layer).logits = router_logits(output, moe.num_experts)
@@ -176,18 +176,20 @@ class Session:
             if scoped:
                 # A re-route is refused where the router's logits and rule are not proved.
                 assert capture.logits is not None and moe.rule is not None
-                routed = route(
-                    scoped, capture.logits, ids, weights, moe.rule, lambda e: self._routes(e, layer)
-                )
+                native = Native(capture.logits, ids, weights, self.now.positions.reshape(-1), layer)
+                routed = route(scoped, native, moe.rule, lambda edit: self._routes(edit, layer))
                 capture.ids, capture.weights = routed.ids, routed.weights
                 capture.selection, capture.edited = routed.selection, routed.edited
-                return _with_choice(args, kwargs, ids, weights, routed.ids, routed.weights)
+                # Our kernels leave an unused slot out; the model's own know none, so it gets a valid id and no weight.
+                executed = (
+                    routed.ids if bank is not None else routed.ids.masked_fill(routed.ids == NOTHING, 0)
+                )
+                return _with_choice(args, kwargs, ids, weights, executed, routed.weights)
             return None
 
         if moe.proved:
             undo.callback(moe.router.register_forward_hook(read_logits).remove)
         undo.callback(moe.experts.register_forward_pre_hook(apply, with_kwargs=True).remove)
-        bank = bank_of(moe.experts)
         if record is not None and bank is not None:
 
             def keep_statistics(out: MoeExperts) -> None:

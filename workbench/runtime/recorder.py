@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.anatomy import Anatomy
+from workbench.interventions.routing import NOTHING
 from workbench.runtime.instrument import Capture
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
@@ -75,17 +77,20 @@ class Recorder:
             ids = _stack(c.ids for c in captures)[:, tokens.at]
             weights = _stack(c.weights for c in captures)[:, tokens.at]
             count, size, k = ids.shape
-            rank = np.argsort(np.argsort(-weights, axis=-1, kind="stable"), axis=-1, kind="stable")
+            ordered = np.where(ids == NOTHING, np.inf, -weights)  # unused slots come last
+            rank = np.argsort(np.argsort(ordered, axis=-1, kind="stable"), axis=-1, kind="stable")
             norm = None
             if all(c.experts is not None for c in captures):
                 norm = _stack(c.experts.slot_norm for c in captures)[:, tokens.at]  # type: ignore[union-attr]
             rows = (count, size, k)
+            used = (ids != NOTHING).reshape(-1)
             self._store.write("routing", {
-                "run": _spread(tokens.run[:, None], rows), "step": now.step,
-                "position": _spread(tokens.position[:, None], rows),
-                "layer": _spread(np.asarray(layers)[:, None, None], rows),
-                "slot": _spread(np.arange(k), rows), "expert": ids.reshape(-1), "weight": weights.reshape(-1),
-                "rank": rank.reshape(-1), "norm": None if norm is None else norm.reshape(-1),
+                "run": _spread(tokens.run[:, None], rows)[used], "step": now.step,
+                "position": _spread(tokens.position[:, None], rows)[used],
+                "layer": _spread(np.asarray(layers)[:, None, None], rows)[used],
+                "slot": _spread(np.arange(k), rows)[used], "expert": ids.reshape(-1)[used],
+                "weight": weights.reshape(-1)[used], "rank": rank.reshape(-1)[used],
+                "norm": None if norm is None else norm.reshape(-1)[used],
             })  # fmt: skip
             self._router(now, tokens, layers, captures, ids)
             if norm is not None:
@@ -109,7 +114,8 @@ class Recorder:
         dropped = ((ids < 0) | (ids >= experts)).sum(axis=-1)
         self._store.write("router", {
             "run": _spread(tokens.run, rows), "step": now.step, "position": _spread(tokens.position, rows),
-            "layer": _spread(np.asarray(layers)[:, None], rows), "margin": margin, "entropy": entropy, "tie": tie,
+            "layer": _spread(np.asarray(layers)[:, None], rows), "margin": _known(margin), "entropy": _known(entropy),
+            "tie": tie,
             "dropped": dropped.reshape(-1), "edited": edited.reshape(-1),
             "native": _where_edited(edited, captures, tokens, "native_ids"),
             "native_weights": _where_edited(edited, captures, tokens, "native_weights"),
@@ -194,7 +200,7 @@ class Recorder:
                 columns[name] = None
                 continue
             filled = [torch.full(shape, torch.nan) if v is None else v for v in values]
-            columns[name] = _stack(filled).reshape(len(layers), -1)[:, tokens.at].reshape(-1)
+            columns[name] = _known(_stack(filled).reshape(len(layers), -1)[:, tokens.at])
         self._store.write("contribution", columns)
 
     def _sparsity(self, now: Pass, tokens: _Tokens, captures: Mapping[int, Capture]) -> None:
@@ -230,7 +236,7 @@ class Recorder:
             "run": run, "step": now.step, "position": position, "layer": layer, "expert": expert, "width": width,
             "zero_share": _numpy(found.zero_share).reshape(-1)[index], "threshold": self._record.threshold,
             "below_share": _numpy(found.below_share).reshape(-1)[index],
-            "hoyer": _numpy(found.hoyer).reshape(-1)[index],
+            "hoyer": _known(_numpy(found.hoyer).reshape(-1)[index]),
         })  # fmt: skip
 
     def _attention_rank(self, now: Pass, captures: Mapping[int, Capture]) -> None:
@@ -245,7 +251,7 @@ class Recorder:
                 "submatrix": "sampled" if capture.rank_sampled else "full", "method": "svd",
                 "tolerance": self._record.rank_tolerance, "dtype": "float32",
                 **{
-                    name: part.reshape(-1)
+                    name: _known(part)
                     for name, part in zip(("rank", "stable_rank", "effective_rank", "entropy"), parts, strict=True)
                 },
             })  # fmt: skip
@@ -294,6 +300,11 @@ def _stack(tensors: Any) -> NDArray[Any]:
     tensors = list(tensors)
     device = tensors[0].device
     return _numpy(torch.stack([t.to(device) for t in tensors]))
+
+
+def _known(values: NDArray[Any] | None) -> pa.Array | None:
+    """A column in which what is undefined (NaN: no runner-up, a zero vector) is NULL."""
+    return None if values is None else pa.array(values.reshape(-1), from_pandas=True)
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:

@@ -74,7 +74,8 @@ def to_batch(table: str, spec: Mapping[str, Column], columns: Mapping[str, Any])
     missing = [column.name for column in spec.values() if column.required and column.name not in columns]
     if missing:
         raise StoreError(
-            f"Column {missing[0]!r} of table {table!r} is not given.", f"Give every one of: {', '.join(missing)}."
+            f"Column {missing[0]!r} of table {table!r} is not given.",
+            f"Give every one of: {', '.join(missing)}.",
         )
     lengths = {name: len(value) for name, value in columns.items() if _is_rows(value)}
     rows = next(iter(lengths.values()), 1)
@@ -106,7 +107,8 @@ def _convert(table: str, column: Column, value: Any, rows: int) -> pa.Array:
         ) from error
     if column.required and array.null_count:
         raise StoreError(
-            f"Column {column.name!r} of table {table!r} has {array.null_count} NULLs.", "Every row needs a value there."
+            f"Column {column.name!r} of table {table!r} has {array.null_count} NULLs.",
+            "Every row needs a value there.",
         )
     return array
 

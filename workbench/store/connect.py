@@ -14,6 +14,10 @@ from workbench.store import schema
 from workbench.store.sharing import Client, Owner, find_owner, first_line
 
 
+class StoreInUse(StoreError):
+    """A store file that is open already, in this process or another."""
+
+
 class Connection:
     """Reads one store. Each query finds out anew who owns the file, so that a connection outlives recordings.
 
@@ -110,7 +114,9 @@ def _fetch_from_file(path: Path, query: str, params: Any) -> Any:
     try:
         found = schema.version_of(file)
         if found is None:
-            raise StoreError(f"{path} is an empty database.", "Record a run into it first, or check the path.")
+            raise StoreError(
+                f"{path} is an empty database.", "Record a run into it first, or check the path."
+            )
         schema.check_version(found, writable=False)
         try:
             result = file.sql(query, params=params)
@@ -118,7 +124,9 @@ def _fetch_from_file(path: Path, query: str, params: Any) -> Any:
                 raise SqlError("The query gives no rows.", "Send a SELECT.")
             return result.to_arrow_table()
         except duckdb.Error as error:
-            raise SqlError(f"The query failed: {first_line(error)}.", "Mend the query and send it again.") from error
+            raise SqlError(
+                f"The query failed: {first_line(error)}.", "Mend the query and send it again."
+            ) from error
     finally:
         file.close()
 
@@ -129,10 +137,14 @@ def unreadable(path: Path, error: duckdb.Error) -> StoreError:
     if "not a valid DuckDB database file" in text or "is a directory" in text.lower():
         return StoreError(f"{path} is not a DuckDB database.", "Choose another path for the store.")
     if "Could not set lock" in text or "different configuration" in text:
-        return StoreError(
+        return StoreInUse(
             f"{path} is in use by another process, which does not share it.",
             "End that process, or work on a snapshot of the store.",
         )
     if "Permission denied" in text or "Read-only file system" in text or "read-only" in text:
-        return StoreError(f"{path} cannot be opened: permission denied.", "Choose a file and folder you may write to.")
-    return StoreError(f"{path} cannot be opened: {first_line(error)}.", "Check the path, or choose another one.")
+        return StoreError(
+            f"{path} cannot be opened: permission denied.", "Choose a file and folder you may write to."
+        )
+    return StoreError(
+        f"{path} cannot be opened: {first_line(error)}.", "Check the path, or choose another one."
+    )

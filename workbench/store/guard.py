@@ -21,17 +21,23 @@ _REMEDY = "Send one SELECT over the tables and macros of the store."
 _RELATIONS = frozenset(TABLES + VIEWS)
 _TABLE_FUNCTIONS = frozenset(TABLE_MACROS) | {"range", "generate_series", "unnest", "json_each", "json_tree"}
 
-_EXPRESSIONS = frozenset(
-    ["BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION", "LAMBDA", "OPERATOR", "PARAMETER", "POSITIONAL_REFERENCE", "STAR", "SUBQUERY", "WINDOW"]
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_EXPRESSIONS = _words(
+    "BETWEEN CASE CAST COLLATE COLUMN_REF COMPARISON CONJUNCTION CONSTANT FUNCTION LAMBDA OPERATOR PARAMETER "
+    "POSITIONAL_REFERENCE STAR SUBQUERY WINDOW"
 )
-_NODES = frozenset(
+_NODES = _words(
     "SELECT_NODE SET_OPERATION_NODE RECURSIVE_CTE_NODE "  # queries
     "BASE_TABLE EMPTY EXPRESSION_LIST JOIN PIVOT SHOW_REF SUBQUERY TABLE_FUNCTION "  # what stands in FROM
     "DISTINCT_MODIFIER LIMIT_MODIFIER LIMIT_PERCENT_MODIFIER ORDER_MODIFIER "
-    "ORDER_DEFAULT ASCENDING DESCENDING".split()
+    "ORDER_DEFAULT ASCENDING DESCENDING"
 )
 
-_FUNCTIONS = frozenset(SCALAR_MACROS) | frozenset(
+_FUNCTIONS = frozenset(SCALAR_MACROS) | _words(
     # operators
     "! !~~ !~~* % & && * ** + - ->> -> / // <-> <=> <@ >> << @ @> ^ ^@ | || ~ ~~ ~~* ~~~ add subtract multiply divide mod "
     # aggregates
@@ -43,9 +49,9 @@ _FUNCTIONS = frozenset(SCALAR_MACROS) | frozenset(
     # windows
     "cume_dist dense_rank fill first_value lag last_value lead nth_value ntile percent_rank rank rank_dense row_number "
     # numbers
-    "abs acos asin atan atan2 cbrt ceil ceiling cos cot degrees even exp fdiv floor fmod gamma greatest isfinite isinf isnan "
-    "least lgamma ln log log10 log2 nextafter pi pow power radians round round_even sign sin sqrt tan tanh sinh cosh trunc "
-    "xor bit_count equi_width_bins random hash "
+    "abs acos asin atan atan2 cbrt ceil ceiling cos cot degrees even exp fdiv floor fmod gamma greatest isfinite isinf "
+    "isnan least lgamma ln log log10 log2 nextafter pi pow power radians round round_even sign sin sqrt tan "
+    "tanh sinh cosh trunc xor bit_count equi_width_bins random hash "
     # conditions
     "ifnull nullif coalesce typeof "
     # text
@@ -73,9 +79,9 @@ _FUNCTIONS = frozenset(SCALAR_MACROS) | frozenset(
     "json_valid json_value to_json from_json json_transform "
     # dates
     "age century current_timestamp date_add date_diff date_part date_sub date_trunc datediff datepart datetrunc day dayname "
-    "dayofweek dayofyear epoch epoch_ms epoch_us hour last_day make_date make_time make_timestamp minute month monthname now "
-    "quarter second strftime strptime time_bucket timezone to_days to_hours to_microseconds to_milliseconds to_minutes "
-    "to_months to_seconds to_timestamp to_weeks to_years today week weekday year yearweek".split()
+    "dayofweek dayofyear epoch epoch_ms epoch_us hour last_day make_date make_time make_timestamp minute month monthname "
+    "now quarter second strftime strptime time_bucket timezone to_days to_hours to_microseconds to_milliseconds to_minutes "
+    "to_months to_seconds to_timestamp to_weeks to_years today week weekday year yearweek"
 )
 
 
@@ -102,7 +108,9 @@ def check_select(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
         kinds = [statement.type for statement in statements]
         if len(kinds) != 1 or kinds[0] != duckdb.StatementType.SELECT:
             _refuse(f"{len(kinds)} statements" if len(kinds) != 1 else f"a statement of type {kinds[0].name}")
-        row = cursor.execute("SELECT CAST(json_serialize_sql(?) AS VARCHAR), current_database()", [sql]).fetchone()
+        row = cursor.execute(
+            "SELECT CAST(json_serialize_sql(?) AS VARCHAR), current_database()", [sql]
+        ).fetchone()
         assert row is not None
         tree = json.loads(row[0])
         if tree["error"]:
@@ -111,7 +119,9 @@ def check_select(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
             _refuse(f"{len(tree['statements'])} statements")
         _Walk(str(row[1])).visit(tree["statements"][0], frozenset())
     except duckdb.Error as error:
-        raise SqlError(f"The query cannot be read: {first_line(error)}.", "Mend the query and send it again.") from error
+        raise SqlError(
+            f"The query cannot be read: {first_line(error)}.", "Mend the query and send it again."
+        ) from error
     except RecursionError:
         _refuse("a query nested too deeply")
 
@@ -136,7 +146,9 @@ class _Walk:
                 scope = self._ctes(node, scope)
             for key, child in node.items():
                 if key == "function" and node.get("type") == "TABLE_FUNCTION":
-                    self.visit(child["children"], scope)  # the function itself was checked as a table function
+                    self.visit(
+                        child["children"], scope
+                    )  # the function itself was checked as a table function
                 elif key != "cte_map":
                     self.visit(child, scope)
 
@@ -163,7 +175,9 @@ class _Walk:
                 self._table(node, scope)
             elif kind == "TABLE_FUNCTION":
                 self._function(node["function"], _TABLE_FUNCTIONS, "table function")
-            elif kind == "SHOW_REF" and (node["show_type"] not in ("DESCRIBE", "SUMMARY") or node["query"] is None):
+            elif kind == "SHOW_REF" and (
+                node["show_type"] not in ("DESCRIBE", "SUMMARY") or node["query"] is None
+            ):
                 _refuse("SHOW")
 
     def _table(self, node: dict[str, Any], scope: frozenset[str]) -> None:
@@ -172,11 +186,19 @@ class _Walk:
         if not catalog and not schema and name in scope:
             return
         # In `a.b` DuckDB takes a for a schema or a database, whichever there is.
-        own = (catalog in self._catalogs and schema in ("", "main")) or (not catalog and schema in self._catalogs)
+        own = (catalog in self._catalogs and schema in ("", "main")) or (
+            not catalog and schema in self._catalogs
+        )
         if not own or name not in _RELATIONS:
-            _refuse(f"a query of {'.'.join(part for part in (catalog, schema, node['table_name']) if part)!r}")
+            _refuse(
+                f"a query of {'.'.join(part for part in (catalog, schema, node['table_name']) if part)!r}"
+            )
 
     def _function(self, node: dict[str, Any], allowed: frozenset[str], what: str) -> None:
         name = node["function_name"].lower()
-        if name not in allowed or node["schema"] not in ("", "main") or node["catalog"].lower() not in self._catalogs:
+        if (
+            name not in allowed
+            or node["schema"] not in ("", "main")
+            or node["catalog"].lower() not in self._catalogs
+        ):
             _refuse(f"the {what} {name!r}")

@@ -31,11 +31,15 @@ TABLES: tuple[str, ...] = tuple(
 VIEWS: tuple[str, ...] = tuple(re.findall(r"^CREATE VIEW (\w+)", _SCHEMA, re.MULTILINE))
 """Names of the views over them."""
 
-TABLE_MACROS: tuple[str, ...] = tuple(re.findall(r"^CREATE OR REPLACE MACRO (\w+)\([^)]*\) AS TABLE", _MACROS, re.MULTILINE))
+TABLE_MACROS: tuple[str, ...] = tuple(
+    re.findall(r"^CREATE OR REPLACE MACRO (\w+)\([^)]*\) AS TABLE", _MACROS, re.MULTILINE)
+)
 """Names of the table macros of ``macros.sql``."""
 
 SCALAR_MACROS: tuple[str, ...] = tuple(
-    name for name in re.findall(r"^CREATE OR REPLACE MACRO (\w+)", _MACROS, re.MULTILINE) if name not in TABLE_MACROS
+    name
+    for name in re.findall(r"^CREATE OR REPLACE MACRO (\w+)", _MACROS, re.MULTILINE)
+    if name not in TABLE_MACROS
 )
 """Names of the scalar macros of ``macros.sql``."""
 
@@ -63,7 +67,9 @@ def version_of(connection: duckdb.DuckDBPyConnection) -> int | None:
         )
     row = connection.execute("SELECT max(version) FROM workbench_schema").fetchone()
     if row is None or row[0] is None:
-        raise StoreError("The store says no schema version.", "Restore it from a snapshot, or choose another path.")
+        raise StoreError(
+            "The store says no schema version.", "Restore it from a snapshot, or choose another path."
+        )
     return int(row[0])
 
 

@@ -198,12 +198,12 @@ CREATE TABLE cost (
     run      BIGINT NOT NULL,
     step     INTEGER NOT NULL,
     layer    USMALLINT,              -- NULL for the whole model
-    op       VARCHAR,
+    op       VARCHAR,                -- what was computed
     backend  VARCHAR,
     isa      VARCHAR,
-    flops    DOUBLE,
-    bytes    DOUBLE,
-    seconds  DOUBLE,
+    flops    DOUBLE,                 -- floating-point operations
+    bytes    DOUBLE,                 -- bytes moved
+    seconds  DOUBLE,                 -- wall clock
     executed BIGINT,                 -- units of work done
     skipped  BIGINT                  -- units of work left out
 );

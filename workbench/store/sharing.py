@@ -60,9 +60,12 @@ def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
         spec = find_spec(f"duckdb_extension_{name}")
         if spec is None or spec.origin is None:
             raise SetupError(
-                f"The package duckdb-extension-{name} is not installed.", f"pip install duckdb-extension-{name}."
+                f"The package duckdb-extension-{name} is not installed.",
+                f"pip install duckdb-extension-{name}.",
             )
-        binary = Path(spec.origin).parent / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
+        binary = (
+            Path(spec.origin).parent / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
+        )
         try:
             connection.execute(f"LOAD {quote(str(binary))}")
         except duckdb.Error as error:
@@ -123,7 +126,9 @@ class Server:
                 port = probe.getsockname()[1]
             owner = Owner(pid=os.getpid(), port=port, token=token)
             try:
-                self._connection.execute(f"CALL quack_serve({quote(owner.uri)}, token = {quote(token)})").fetchall()
+                self._connection.execute(
+                    f"CALL quack_serve({quote(owner.uri)}, token = {quote(token)})"
+                ).fetchall()
                 return owner
             except duckdb.Error:
                 if attempt == _PORT_ATTEMPTS - 1:
@@ -177,9 +182,12 @@ class Client:
                 ) from error
             if "Authorization failed" in str(error):
                 raise SqlError(
-                    "A store that another process records into can only be read.", "Send one SELECT at a time."
+                    "A store that another process records into can only be read.",
+                    "Send one SELECT at a time.",
                 ) from error
-            raise SqlError(f"The query failed: {first_line(error)}.", "Mend the query and send it again.") from error
+            raise SqlError(
+                f"The query failed: {first_line(error)}.", "Mend the query and send it again."
+            ) from error
 
     def close(self) -> None:
         """Close the client's side."""
@@ -216,7 +224,9 @@ def bind(query: str, params: Any) -> str:
             return match[0]
         key = match["name"] or match["mark"] or str(len(used) + 1)
         if key not in given:
-            raise SqlError(f"The query asks for parameter {key}, which is not given.", "Give one value a placeholder.")
+            raise SqlError(
+                f"The query asks for parameter {key}, which is not given.", "Give one value a placeholder."
+            )
         used.add(key)
         return literal(given[key])
 

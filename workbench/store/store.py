@@ -18,7 +18,7 @@ import pyarrow as pa
 from workbench.errors import SetupError, SqlError, StoreError
 from workbench.store import columns as typed
 from workbench.store import schema
-from workbench.store.connect import unreadable
+from workbench.store.connect import StoreInUse, unreadable
 from workbench.store.sharing import Server, find_owner, first_line, quote
 from workbench.store.writer import Policy, Writer
 
@@ -108,12 +108,19 @@ class Store:
         """
         if policy not in ("block", "drop"):
             raise StoreError(f"There is no policy {policy!r}.", "Choose 'block' or 'drop'.")
-        options: dict[str, Any] = {"threads": threads, "capacity": capacity, "policy": policy, "interval": interval}
+        options: dict[str, Any] = {
+            "threads": threads,
+            "capacity": capacity,
+            "policy": policy,
+            "interval": interval,
+        }
         with _registry:
             if path is None:
                 return cls._open_default(share, options)
             if str(path) == ":memory:":
-                return cls._open_one(None, False, "The store is in memory and ends with this process.", options)
+                return cls._open_one(
+                    None, False, "The store is in memory and ends with this process.", options
+                )
             file = Path(path).expanduser().resolve()
             return cls._open_one(file, share, f"Recording into {file}.", options)
 
@@ -152,7 +159,8 @@ class Store:
         except duckdb.Error as error:
             connection.close()
             raise StoreError(
-                f"The schema of {path or 'the store'} cannot be prepared: {first_line(error)}.", "Choose another path."
+                f"The schema of {path or 'the store'} cannot be prepared: {first_line(error)}.",
+                "Choose another path.",
             ) from error
         except StoreError:
             connection.close()
@@ -238,9 +246,13 @@ class Store:
         try:
             relation = self.cursor().sql(query, params=params)
         except duckdb.Error as error:
-            raise SqlError(f"The query failed: {first_line(error)}.", "Mend the query and send it again.") from error
+            raise SqlError(
+                f"The query failed: {first_line(error)}.", "Mend the query and send it again."
+            ) from error
         if relation is None:
-            raise SqlError("The query gives no rows.", "Send a SELECT, or use store.cursor() to run other statements.")
+            raise SqlError(
+                "The query gives no rows.", "Send a SELECT, or use store.cursor() to run other statements."
+            )
         return relation
 
     def snapshot(self, path: str | os.PathLike[str]) -> Path:
@@ -259,7 +271,9 @@ class Store:
         cursor = self.cursor()
         try:
             name = cursor.execute("SELECT current_database()").fetchall()[0][0]
-            cursor.execute(f"ATTACH {quote(str(unfinished))} AS snapshot (STORAGE_VERSION '{schema.STORAGE_VERSION}')")
+            cursor.execute(
+                f"ATTACH {quote(str(unfinished))} AS snapshot (STORAGE_VERSION '{schema.STORAGE_VERSION}')"
+            )
             try:
                 cursor.execute(f'COPY FROM DATABASE "{name}" TO snapshot')
             finally:
@@ -268,7 +282,8 @@ class Store:
         except (duckdb.Error, OSError) as error:
             unfinished.unlink(missing_ok=True)
             raise StoreError(
-                f"The snapshot {target} cannot be written: {first_line(error)}.", "Check the folder and its free space."
+                f"The snapshot {target} cannot be written: {first_line(error)}.",
+                "Check the folder and its free space.",
             ) from error
         finally:
             cursor.close()
@@ -303,10 +318,6 @@ class Store:
             raise StoreError("The store is closed.", "Open it again.")
 
 
-class StoreInUse(StoreError):
-    """A store file that is open already, in this process or another."""
-
-
 class _LocalSink:
     """Commits tables into the database of a cursor, all or none."""
 
@@ -329,7 +340,7 @@ class _LocalSink:
 
 
 def _connect(path: Path | None, threads: int) -> duckdb.DuckDBPyConnection:
-    config = {
+    config: dict[str, str | bool | int | float | list[str]] = {
         "storage_compatibility_version": schema.STORAGE_VERSION,
         "python_enable_replacements": False,  # a query must not read variables of the caller
         "threads": threads,

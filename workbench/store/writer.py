@@ -33,7 +33,8 @@ class Writer:
         Seconds after which fewer than :data:`COALESCE_ROWS` waiting rows are committed all the same.
 
     When the sink fails, the rows stay in the queue and the next :meth:`put` or :meth:`flush` raises; the flush (or put)
-    after that tries again. Nothing is thrown away unless :meth:`close` fails too, which says how much.
+    after that tries again, and nothing is tried in between.
+    Nothing is thrown away unless :meth:`close` fails too, which says how much.
     """
 
     def __init__(self, sink: Sink, *, capacity: int, policy: Policy, interval: float) -> None:
@@ -50,6 +51,7 @@ class Writer:
         self._committed = 0
         self._wanted = 0
         self._error: Exception | None = None
+        self._held = False  # after a failure nothing is tried again until somebody asks
         self._dropped: dict[str, int] = {}
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="workbench-store-writer", daemon=True)
@@ -57,16 +59,17 @@ class Writer:
 
     def put(self, table: str, batch: pa.RecordBatch) -> int:
         """Queue ``batch`` for ``table``; the number of rows accepted, 0 where the policy dropped them."""
-        size = batch.nbytes
+        size, rows = int(batch.nbytes), int(batch.num_rows)
         with self._changed:
             self._check_open()
             self._raise_error()
             # A batch larger than the whole capacity goes through alone rather than never.
             while self._bytes and self._bytes + size > self._capacity:
                 if self._policy == "drop":
-                    self._dropped[table] = self._dropped.get(table, 0) + batch.num_rows
+                    self._dropped[table] = self._dropped.get(table, 0) + rows
                     return 0
                 self._wanted = self._accepted
+                self._held = False
                 self._changed.notify_all()
                 self._changed.wait()
                 self._check_open()
@@ -74,18 +77,20 @@ class Writer:
             if not self._waiting:
                 self._oldest = time.monotonic()
             self._waiting.setdefault(table, []).append(batch)
-            self._rows[table] = self._rows.get(table, 0) + batch.num_rows
+            self._rows[table] = self._rows.get(table, 0) + rows
             self._bytes += size
             self._accepted += 1
-            if self._accepted == self._committed + 1 or self._rows[table] >= COALESCE_ROWS:
+            if self._held or self._accepted == self._committed + 1 or self._rows[table] >= COALESCE_ROWS:
+                self._held = False
                 self._changed.notify_all()
-            return batch.num_rows
+            return rows
 
     def flush(self) -> None:
         """Return when everything accepted before the call is committed; raises :class:`StoreError` if that failed."""
         with self._changed:
             self._check_open()
             self._raise_error()
+            self._held = False
             goal = self._accepted
             self._wanted = max(self._wanted, goal)
             self._changed.notify_all()
@@ -104,7 +109,7 @@ class Writer:
             if self._closing:
                 return
             self._closing = True
-            self._error = None  # one last attempt
+            self._error, self._held = None, False  # one last attempt
             self._changed.notify_all()
         self._thread.join()
         if self._waiting:
@@ -122,7 +127,6 @@ class Writer:
         if self._error is None:
             return
         error, self._error = self._error, None
-        self._changed.notify_all()
         raise StoreError(
             f"The store could not write {self._lost()}: {error}.",
             "The rows are kept in memory; mend the cause and flush again.",
@@ -133,8 +137,8 @@ class Writer:
         return ", ".join(f"{rows} rows of {table!r}" for table, rows in counts.items())
 
     def _due(self) -> float | None:
-        """Seconds until the waiting rows must be committed; ``None`` when nothing waits or an error is untold."""
-        if self._error is not None or not self._waiting:
+        """Seconds until the waiting rows must be committed; ``None`` when nothing waits or a failure holds them."""
+        if self._held or not self._waiting:
             return None
         if self._closing or self._wanted > self._committed or max(self._rows.values()) >= COALESCE_ROWS:
             return 0.0
@@ -152,7 +156,9 @@ class Writer:
                 size = sum(batch.nbytes for batches in taken.values() for batch in batches)
             error: Exception | None = None
             try:
-                self._sink({table: pa.Table.from_batches(_unify(batches)) for table, batches in taken.items()})
+                self._sink(
+                    {table: pa.Table.from_batches(_unify(batches)) for table, batches in taken.items()}
+                )
             except Exception as raised:  # reaches the caller at the next put or flush
                 error = raised
             with self._changed:
@@ -161,7 +167,7 @@ class Writer:
                     self._bytes -= size
                 else:
                     self._give_back(taken)
-                    self._error = error
+                    self._error, self._held = error, True
                 self._changed.notify_all()
 
     def _give_back(self, taken: dict[str, list[pa.RecordBatch]]) -> None:
@@ -181,7 +187,9 @@ def _unify(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
     return [
         pa.RecordBatch.from_arrays(
             [
-                batch.column(field.name) if field.name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
+                batch.column(field.name)
+                if field.name in batch.schema.names
+                else pa.nulls(batch.num_rows, field.type)
                 for field in schema
             ],
             schema=schema,

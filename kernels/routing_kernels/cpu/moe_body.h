@@ -66,41 +66,46 @@ static void combine(const rk_moe_call *call, const rk_moe_stretch *s, int64_t to
 
 /* Norms are summed in double over eight interleaved parts, so that they are exact to float's last place. */
 #define PARTS 8
+typedef float rk_f32x8 __attribute__((vector_size(4 * PARTS)));
+typedef int32_t rk_i32x8 __attribute__((vector_size(4 * PARTS)));
+typedef double rk_f64x8 __attribute__((vector_size(8 * PARTS)));
 
-static double total(const double *part) {
-    return ((part[0] + part[4]) + (part[1] + part[5])) + ((part[2] + part[6]) + (part[3] + part[7]));
-}
+#define TOTAL(v) (((v)[0] + (v)[4]) + ((v)[1] + (v)[5]) + (((v)[2] + (v)[6]) + ((v)[3] + (v)[7])))
 
 static void slot_statistics(const rk_moe_call *call, const rk_moe_stretch *s, int64_t token) {
     const float threshold = (float)call->threshold;
-    const int64_t plane = call->tokens * call->top_k;
+    const int64_t plane = call->tokens * call->top_k, whole = call->hidden - call->hidden % PARTS;
+    const int32_t padding = (int32_t)(s->width_pad - call->width); /* zeros that are no neurons */
     for (int64_t j = 0; j < call->top_k; j++) {
         const int64_t slot = (s->first + token) * call->top_k + j, place = s->place[token * call->top_k + j];
-        double absolute[PARTS] = {0}, square[PARTS] = {0}, output[PARTS] = {0};
-        int32_t zero = 0, below = 0;
+        rk_f64x8 absolute = {0}, square = {0}, output = {0};
+        rk_i32x8 zero = {0}, below = {0};
         if (place >= 0) {
             const float *h = s->h + place * s->width_pad, *o = s->o + place * call->hidden;
-            const int64_t whole = call->hidden - call->hidden % PARTS;
-            for (int64_t i = 0; i < s->width_pad; i += PARTS) { /* padding adds 0 to the norms */
-                for (int p = 0; p < PARTS; p++) {
-                    const double a = h[i + p];
-                    absolute[p] += fabs(a);
-                    square[p] += a * a;
-                }
+            rk_f32x8 value;
+            for (int64_t i = 0; i < s->width_pad; i += PARTS) {
+                memcpy(&value, h + i, sizeof value);
+                const rk_f32x8 magnitude = (rk_f32x8)((rk_i32x8)value & 0x7FFFFFFF);
+                const rk_f64x8 exact = __builtin_convertvector(magnitude, rk_f64x8);
+                absolute += exact;
+                square += exact * exact;
+                zero -= magnitude == 0.0f; /* a comparison that holds is -1 */
+                below -= magnitude < threshold;
             }
-            for (int64_t i = 0; i < call->width; i++) {
-                zero += h[i] == 0.0f;
-                below += fabsf(h[i]) < threshold;
+            zero[0] -= padding;
+            below[0] -= threshold > 0.0f ? padding : 0;
+            for (int64_t i = 0; i < whole; i += PARTS) {
+                memcpy(&value, o + i, sizeof value);
+                const rk_f64x8 exact = __builtin_convertvector(value, rk_f64x8);
+                output += exact * exact;
             }
-            for (int64_t i = 0; i < whole; i += PARTS)
-                for (int p = 0; p < PARTS; p++) output[p] += (double)o[i + p] * o[i + p];
             for (int64_t i = whole; i < call->hidden; i++) output[i - whole] += (double)o[i] * o[i];
         }
-        call->norms[slot] = (float)sqrt(total(output));
-        call->norms[plane + slot] = (float)total(absolute);
-        call->norms[2 * plane + slot] = (float)sqrt(total(square));
-        call->tallies[slot] = zero;
-        call->tallies[plane + slot] = below;
+        call->norms[slot] = (float)sqrt(TOTAL(output));
+        call->norms[plane + slot] = (float)TOTAL(absolute);
+        call->norms[2 * plane + slot] = (float)sqrt(TOTAL(square));
+        call->tallies[slot] = TOTAL(zero);
+        call->tallies[plane + slot] = TOTAL(below);
     }
 }
 

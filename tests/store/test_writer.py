@@ -1,0 +1,264 @@
+"""The queue: bounds, policies, failures, and what a crash leaves."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from workbench.errors import StoreError
+from workbench.store import Store, connect
+from workbench.store.writer import COALESCE_ROWS, Writer
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows(n: int, start: int = 0) -> pa.RecordBatch:
+    return pa.record_batch({"x": pa.array(np.arange(start, start + n, dtype=np.int64))})
+
+
+class Sink:
+    """Keeps what it is given; can be held up, and can fail."""
+
+    def __init__(self) -> None:
+        self.commits: list[dict[str, list[int]]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.failures = 0
+
+    def __call__(self, tables: Mapping[str, pa.Table]) -> None:
+        self.entered.set()
+        self.gate.wait(20)
+        if self.failures:
+            self.failures -= 1
+            raise OSError("no space left on device")
+        self.commits.append({name: table["x"].to_pylist() for name, table in tables.items()})
+
+    def all(self, table: str) -> list[int]:
+        return [x for commit in self.commits for x in commit.get(table, [])]
+
+
+def make(sink: Sink, *, capacity: int = 2**20, policy: str = "block", interval: float = 60.0) -> Writer:
+    return Writer(sink, capacity=capacity, policy=policy, interval=interval)  # type: ignore[arg-type]
+
+
+def test_small_batches_are_committed_together():
+    sink = Sink()
+    writer = make(sink)
+    for i in range(50):
+        writer.put("a" if i % 2 else "b", rows(3, i))
+    assert sink.commits == []
+    writer.flush()
+    assert [len(values) for commit in sink.commits for values in commit.values()] == [75, 75]
+    writer.close()
+
+
+def test_many_rows_are_committed_without_being_asked():
+    sink = Sink()
+    writer = make(sink, capacity=2**24)
+    writer.put("a", rows(COALESCE_ROWS - 1))
+    time.sleep(0.05)
+    assert not sink.commits
+    writer.put("a", rows(1))
+    deadline = time.monotonic() + 10
+    while not sink.commits and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(sink.all("a")) == COALESCE_ROWS
+    writer.close()
+
+
+def test_few_rows_are_committed_after_the_interval():
+    sink = Sink()
+    writer = make(sink, interval=0.05)
+    writer.put("a", rows(1))
+    deadline = time.monotonic() + 10
+    while not sink.commits and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sink.all("a") == [0]
+    writer.close()
+
+
+def test_block_waits_for_room_and_loses_nothing():
+    sink = Sink()
+    sink.gate.clear()
+    writer = make(sink, capacity=800)  # 100 rows of 8 bytes
+    writer.put("a", rows(100))
+    waiting = threading.Thread(target=lambda: writer.put("a", rows(50, 100)))
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive(), "there is no room"
+    sink.gate.set()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    writer.close()
+    assert sink.all("a") == list(range(150))
+    assert writer.dropped() == {}
+
+
+def test_drop_counts_every_row_it_drops():
+    sink = Sink()
+    sink.gate.clear()
+    writer = make(sink, capacity=800, policy="drop")
+    assert writer.put("a", rows(60)) == 60
+    assert writer.put("a", rows(60)) == 0
+    assert writer.put("b", rows(41)) == 0
+    assert writer.put("a", rows(40, 60)) == 40
+    assert writer.put("a", rows(1)) == 0
+    sink.gate.set()
+    writer.flush()
+    assert writer.dropped() == {"a": 61, "b": 41}
+    assert sink.all("a") == list(range(100))
+    assert writer.put("a", rows(1)) == 1
+    writer.close()
+
+
+def test_a_batch_larger_than_the_queue_goes_through():
+    sink = Sink()
+    writer = make(sink, capacity=80)
+    writer.put("a", rows(1000))
+    writer.put("a", rows(5, 1000))
+    writer.close()
+    assert sink.all("a") == list(range(1005))
+
+
+def test_a_failure_reaches_the_next_flush_and_the_rows_are_kept():
+    sink = Sink()
+    sink.failures = 1
+    writer = make(sink)
+    writer.put("a", rows(3))
+    with pytest.raises(StoreError, match="could not write 3 rows of 'a': no space left on device"):
+        writer.flush()
+    writer.put("a", rows(2, 3))
+    writer.flush()
+    assert sink.all("a") == [0, 1, 2, 3, 4]
+    writer.close()
+
+
+def test_a_failure_in_the_background_reaches_the_next_write():
+    sink = Sink()
+    sink.failures = 1
+    writer = make(sink, interval=0.01)
+    writer.put("a", rows(3))
+    deadline = time.monotonic() + 10
+    while sink.failures and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    with pytest.raises(StoreError, match="3 rows of 'a'"):
+        writer.put("a", rows(1, 3))
+    writer.flush()
+    assert sink.all("a") == [0, 1, 2], "the refused write is the caller's to repeat"
+    writer.close()
+
+
+def test_a_blocked_write_hears_of_the_failure():
+    sink = Sink()
+    sink.gate.clear()
+    sink.failures = 1
+    writer = make(sink, capacity=80)
+    writer.put("a", rows(10))
+    threading.Timer(0.1, sink.gate.set).start()
+    with pytest.raises(StoreError, match="10 rows of 'a'"):
+        writer.put("a", rows(1, 10))
+    writer.close()
+    assert sink.all("a") == list(range(10))
+
+
+def test_closing_says_what_is_lost():
+    sink = Sink()
+    sink.failures = 10
+    writer = make(sink)
+    writer.put("a", rows(4))
+    writer.put("b", rows(1))
+    with pytest.raises(StoreError, match="lost 4 rows of 'a', 1 rows of 'b': no space"):
+        writer.close()
+    writer.close()
+    with pytest.raises(StoreError, match="closed"):
+        writer.put("a", rows(1))
+
+
+def test_batches_that_leave_out_different_columns_meet(store):
+    store.write("metric", {"run": 1, "name": "a", "value": 1.0})
+    store.write("metric", {"name": "b", "run": 2, "step": 7})
+    store.flush()
+    assert store.sql("SELECT run, step, name, value FROM metric ORDER BY run").fetchall() == [
+        (1, None, "a", 1.0),
+        (2, 7, "b", None),
+    ]
+
+
+def test_a_failed_insert_writes_no_part_of_the_batch(store):
+    store.cursor().execute("DROP TABLE cost")
+    store.write("metric", {"run": 1, "name": "a"})
+    store.write("cost", {"run": 1, "step": 0})
+    with pytest.raises(StoreError, match="could not write .*1 rows of 'cost'"):
+        store.flush()
+    assert store.sql("SELECT count(*) FROM metric").fetchone() == (0,)
+    store.cursor().execute("CREATE TABLE cost (run BIGINT, step INTEGER)")
+    store.flush()
+    assert store.sql("SELECT count(*) FROM metric").fetchone() == (1,)
+    assert store.sql("SELECT count(*) FROM cost").fetchone() == (1,)
+
+
+def test_threads_write_side_by_side(store):
+    def work(run: int) -> None:
+        for step in range(50):
+            store.write("metric", {"run": run, "step": step, "name": "x", "value": np.arange(20.0)})
+
+    threads = [threading.Thread(target=work, args=(run,)) for run in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.flush()
+    assert store.sql("SELECT run, count(*), sum(value) FROM metric GROUP BY run ORDER BY run").fetchall() == [
+        (run, 1000, 50 * 190.0) for run in range(4)
+    ]
+
+
+CRASH = """
+import sys, time
+from workbench.store import Store
+store = Store.open(sys.argv[1], interval=60)
+for run in range(3):
+    store.write("metric", {"run": run, "name": "x", "value": [float(i) for i in range(1000)]})
+    store.flush()
+store.write("metric", {"run": 99, "name": "in flight"})
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_writer_leaves_every_committed_row(tmp_path):
+    path = tmp_path / "a.duckdb"
+    process = subprocess.Popen(
+        [sys.executable, "-c", CRASH, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert (tmp_path / "a.duckdb.owner").exists(), "nobody could clean up"
+    with connect(path) as reader:  # the owner's file is stale
+        assert reader.owner is None
+        assert reader.sql("SELECT run, count(*) FROM metric GROUP BY run ORDER BY run").fetchall() == [
+            (0, 1000),
+            (1, 1000),
+            (2, 1000),
+        ]
+    with Store.open(path) as store:
+        store.write("metric", {"run": 3, "name": "after"})
+        store.flush()
+        assert store.sql("SELECT count(*) FROM metric").fetchone() == (3001,)

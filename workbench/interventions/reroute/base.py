@@ -1,0 +1,92 @@
+"""What all re-routing edits share: the layers that have a router, and the stage of routing at which each acts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Any, ClassVar
+
+from pydantic import field_validator
+
+from workbench.errors import EditRefused
+from workbench.interventions.edit import BlockFacts, Edit, Facts, MoeFacts, scopes_disjoint, sorted_units
+
+
+class Stage(IntEnum):
+    """Where in routing an edit acts. Stages follow each other in this order, whatever the order of the plan; within one
+    stage the plan's order holds. A policy decides how many and which experts a token gets; at most one may hold."""
+
+    LOGITS = 0
+    SCORES = 1
+    POLICY = 2
+    FORCE = 3
+    PERMUTE = 4
+    WEIGHTS = 5
+    REPLAY = 6
+
+
+class Reroute(Edit):
+    """Base of the re-routing edits."""
+
+    stage: ClassVar[Stage]
+
+    def _all_layers(self, facts: Facts) -> tuple[int, ...]:
+        return facts.moe_layers
+
+    def _check_block(self, layer: int, block: BlockFacts) -> None:
+        assert block.moe is not None  # Facts.require has refused a layer without a router
+        if not block.moe.proved:
+            raise EditRefused(
+                f"Layer {layer} cannot be re-routed: {block.moe.reason}.", "Read its routing, or skip it."
+            )
+        self._check_moe(layer, block.moe)
+
+    def _check_moe(self, layer: int, moe: MoeFacts) -> None:
+        for expert in self.named_experts():
+            if expert >= moe.num_experts:
+                raise EditRefused(
+                    f"{self.kind} names expert {expert}, but layer {layer} has experts 0 to {moe.num_experts - 1}.",
+                    "Name an expert that exists.",
+                )
+
+    def named_experts(self) -> tuple[int, ...]:
+        """Every expert id the edit mentions."""
+        return ()
+
+    def commutes(self, other: Edit) -> bool:
+        if isinstance(other, Reroute):
+            return self.stage != other.stage or scopes_disjoint(self, other)
+        return True
+
+
+class ExpertsEdit(Reroute):
+    """Base of the edits that name a set of experts."""
+
+    experts: tuple[int, ...]
+
+    @field_validator("experts", mode="before")
+    @classmethod
+    def _sorted(cls, value: Any) -> Any:
+        return sorted_units(value, "expert")
+
+    def named_experts(self) -> tuple[int, ...]:
+        return self.experts
+
+    def _named(self) -> str:
+        return f"expert{'s' if len(self.experts) > 1 else ''} {', '.join(map(str, self.experts))}"
+
+
+def full_vector(kind: str, vector: tuple[float, ...], layer: int, moe: MoeFacts) -> None:
+    """Refuse a ``vector`` that does not have one number per expert of ``layer``."""
+    if len(vector) != moe.num_experts:
+        raise EditRefused(
+            f"{kind} has {len(vector)} numbers, but layer {layer} has {moe.num_experts} experts.",
+            "Give one number per expert.",
+        )
+
+
+def finite(values: Iterable[float], instead: str) -> None:
+    """Raise ValueError for a number that is not finite, or too large to add without losing the rest."""
+    for value in values:
+        if not -1e30 < value < 1e30:
+            raise ValueError(f"{value} is not a finite number; {instead}")

@@ -1,0 +1,170 @@
+"""Edits of the choice itself: how many experts, which ones, and the routes of another run."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from workbench.errors import EditRefused
+from workbench.interventions.edit import Edit, MoeFacts
+from workbench.interventions.reroute.base import ExpertsEdit, Reroute, Stage
+
+
+class Policy(Reroute):
+    """Base of the edits that decide how many and which experts a token gets; one at most may hold for a token."""
+
+    site: ClassVar[str] = "expert_ids"
+    stage: ClassVar[Stage] = Stage.POLICY
+
+
+class TopK(Policy):
+    """Use the ``k`` best experts by the family's own rule, with the family's own weights for that set."""
+
+    kind: Literal["reroute.top_k"] = "reroute.top_k"
+    k: int = Field(ge=1)
+
+    def _check_moe(self, layer: int, moe: MoeFacts) -> None:
+        if self.k > moe.num_experts:
+            raise EditRefused(
+                f"{self.kind} asks for {self.k} experts, but layer {layer} has {moe.num_experts}.",
+                f"Ask for at most {moe.num_experts}.",
+            )
+
+    def _what(self) -> str:
+        return f"use the {self.k} best experts"
+
+
+class TopP(Policy):
+    """Use the best experts until their share of the router's distribution reaches ``p`` (Huang et al. 2024).
+
+    The distribution is the family's own scores divided by their sum; at least one expert is used, at most ``max_k``.
+    """
+
+    kind: Literal["reroute.top_p"] = "reroute.top_p"
+    p: float = Field(gt=0, le=1)
+    max_k: int | None = Field(None, ge=1)
+
+    def _what(self) -> str:
+        return f"use experts up to a share of {self.p:g}"
+
+
+class Threshold(Policy):
+    """Use the experts whose share of the router's distribution is at least ``tau``; at least one, at most ``max_k``."""
+
+    kind: Literal["reroute.threshold"] = "reroute.threshold"
+    tau: float = Field(ge=0, le=1)
+    max_k: int | None = Field(None, ge=1)
+
+    def _what(self) -> str:
+        return f"use experts with a share of at least {self.tau:g}"
+
+
+class RankOffset(Policy):
+    """Leave the ``shift`` best experts out and use the next ones: a contrast that keeps everything but the best match."""
+
+    kind: Literal["reroute.rank_offset"] = "reroute.rank_offset"
+    shift: int = Field(ge=0)
+
+    def _check_moe(self, layer: int, moe: MoeFacts) -> None:
+        if self.shift + moe.top_k > moe.num_experts:
+            raise EditRefused(
+                f"{self.kind} leaves out {self.shift} of {moe.num_experts} experts in layer {layer}, fewer than the "
+                f"{moe.top_k} each token needs remain.",
+                f"Shift by at most {moe.num_experts - moe.top_k}.",
+            )
+
+    def _what(self) -> str:
+        return f"leave out the {self.shift} best experts"
+
+
+class Random(Policy):
+    """Use experts drawn at random, as many as the model uses, with the family's own weights for them.
+
+    The draw depends on ``seed``, layer and absolute position alone, so that cached and uncached passes agree. Banned
+    experts are not drawn.
+    """
+
+    kind: Literal["reroute.random"] = "reroute.random"
+    seed: int = Field(0, ge=0, lt=2**31)
+
+    def _what(self) -> str:
+        return f"random experts (seed {self.seed})"
+
+
+class Force(ExpertsEdit):
+    """Always choose ``experts``, in place of the lowest-scored of the other choices.
+
+    Their weight is the family's own for the resulting set, or ``weight`` where given (the others keep theirs).
+    """
+
+    kind: Literal["reroute.force"] = "reroute.force"
+    weight: float | None = Field(None, allow_inf_nan=False)
+    site: ClassVar[str] = "expert_ids"
+    stage: ClassVar[Stage] = Stage.FORCE
+
+    def _check_moe(self, layer: int, moe: MoeFacts) -> None:
+        super()._check_moe(layer, moe)
+        if len(self.experts) > moe.top_k:
+            raise EditRefused(
+                f"{self.kind} names {len(self.experts)} experts, but a token of layer {layer} uses {moe.top_k}.",
+                f"Force at most {moe.top_k}.",
+            )
+
+    def commutes(self, other: Edit) -> bool:
+        if isinstance(other, Reroute) and other.stage == Stage.SCORES:
+            return other.commutes(self)  # a ban or an allow-list may collide with a force
+        return super().commutes(other)
+
+    def _what(self) -> str:
+        return f"force {self._named()}" + ("" if self.weight is None else f" at weight {self.weight:g}")
+
+
+class Permute(Reroute):
+    """Exchange experts after the choice: where the token would use expert ``e`` it uses ``map[e]``, at the same weight.
+
+    ``map`` is a permutation of all experts, so that no expert is used twice.
+    """
+
+    kind: Literal["reroute.permute"] = "reroute.permute"
+    map: tuple[int, ...]
+    site: ClassVar[str] = "expert_ids"
+    stage: ClassVar[Stage] = Stage.PERMUTE
+
+    @field_validator("map")
+    @classmethod
+    def _valid(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if sorted(value) != list(range(len(value))):
+            raise ValueError("it is not a permutation of the experts 0 to n - 1")
+        return value
+
+    def _check_moe(self, layer: int, moe: MoeFacts) -> None:
+        if len(self.map) != moe.num_experts:
+            raise EditRefused(
+                f"{self.kind} maps {len(self.map)} experts, but layer {layer} has {moe.num_experts}.",
+                "Give one number per expert.",
+            )
+
+    def _what(self) -> str:
+        return f"permute experts ({sum(n != e for n, e in enumerate(self.map))} exchanged)"
+
+
+class Replay(Reroute):
+    """Use the experts and weights that another run used at the same position and layer.
+
+    ``run`` is the id of a run in the same store. Positions that the other run did not record keep their own routes;
+    a run that has no route at all for a layer in scope is refused.
+    """
+
+    kind: Literal["reroute.replay"] = "reroute.replay"
+    run: int = Field(ge=0)
+    site: ClassVar[str] = "expert_ids"
+    stage: ClassVar[Stage] = Stage.REPLAY
+
+    @field_validator("run", mode="before")
+    @classmethod
+    def _run(cls, value: Any) -> Any:
+        return value.id if hasattr(value, "id") else value
+
+    def _what(self) -> str:
+        return f"replay the routes of run {self.run}"

@@ -1,0 +1,159 @@
+"""Edits before the choice: of the router's logits, and of the scores that selection ranks by."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from workbench.errors import EditRefused
+from workbench.interventions.edit import Edit, MoeFacts, scopes_disjoint
+from workbench.interventions.reroute.base import ExpertsEdit, Reroute, Stage, finite, full_vector
+from workbench.interventions.reroute.choice import Force
+
+
+class Bias(Reroute):
+    """Add ``delta`` (per expert) to the router logits, or with ``at="scores"`` to what selection ranks by."""
+
+    kind: Literal["reroute.bias"] = "reroute.bias"
+    delta: dict[int, float] | tuple[float, ...]
+    at: Literal["logits", "scores"] = "logits"
+    site: ClassVar[str] = "router_logits"
+    stage: ClassVar[Stage] = Stage.LOGITS
+
+    @field_validator("delta")
+    @classmethod
+    def _valid(cls, value: dict[int, float] | tuple[float, ...]) -> dict[int, float] | tuple[float, ...]:
+        if not value:
+            raise ValueError("name at least one expert")
+        finite(value.values() if isinstance(value, dict) else value, "to remove an expert use reroute.ban")
+        if isinstance(value, dict) and min(value) < 0:
+            raise ValueError("experts count from 0")
+        return value
+
+    def commutes(self, other: Edit) -> bool:
+        # Adding in another order can differ in the last bit only where both touch the same expert.
+        if isinstance(other, Bias) and isinstance(self.delta, dict) and isinstance(other.delta, dict):
+            return self.at != other.at or not set(self.delta) & set(other.delta) or super().commutes(other)
+        return super().commutes(other)
+
+    def named_experts(self) -> tuple[int, ...]:
+        return tuple(sorted(self.delta)) if isinstance(self.delta, dict) else ()
+
+    def _check_moe(self, layer: int, moe: MoeFacts) -> None:
+        super()._check_moe(layer, moe)
+        if not isinstance(self.delta, dict):
+            full_vector(self.kind, self.delta, layer, moe)
+
+    def vector(self, num_experts: int) -> list[float]:
+        """``delta`` as one number per expert."""
+        if not isinstance(self.delta, dict):
+            return list(self.delta)
+        return [self.delta.get(expert, 0.0) for expert in range(num_experts)]
+
+    def _what(self) -> str:
+        if isinstance(self.delta, dict):
+            return f"bias {', '.join(f'expert {e} by {d:+g}' for e, d in sorted(self.delta.items()))}"
+        return "bias all experts by a vector"
+
+
+class Temperature(Reroute):
+    """Divide the router logits by ``tau``: above 1 flattens the router's distribution, below 1 sharpens it."""
+
+    kind: Literal["reroute.temperature"] = "reroute.temperature"
+    tau: float = Field(gt=0, lt=1e6)
+    site: ClassVar[str] = "router_logits"
+    stage: ClassVar[Stage] = Stage.LOGITS
+
+    def _what(self) -> str:
+        return f"router temperature {self.tau:g}"
+
+
+class Ban(ExpertsEdit):
+    """Never choose ``experts``: their selection score becomes minus infinity before group limits.
+
+    The family's own rule then takes the next best; weights come from the unedited scores. With ``at="logits"`` the
+    experts are removed from the softmax too, as if the router had no such rows.
+    """
+
+    kind: Literal["reroute.ban"] = "reroute.ban"
+    at: Literal["scores", "logits"] = "scores"
+    site: ClassVar[str] = "expert_scores"
+    stage: ClassVar[Stage] = Stage.SCORES
+
+    def _check_moe(self, layer: int, moe: MoeFacts) -> None:
+        super()._check_moe(layer, moe)
+        enough(self.kind, moe.num_experts - len(self.experts), layer, moe)
+
+    def commutes(self, other: Edit) -> bool:
+        if isinstance(other, Ban | Allow | ScoreMix):
+            return True  # minus infinity twice is minus infinity, and it holds whatever the mix
+        if isinstance(other, Force):
+            return not set(self.experts) & set(other.experts) or scopes_disjoint(self, other)
+        return super().commutes(other)
+
+    def _what(self) -> str:
+        return f"ban {self._named()}"
+
+
+class Allow(ExpertsEdit):
+    """Choose among ``experts`` only: a ban of all the others."""
+
+    kind: Literal["reroute.allow"] = "reroute.allow"
+    at: Literal["scores", "logits"] = "scores"
+    site: ClassVar[str] = "expert_scores"
+    stage: ClassVar[Stage] = Stage.SCORES
+
+    def _check_moe(self, layer: int, moe: MoeFacts) -> None:
+        super()._check_moe(layer, moe)
+        enough(self.kind, len(self.experts), layer, moe)
+
+    def commutes(self, other: Edit) -> bool:
+        if isinstance(other, Ban | Allow | ScoreMix):
+            return True
+        if isinstance(other, Force):
+            return set(other.experts) <= set(self.experts) or scopes_disjoint(self, other)
+        return super().commutes(other)
+
+    def _what(self) -> str:
+        return f"allow only {self._named()}"
+
+
+class ScoreMix(Reroute):
+    """Mix the router's scores with given ones: (1 - alpha) x native + alpha x ``scores``, for choice and weights alike.
+
+    This is the quantity that pathway optimisation at test time searches over (C3PO, Li et al. 2025). A sigmoid
+    router's correction bias is added after the mix.
+    """
+
+    kind: Literal["reroute.scores"] = "reroute.scores"
+    scores: tuple[float, ...]
+    alpha: float = Field(1.0, ge=0, le=1)
+    site: ClassVar[str] = "expert_scores"
+    stage: ClassVar[Stage] = Stage.SCORES
+
+    @field_validator("scores")
+    @classmethod
+    def _valid(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        finite(value, "to remove an expert use reroute.ban")
+        return value
+
+    def _check_moe(self, layer: int, moe: MoeFacts) -> None:
+        full_vector(self.kind, self.scores, layer, moe)
+
+    def commutes(self, other: Edit) -> bool:
+        # A ban holds whatever the mix, and the weights come from the mix whatever the ban.
+        return isinstance(other, Ban | Allow) or super().commutes(other)
+
+    def _what(self) -> str:
+        return f"mix scores with given ones at {self.alpha:g}"
+
+
+def enough(kind: str, left: int, layer: int, moe: MoeFacts) -> None:
+    """Refuse an edit that leaves fewer experts than a token needs."""
+    if left < moe.top_k:
+        raise EditRefused(
+            f"{kind} leaves {left} of {moe.num_experts} experts in layer {layer}, fewer than the {moe.top_k} each token "
+            "needs.",
+            "Leave more experts.",
+        )

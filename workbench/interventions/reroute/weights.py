@@ -1,0 +1,77 @@
+"""Edits of the combine weights: how much each chosen expert counts."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from workbench.errors import EditRefused
+from workbench.interventions.edit import MoeFacts
+from workbench.interventions.reroute.base import Reroute, Stage, finite
+
+Normalise = Literal["as-is", "keep-sum", "one"]
+
+
+class Uniform(Reroute):
+    """Give all chosen experts of a token the same weight, keeping the sum."""
+
+    kind: Literal["reroute.uniform"] = "reroute.uniform"
+    site: ClassVar[str] = "expert_weights"
+    stage: ClassVar[Stage] = Stage.WEIGHTS
+
+    def _what(self) -> str:
+        return "uniform weights"
+
+
+class Weights(Reroute):
+    """Re-mix the chosen experts: multiply their weights by ``scale``, or replace them by ``values`` in order of weight.
+
+    ``scale`` is one factor for all, or a factor by expert (others keep theirs). ``values`` has one number per choice,
+    largest weight first. ``normalise`` then leaves the weights (``as-is``), rescales them to the sum they had
+    (``keep-sum``) or to one (``one``).
+    """
+
+    kind: Literal["reroute.weights"] = "reroute.weights"
+    scale: float | dict[int, float] | None = None
+    values: tuple[float, ...] | None = Field(None, min_length=1)
+    normalise: Normalise = "as-is"
+    site: ClassVar[str] = "expert_weights"
+    stage: ClassVar[Stage] = Stage.WEIGHTS
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Weights:
+        if (self.scale is None) == (self.values is None):
+            raise ValueError("give either scale or values")
+        return self
+
+    @field_validator("scale", "values")
+    @classmethod
+    def _valid(cls, value: object) -> object:
+        if isinstance(value, dict):
+            finite(value.values(), "use a finite factor")
+            if value and min(value) < 0:
+                raise ValueError("experts count from 0")
+        elif isinstance(value, tuple):
+            finite(value, "use finite weights")
+        elif isinstance(value, float):
+            finite([value], "use a finite factor")
+        return value
+
+    def named_experts(self) -> tuple[int, ...]:
+        return tuple(sorted(self.scale)) if isinstance(self.scale, dict) else ()
+
+    def _check_moe(self, layer: int, moe: MoeFacts) -> None:
+        super()._check_moe(layer, moe)
+        if self.values is not None and len(self.values) != moe.top_k:
+            raise EditRefused(
+                f"{self.kind} gives {len(self.values)} weights, but a token of layer {layer} uses {moe.top_k} experts.",
+                "Give one weight per choice.",
+            )
+
+    def _what(self) -> str:
+        if self.values is not None:
+            return f"weights {', '.join(f'{v:g}' for v in self.values)}"
+        if isinstance(self.scale, dict):
+            return f"scale the weight of {', '.join(f'expert {e} by {f:g}' for e, f in sorted(self.scale.items()))}"
+        return f"scale all weights by {self.scale:g}"

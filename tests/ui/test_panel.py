@@ -279,3 +279,32 @@ def test_themes_and_accessibility(
     page.evaluate("window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
     page.wait_for_timeout(1500)  # the settings of the server, which the next test shares
     assert (light < 200) == theme.endswith("Dark")
+
+
+def test_a_dense_model_from_a_folder(
+    page: Any,
+    card: Callable[[], Any],
+    idle: Callable[[Any], None],
+    shot: Callable[[str], None],
+    dense_folder: Any,
+) -> None:
+    panel = card()
+    panel.get_by_label("Model to open").fill(str(dense_folder))
+    page.keyboard.press("Enter")
+    idle(panel)
+    assert panel.locator(".wb-name").inner_text() == str(dense_folder)
+    assert "dense" in panel.locator(".wb-model").inner_text()
+    panel.locator("[data-wb-prompt]").fill("one two three four five")
+    page.keyboard.press("Enter")
+    idle(panel)
+    assert panel.locator("[data-wb-map]").get_attribute("data-wb-color") == "influence"
+    assert panel.locator("[data-wb-expert]").count() == 0
+    assert "no router" in panel.locator("[data-wb-cell]").inner_text()
+    base = rows(panel)
+    panel.locator('[data-wb-action="skip"]').click()
+    idle(panel)
+    assert panel.locator('[data-wb-edit="skip.block"]').count() == 1 and rows(panel) != base
+    shot("dense")
+    panel.get_by_label("Bench", exact=True).select_option(index=0)
+    idle(panel)
+    assert panel.locator(".wb-name").inner_text() == "demo"

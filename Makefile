@@ -23,14 +23,12 @@ demo:
 
 check:
 	@"$(SCRIPTS)/install" test
-	@"$(SCRIPTS)/lint"
-	@"$(SCRIPTS)/pytest" -m "not slow" $(ARGS)
+	@"$(SCRIPTS)/check" -m "not slow" $(ARGS)
 
 test:
 	@"$(SCRIPTS)/install" test
 	@"$(SCRIPTS)/browser"
-	@"$(SCRIPTS)/lint"
-	@"$(SCRIPTS)/pytest" $(ARGS)
+	@"$(SCRIPTS)/check" $(ARGS)
 
 matrix:
 	@"$(SCRIPTS)/matrix" $(ARGS)

@@ -111,6 +111,9 @@ def lab(
     if os.geteuid() == 0 and "--allow-root" not in context.args:
         typer.echo("You are root, so the server runs as root (--allow-root).", err=True)
         arguments.append("--allow-root")
+    # Neither does JupyterLab ask whether it may: our defaults for its settings, which the user's own still override.
+    folders = [str(Path(__file__).parent / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, folders))
     command = [sys.executable, "-m", "jupyterlab", *arguments, *context.args]
     sys.stdout.flush()
     sys.stderr.flush()

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 from transformers import OlmoeConfig
 
 from data.recipe.tokenizer import SIZE
+
+Knots = tuple[tuple[int, float], ...]  # (step, value) in order; straight lines between, constant outside
+
+
+def interpolated(knots: Knots, step: int) -> float:
+    """Value of a piecewise linear schedule at a step."""
+    steps, values = zip(*knots, strict=True)
+    return float(np.interp(step, steps, values))
 
 
 @dataclass(frozen=True)
@@ -27,18 +36,30 @@ class Config:
     length: int = 256
     lesson_share_first: float = 0.7
     lesson_share: float = 0.5
-    curriculum_tokens: int = 10_000_000
+    curriculum: Knots = (
+        (0, 0.0),
+        (416, 0.1704),
+        (750, 1.0),
+    )  # faster once it showed that lessons are learnt early
     matrix_rate: float = 6e-3
     other_rate: float = 3e-3
     weight_decay: float = 0.05
     warmup_steps: int = 150
-    balance: float = 0.01
+    balance: Knots = (
+        (0, 0.01),
+        (416, 0.01),
+        (417, 0.04),
+    )  # 0.01 let the loads of the first layers drift apart
     z_loss: float = 1e-4
     compile: bool = True
 
     def progress(self, step: int) -> float:
         """Share of the curriculum that lies behind a step, 0 to 1."""
-        return min(1.0, step * self.tokens_per_step / self.curriculum_tokens)
+        return interpolated(self.curriculum, step)
+
+    def balance_at(self, step: int) -> float:
+        """Coefficient of the load-balancing loss at a step."""
+        return interpolated(self.balance, step)
 
     def row_length(self, step: int) -> int:
         """Input positions of a row at a step."""
@@ -55,7 +76,7 @@ class Config:
             num_experts=self.experts,
             num_experts_per_tok=self.top_k,
             norm_topk_prob=self.norm_topk_prob,
-            router_aux_loss_coef=self.balance,
+            router_aux_loss_coef=self.balance[-1][1],
             max_position_embeddings=512,
             tie_word_embeddings=True,
             pad_token_id=0,
@@ -85,7 +106,7 @@ CONFIGS = {
             tokens_per_step=256,
             length_first=32,
             length=64,
-            curriculum_tokens=1024,
+            curriculum=((0, 0.0), (4, 1.0)),
             warmup_steps=4,
             compile=False,
         ),

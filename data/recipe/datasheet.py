@@ -176,7 +176,8 @@ def markdown(facts: dict[str, Any], curve: pd.DataFrame) -> str:
         "- Small and briefly trained: prose is locally plausible at best, facts are not to be trusted.",
         "- The prose is technical documentation, so its vocabulary is narrow; German, Spanish, French and Russian are "
         "translations of manuals.",
-        f"- Rows were at most {config.length} tokens long in training; later positions, up to 512, are extrapolation.",
+        f"- Rows were {config.length_first} to {config.length} tokens long in training and {training['length']} while the "
+        "rate fell, so that late positions are little trained.",
         "",
     ]
     return "\n".join(lines)

@@ -15,6 +15,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Trainer:
         losses = self.token_losses(hidden, self.model.lm_head.weight, batch.targets)
         loss = (losses * batch.weights).sum() / batch.weights.sum()
         balance, z = router_losses(self.routers)
-        (loss + self.config.balance * balance + self.config.z_loss * z).backward()
+        (loss + self.config.balance_at(self.step) * balance + self.config.z_loss * z).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -202,9 +203,12 @@ def run(config: Config, minutes: float, every: float, keep: int) -> None:
             return
 
 
-def decay(config: Config, checkpoint: Path, minutes: float, out: Path) -> None:
-    """Anneals from a checkpoint: the rate falls as 1 - sqrt(share of the time), then the model is exported."""
-    trainer = Trainer(config)
+def decay(config: Config, checkpoint: Path, minutes: float, out: Path, length: int) -> None:
+    """Anneals from a checkpoint: the rate falls as 1 - sqrt(share of the time), then the model is exported.
+
+    ``length`` is the row length, which may be longer than in the run, so that late positions are trained as well.
+    """
+    trainer = Trainer(replace(config, length_first=length, length=length))
     trainer.load(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     first = trainer.train_step(1.0)
@@ -216,7 +220,13 @@ def decay(config: Config, checkpoint: Path, minutes: float, out: Path) -> None:
             break
     trainer.export(out)
     tokens = trainer.step * config.tokens_per_step
-    summary = {"config": config.name, "from_step": first["step"], "steps": trainer.step, "tokens": tokens}
+    summary = {
+        "config": config.name,
+        "from_step": first["step"],
+        "steps": trainer.step,
+        "tokens": tokens,
+        "length": length,
+    }
     (out / "training.json").write_text(json.dumps(summary, indent=1) + "\n")
     print(summary)
 
@@ -253,6 +263,7 @@ def main() -> None:
         else:
             sub.add_argument("--step", type=int, help="step of the checkpoint; the newest by default")
             sub.add_argument("--out", type=Path, required=True)
+            sub.add_argument("--length", type=int, default=512, help="row length while annealing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     config = CONFIGS[options.name]
@@ -262,7 +273,7 @@ def main() -> None:
         saved = checkpoints(config.name)
         step = options.step
         chosen = folders.training(config.name) / f"step-{step:07d}.pt" if step else saved[-1]
-        decay(config, chosen, options.minutes, options.out)
+        decay(config, chosen, options.minutes, options.out, options.length)
 
 
 if __name__ == "__main__":

@@ -146,6 +146,7 @@ def test_lab_starts_this_python_and_passes_arguments_on(
 ) -> None:
     started: list[list[str]] = []
     monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "theirs")
     monkeypatch.setattr(os, "execv", lambda path, command: started.append([path, *command]))
     result = CliRunner().invoke(cli.app, ["lab", "--no-browser", "--port", "8890", "notebooks"])
     assert result.exit_code == 0, result.output
@@ -155,6 +156,10 @@ def test_lab_starts_this_python_and_passes_arguments_on(
     assert {"--LabApp.news_url=None", "--LabApp.extension_manager=readonly"} <= set(command)
     assert command[-3 - len(extra) :] == [*extra, "--port", "8890", "notebooks"]
     assert "--no-browser" in command
+    ours, theirs = os.environ["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+    assert theirs == "theirs"
+    settings = json.loads((Path(ours) / "labconfig" / "default_setting_overrides.json").read_text())
+    assert settings["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
 
 
 def test_version(call: Any) -> None:

@@ -104,9 +104,8 @@ def _prove(anatomy: Anatomy) -> frozenset[int]:
 class Bench:
     """A model with its store; made by :func:`workbench.open`, closed by :meth:`close` or ``with``."""
 
-    panel: Callable[
-        [], Any
-    ]  # the panel as a widget for a notebook cell; given by workbench/__init__, which knows panels
+    # The panel as a widget for a notebook cell; given by workbench/__init__, because the panel stands above the runtime.
+    panel: Callable[[], Any]
 
     def __init__(
         self, model: Any, tokenizer: Any | None, anatomy: Anatomy, store: Store, attachment: Attachment,

@@ -20,6 +20,20 @@ def rows(panel: Any) -> list[list[str]]:
     ]
 
 
+def click_to_repaint(page: Any, selector: str) -> float:
+    """Milliseconds from a click to the frame after the plan's hash has changed."""
+    return page.evaluate(
+        """selector => new Promise(done => {
+            const plan = document.querySelector('[data-wb-plan]');
+            const start = performance.now();
+            new MutationObserver(() => requestAnimationFrame(() => done(performance.now() - start)))
+              .observe(plan, { attributes: true, attributeFilter: ['data-wb-plan'] });
+            document.querySelector(selector).click();
+        })""",
+        selector,
+    )
+
+
 def expert(panel: Any, state: str, action: str) -> Any:
     """The button of the first expert in that state."""
     return panel.locator(f'[data-wb-expert][data-wb-state="{state}"] [data-wb-action="{action}"]').first
@@ -292,7 +306,8 @@ def test_a_dense_model_from_a_folder(
     panel.get_by_label("Model to open").fill(str(dense_folder))
     page.keyboard.press("Enter")
     idle(panel)
-    assert panel.locator(".wb-name").inner_text() == str(dense_folder)
+    assert panel.locator(".wb-name").get_attribute("title") == str(dense_folder)
+    assert panel.locator(".wb-name").inner_text() == f"…/{dense_folder.name}"
     assert "dense" in panel.locator(".wb-model").inner_text()
     panel.locator("[data-wb-prompt]").fill("one two three four five")
     page.keyboard.press("Enter")
@@ -308,3 +323,22 @@ def test_a_dense_model_from_a_folder(
     panel.get_by_label("Bench", exact=True).select_option(index=0)
     idle(panel)
     assert panel.locator(".wb-name").inner_text() == "demo"
+
+
+def test_a_click_is_answered_before_the_model_has_run(
+    page: Any, card: Callable[[], Any], idle: Callable[[Any], None]
+) -> None:
+    panel = card()
+    panel.locator("[data-wb-prompt]").fill(PROMPT)
+    page.keyboard.press("Enter")
+    idle(panel)
+    times = []
+    for _ in range(8):
+        times.append(click_to_repaint(page, '[data-wb-state="chosen"] [data-wb-action="ban"]'))
+        idle(panel)
+        page.keyboard.press("Escape")
+        times.append(click_to_repaint(page, '[data-wb-action="undo"]'))
+        idle(panel)
+    middle = sorted(times)[len(times) // 2]
+    print(f"click to repaint of plan and inspector: median {middle:.0f} ms, worst {max(times):.0f} ms")
+    assert middle < 500, times  # a fault of order, not a budget: machines of tests are shared

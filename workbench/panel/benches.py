@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
@@ -40,10 +41,15 @@ class Benches:
         self._sessions: dict[int, Session] = {}
         self._opened: list[Any] = []
         self._last: list[str] = []
+        self._lock = threading.RLock()
         self.connections: set[Connection] = set()
 
     def find(self) -> dict[str, Entry]:
         """Every open bench by its key, the most recently found last."""
+        with self._lock:
+            return self._find()
+
+    def _find(self) -> dict[str, Entry]:
         names: dict[int, list[str]] = {}
         found: dict[int, Any] = {id(bench): bench for bench in self._opened}
         for name, value in list(self._namespace.items()):
@@ -62,15 +68,17 @@ class Benches:
 
     def session(self, bench: Any) -> Session:
         """The panel state of ``bench``."""
-        known = self._sessions.get(id(bench))
-        if known is None or known.bench is not bench:
-            known = self._sessions[id(bench)] = Session(weakref.ref(bench))
-        return known
+        with self._lock:
+            known = self._sessions.get(id(bench))
+            if known is None or not known.holds(bench):
+                known = self._sessions[id(bench)] = Session(weakref.ref(bench))
+            return known
 
     def open(self, model: str | None) -> Session:
         """Open a model and keep it; the variable ``bench`` gets it where the notebook has none of that name."""
         bench = self._opener(model)
-        self._opened.append(bench)
+        with self._lock:
+            self._opened.append(bench)
         self._namespace.setdefault("bench", bench)
         return self.session(bench)
 

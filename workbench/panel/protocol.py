@@ -8,10 +8,11 @@ does not fit a JavaScript number. ``extension/src/view/protocol.ts`` is generate
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from workbench.interventions import Plan
 
 PROTOCOL = 1
 """Raised by one whenever a message changes in a way that the other side cannot read."""
@@ -374,5 +375,27 @@ def schema() -> dict[str, Any]:
     return {"$defs": definitions | roots, "anyOf": [{"$ref": f"#/$defs/{name}"} for name in roots]}
 
 
-if __name__ == "__main__":
-    json.dump(schema(), sys.stdout)
+def edit_schema() -> dict[str, Any]:
+    """The JSON schema of the edits that a click makes, out of the plan's; without prose, so that only a change of
+    their data makes the view's types stale."""
+    definitions = Plan.json_schema()["$defs"]
+    used: dict[str, Any] = {}
+    missing = ["Ban", "Force", "Block"]
+    while missing:
+        name = missing.pop()
+        used[name] = _without_prose(definitions[name])
+        text = json.dumps(used[name])
+        missing += [other for other in definitions if other not in used and f'"#/$defs/{other}"' in text]
+    return {"$defs": used, "anyOf": [{"$ref": f"#/$defs/{name}"} for name in ("Ban", "Force", "Block")]}
+
+
+def _without_prose(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_prose(item) for item in value]
+    if isinstance(value, dict):
+        return {
+            key: _without_prose(item)
+            for key, item in value.items()
+            if key != "description" or not isinstance(item, str)
+        }
+    return value

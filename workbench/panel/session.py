@@ -71,6 +71,10 @@ class Session:
             )
         return bench
 
+    def holds(self, bench: Any) -> bool:
+        """Whether this is the state of ``bench``, and not of one that was dropped and whose number came free."""
+        return self._bench() is bench
+
     # --- requests -------------------------------------------------------------------------------------------------
 
     def handle(self, request: protocol.Request, view: Connection) -> None:

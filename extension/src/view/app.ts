@@ -291,7 +291,7 @@ export class App {
     this.picker.replaceChildren(
       ...benches.map(bench =>
         h('option', {
-          text: bench.variables.length ? `${bench.variables.join(', ')} · ${bench.name}` : bench.name,
+          text: bench.variables.length ? `${bench.variables.join(', ')} · ${brief(bench.name)}` : brief(bench.name),
           attrs: { value: bench.key }
         })
       )
@@ -433,7 +433,7 @@ export class App {
     this.model.replaceChildren(
       ...(bench
         ? [
-            h('strong', { class: 'wb-name', text: bench.name, title: bench.name }),
+            h('strong', { class: 'wb-name', text: brief(bench.name), title: bench.name }),
             h('span', { class: 'wb-quiet', text: `${bench.model_type} · ${router}` }),
             h('span', { class: 'wb-chip', text: bench.isa ? `${bench.kernels} · ${bench.isa}` : bench.kernels, title: __('kernel backend in use') })
           ]
@@ -504,4 +504,9 @@ export class App {
       this.renderWelcome();
     }
   }
+}
+
+/** A model's name for a narrow place: of a folder, its last part. */
+function brief(name: string): string {
+  return /^(\/|[A-Za-z]:\\)/.test(name) ? `…/${name.split(/[/\\]/).filter(Boolean).pop() ?? name}` : name;
 }

@@ -1,0 +1,43 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { load } from './load.mjs';
+
+const { find, toggle, toggleSkip } = await load('edits');
+
+const card = (kind, extra = {}) => ({
+  kind, text: '', enabled: true, layers: [3], experts: [5], tokens: 'all', phase: 'all', ...extra
+});
+const plan = (...edits) => ({ version: 7, hash: '', text: '', warnings: [], undo: false, redo: false, edits });
+const all = { layer: 3, position: 2, scope: 'all' };
+const one = { layer: 3, position: 2, scope: 'token' };
+
+test('a first click adds the edit with its scope', () => {
+  assert.deepEqual(toggle(plan(), 'reroute.ban', all, 5), {
+    type: 'add', edit: { kind: 'reroute.ban', layers: [3], experts: [5], tokens: 'all' }
+  });
+  assert.deepEqual(toggle(plan(), 'reroute.force', one, 5).edit.tokens, [2]);
+});
+
+test('the same click takes it back, the other one replaces it', () => {
+  const now = plan(card('skip.block', { experts: [] }), card('reroute.ban'));
+  assert.deepEqual(toggle(now, 'reroute.ban', all, 5), { type: 'remove', version: 7, index: 1 });
+  assert.equal(toggle(now, 'reroute.force', all, 5).type, 'replace');
+  assert.equal(toggle(now, 'reroute.force', all, 5).edit.kind, 'reroute.force');
+});
+
+test('an edit of another scope, expert, layer or phase, or one that is off, is left alone', () => {
+  for (const other of [
+    { tokens: [2] }, { tokens: { start: 0, stop: null } }, { experts: [5, 6] }, { experts: [4] }, { layers: [2] },
+    { layers: [3, 4] }, { layers: null }, { phase: 'decode' }, { enabled: false }
+  ]) {
+    assert.equal(toggle(plan(card('reroute.ban', other)), 'reroute.ban', all, 5).type, 'add', JSON.stringify(other));
+  }
+  assert.equal(find(plan(card('reroute.ban', { tokens: [2] })), ['reroute.ban'], one, 5), 0);
+});
+
+test('a block is skipped and brought back', () => {
+  assert.deepEqual(toggleSkip(plan(), 3), { type: 'add', edit: { kind: 'skip.block', layers: [3] } });
+  const now = plan(card('skip.block', { experts: [] }));
+  assert.deepEqual(toggleSkip(now, 3), { type: 'remove', version: 7, index: 0 });
+  assert.equal(toggleSkip(now, 2).type, 'add');
+});

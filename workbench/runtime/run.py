@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,24 @@ class Step:
     position: int
     token: int
     text: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run was, before it is described in rows: its id (``None`` if unrecorded), kind, tokens, plan, labels, the
+    run it continues, the seconds its passes took, the seed of its sampling, and the plans it switched to as
+    (first step, plan)."""
+
+    run: int | None
+    kind: str
+    tokens: list[int]
+    prompt_tokens: int
+    plan: Plan
+    labels: Mapping[str, Any]
+    seconds: float
+    seed: int | None = None
+    parent: int | None = None
+    plans: tuple[tuple[int, Plan], ...] = ()
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -19,6 +19,7 @@ from workbench.interventions import Plan
 from workbench.interventions.edit import Edit
 from workbench.interventions.routing import NOTHING
 from workbench.runtime.attach import Attachment, Kernels, device_of
+from workbench.runtime.counterfactual import counterfactual
 from workbench.runtime.diff import compare
 from workbench.runtime.generate import Sampling, generate
 from workbench.runtime.instrument import Session, SourceRoutes, skipped_layers
@@ -280,6 +281,13 @@ class Bench:
         from workbench.runtime.evaluate import evaluate
 
         return evaluate(self, items, [_plan(plan) for plan in plans], score, progress)
+
+    def counterfactual(
+        self, run: Run, token: int, layers: int | Sequence[int], target: int | None = None
+    ) -> pd.DataFrame:
+        """Every other expert at a cell: see :func:`workbench.runtime.counterfactual.counterfactual`."""
+        chosen = [layers] if isinstance(layers, int) else list(layers)
+        return counterfactual(self, run, token, chosen, target)
 
     def diff(self, base: Run | int, run: Run | int) -> RunDiff:
         """Compare two recorded runs: flips, first divergent layer and expert, KL, text."""

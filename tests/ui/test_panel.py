@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -11,6 +12,13 @@ import pytest
 pytestmark = pytest.mark.slow
 
 PROMPT = "The capital of France is Paris, and the capital of Germany is"
+
+
+@pytest.fixture(scope="module")
+def page(new_page: Callable[[], AbstractContextManager[Any]]) -> Iterator[Any]:
+    """One page for this file: its tests share a kernel, so that only the first waits for a model to load."""
+    with new_page() as page:
+        yield page
 
 
 def rows(panel: Any) -> list[list[str]]:

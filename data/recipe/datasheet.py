@@ -173,6 +173,8 @@ def markdown(facts: dict[str, Any], curve: pd.DataFrame) -> str:
         "",
         "## Known weaknesses",
         "",
+        f"- The load is uneven: up to {max(facts['load_max_over_mean']):.1f} times the mean on text of all domains in equal "
+        "parts.",
         "- Small and briefly trained: prose is locally plausible at best, facts are not to be trusted.",
         "- The prose is technical documentation, so its vocabulary is narrow; German, Spanish, French and Russian are "
         "translations of manuals.",

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from data.recipe.corpus import DOMAINS
-from data.recipe.stream import TextSource
+from data.recipe.stream import TextSource, document_mask
 from workbench import tasks
 
 LABELS = (*DOMAINS, "tasks")
@@ -25,9 +25,13 @@ Rewrite = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass
 class Sample:
-    """Held-out rows: ``ids`` [N, L] int64, ``counted`` [N, L - 1] bool (targets that count), ``label`` [N]."""
+    """Held-out rows: ``ids`` and ``document`` [N, L] int64, ``counted`` [N, L - 1] bool (targets), ``label`` [N].
+
+    ``document`` numbers the documents of a row; no token sees another document, as in training.
+    """
 
     ids: torch.Tensor
+    document: torch.Tensor
     counted: torch.Tensor
     label: np.ndarray
 
@@ -46,13 +50,14 @@ def sample(
     """``rows`` rows of every domain and of the tasks; a row is one window, or task items one after another."""
     rng = random.Random(f"{split}/{seed}")
     text = TextSource(split)
-    ids, counted, label = [], [], []
+    ids, document, counted, label = [], [], [], []
     for number in range(len(DOMAINS)):
         found = 0
         while found < rows:
             window = text.window(number, rng, length)
             if len(window) == length:
                 ids.append(torch.from_numpy(window.astype(np.int64)))
+                document.append(torch.zeros(length, dtype=torch.int64))
                 counted.append(torch.ones(length - 1, dtype=torch.bool))
                 label.append(number)
                 found += 1
@@ -64,15 +69,18 @@ def sample(
     for _ in range(rows):
         row: list[int] = []
         answers: list[bool] = []
+        owner: list[int] = []
         while len(row) < length:
             item = next(queue)
             prompt, answer = tokenizer([item.prompt, item.answer])["input_ids"]
+            owner += [owner[-1] + 1 if owner else 0] * (len(prompt) + len(answer) + 1)
             row += [*prompt, *answer, tokenizer.eos_token_id]
             answers += [False] * len(prompt) + [True] * len(answer) + [False]
         ids.append(torch.tensor(row[:length]))
+        document.append(torch.tensor(owner[:length]))
         counted.append(torch.tensor(answers[1:length]))
         label.append(len(DOMAINS))
-    return Sample(torch.stack(ids), torch.stack(counted), np.array(label))
+    return Sample(torch.stack(ids), torch.stack(document), torch.stack(counted), np.array(label))
 
 
 @contextmanager
@@ -109,9 +117,10 @@ def observe(
         return changed
 
     with expert_hooks(model, hook):
-        for ids in data.ids.split(batch):
+        for ids, document in zip(data.ids.split(batch), data.document.split(batch), strict=True):
             seen.clear()
-            logits = model(ids, use_cache=False).logits[:, :-1]
+            mask = document_mask(document)[:, None]
+            logits = model(ids, attention_mask=mask, use_cache=False).logits[:, :-1]
             losses.append(
                 F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(
                     len(ids), -1

@@ -147,6 +147,11 @@ class Packer:
         """All rows as tensors."""
         ids, weights = torch.from_numpy(np.stack(self.ids)), torch.from_numpy(np.stack(self.weights))
         document = torch.from_numpy(np.stack(self.documents))[:, :-1]
-        visible = (document[:, :, None] == document[:, None, :]).tril()
-        mask = torch.zeros(visible.shape).masked_fill_(~visible, torch.finfo(torch.float32).min)
-        return Batch(ids[:, :-1], ids[:, 1:], weights[:, 1:], mask[:, None], torch.tensor(self.domains))
+        mask = document_mask(document)[:, None]
+        return Batch(ids[:, :-1], ids[:, 1:], weights[:, 1:], mask, torch.tensor(self.domains))
+
+
+def document_mask(document: torch.Tensor) -> torch.Tensor:
+    """Additive attention mask [B, L, L] from document numbers [B, L]: earlier tokens of the same document are seen."""
+    visible = (document[:, :, None] == document[:, None, :]).tril()
+    return torch.zeros(visible.shape).masked_fill_(~visible, torch.finfo(torch.float32).min)

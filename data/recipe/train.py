@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -117,7 +118,7 @@ class Trainer:
         plain = OlmoeForCausalLM(self.config.model())
         plain.load_state_dict(self.model.state_dict())
         plain.to(dtype).save_pretrained(folder)
-        self.stream.tokenizer.save_pretrained(folder)
+        shutil.copytree(folders.corpus() / "tokenizer", folder, dirs_exist_ok=True)
 
 
 def optimisers(model: OlmoeForCausalLM, config: Config) -> list[torch.optim.Optimizer]:

@@ -17,7 +17,8 @@ from data.recipe import evaluate, routing_facts
 def small_sample(rows: int = 12, length: int = 20) -> routing_facts.Sample:
     """Random ids of three labels."""
     ids = torch.randint(2, 64, (rows, length), generator=torch.Generator().manual_seed(0))
-    return routing_facts.Sample(ids, torch.ones(rows, length - 1, dtype=torch.bool), np.arange(rows) % 3)
+    counted = torch.ones(rows, length - 1, dtype=torch.bool)
+    return routing_facts.Sample(ids, torch.zeros_like(ids), counted, np.arange(rows) % 3)
 
 
 def test_information_equals_that_of_scikit_learn() -> None:
@@ -70,6 +71,18 @@ def test_random_routing_gives_different_experts_and_changes_the_loss(tiny: Calla
     again = routing_facts.observe(model, data, routing_facts.random_experts(8, seed=0))
     assert torch.equal(seen.loss, again.loss)
     assert not any(layer.mlp.experts._forward_pre_hooks for layer in model.model.layers)
+
+
+def test_a_document_in_a_packed_row_is_read_as_if_it_stood_alone(tiny: Callable[..., Any]) -> None:
+    model, data = tiny("olmoe"), small_sample(rows=2)
+    data.document[:, 8:] = 1
+    packed = routing_facts.observe(model, data)
+    alone = routing_facts.Sample(
+        data.ids[:, 8:], torch.zeros(2, 12, dtype=torch.int64), data.counted[:, 8:], data.label
+    )
+    seen = routing_facts.observe(model, alone)
+    torch.testing.assert_close(packed.loss[:, 8:], seen.loss)
+    assert torch.equal(packed.experts[:, :, 8:], seen.experts)
 
 
 class Letters:

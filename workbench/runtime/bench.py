@@ -136,7 +136,8 @@ class Bench:
             if sparse
             else f"{self.anatomy.num_layers} layers"
         )
-        return f"Bench({self.name!r}, {layers}, kernels={self.kernels!r}, store={str(self.store.path)!r})"
+        store = str(self.store.path or ":memory:")
+        return f"Bench({self.name!r}, {layers}, kernels={self.kernels!r}, store={store!r})"
 
     @property
     def kernels(self) -> str:

@@ -66,10 +66,15 @@ def _from_name(
     name: str, tokenizer: Any | None, *, device: Any, dtype: Any, revision: str | None, device_map: Any
 ) -> Loaded:
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
 
+    bars = transformers_logging.is_progress_bar_enabled()
     path = str(demo_path()) if name == DEMO else name
     local = Path(path).exists()
     options: dict[str, Any] = {"revision": revision, "local_files_only": local}
+    if local:
+        # A bar for a download says something; one for reading a file is noise in a notebook and on a terminal.
+        transformers_logging.disable_progress_bar()
     try:
         chosen = _dtype(dtype) if dtype is not None else torch.float32 if name == DEMO else "auto"
         model = AutoModelForCausalLM.from_pretrained(path, dtype=chosen, device_map=device_map, **options)
@@ -77,6 +82,9 @@ def _from_name(
             tokenizer = AutoTokenizer.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError) as error:
         raise _not_found(name, local, error) from error
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
     if device_map is None:
         model = model.to(_device(device))
     return Loaded(model.eval(), tokenizer, name, revision)

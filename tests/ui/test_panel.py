@@ -29,7 +29,7 @@ def rows(panel: Any) -> list[list[str]]:
 
 
 def click_to_repaint(page: Any, selector: str) -> float:
-    """Milliseconds from a click to the frame after the plan's hash has changed."""
+    """Milliseconds from a click to the frame after plan and inspector have changed (the plan's hash is the last)."""
     return page.evaluate(
         """selector => new Promise(done => {
             const plan = document.querySelector('[data-wb-plan]');

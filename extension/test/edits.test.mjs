@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { load } from './load.mjs';
 
-const { find, toggle, toggleSkip } = await load('edits');
+const { boost, find, toggle, toggleSkip } = await load('edits');
 
 const card = (kind, extra = {}) => ({
   kind, text: '', enabled: true, layers: [3], experts: [5], tokens: 'all', phase: 'all', ...extra
@@ -33,6 +33,17 @@ test('an edit of another scope, expert, layer or phase, or one that is off, is l
     assert.equal(toggle(plan(card('reroute.ban', other)), 'reroute.ban', all, 5).type, 'add', JSON.stringify(other));
   }
   assert.equal(find(plan(card('reroute.ban', { tokens: [2] })), ['reroute.ban'], one, 5), 0);
+});
+
+test('a boost adds up, and one that comes to nothing leaves the plan', () => {
+  const bias = delta => plan(card('reroute.bias', { delta }));
+  assert.deepEqual(boost(plan(), one, 5, 1), {
+    type: 'add', edit: { kind: 'reroute.bias', layers: [3], delta: { 5: 1 }, tokens: [2] }
+  });
+  assert.deepEqual(boost(bias(1), all, 5, 1).edit.delta, { 5: 2 });
+  assert.equal(boost(bias(1), all, 5, 1).type, 'replace');
+  assert.deepEqual(boost(bias(1), all, 5, -1), { type: 'remove', version: 7, index: 0 });
+  assert.equal(boost(bias(null), all, 5, 1).type, 'add', 'a bias of another kind is left alone');
 });
 
 test('a block is skipped and brought back', () => {

@@ -25,6 +25,7 @@ class FakeRun:
     id: int
     logits: np.ndarray
     texts: tuple[str, ...]
+    tokens: tuple[int, ...]
 
 
 class FakeAnatomy:
@@ -104,7 +105,7 @@ class FakeBench:
             if layer > 0:
                 logits += self._route(number, layer, scores[layer], plan)
         self.store.flush()
-        return FakeRun(number, logits, words)
+        return FakeRun(number, logits, words, tuple(range(size)))
 
     def _route(self, run: int, layer: int, scores: np.ndarray, plan: Plan) -> np.ndarray:
         size = len(scores)

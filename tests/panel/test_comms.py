@@ -11,6 +11,7 @@ from workbench.errors import SetupError
 from workbench.panel import serve
 from workbench.panel.benches import Benches
 from workbench.panel.comms import Comms
+from workbench.panel.protocol import PROTOCOL
 
 
 class FakeComm:
@@ -48,7 +49,7 @@ def say(comm: FakeComm, **data: Any) -> None:
     comm.receive({"content": {"data": data}})
 
 
-HELLO = {"type": "hello", "protocol": 1, "version": "0.1.0", "seq": 1}
+HELLO = {"type": "hello", "protocol": PROTOCOL, "version": "0.1.0", "seq": 1}
 
 
 def test_control_and_compute_are_heard_and_the_stream_answers(make_bench: Any) -> None:

@@ -101,15 +101,21 @@ def test_a_cell_outside_the_map_is_an_error(driver: Any, cell: dict[str, int]) -
     ],
 )
 def test_what_the_plan_says_of_an_expert_in_a_cell(edits: list[Any], state: str | None) -> None:
-    assert views._verdicts(Plan(edits), layer=1, position=2, tokens=4).get(5) == state
+    assert views._verdicts(Plan(edits), layer=1, position=2, prompt_tokens=4).get(5) == state
+
+
+def ran(number: int, logits: np.ndarray, plan: Plan) -> Any:
+    """A run of a prompt that the panel keeps, with nothing in the store."""
+    from workbench.panel.session import Ran
+
+    size = len(logits)
+    return Ran(number, list(range(size)), size, logits, [str(n) for n in range(size)], plan)
 
 
 def test_next_token_probabilities_against_torch() -> None:
-    from workbench.panel.session import Ran
-
     rng = np.random.default_rng(3)
     base, edited = (rng.normal(size=(3, 40)).astype(np.float32) * 4 for _ in range(2))
-    runs = [Ran(1, base, ["a", "b", "c"], Plan()), Ran(2, edited, ["a", "b", "c"], Plan([reroute.ban(1, 1)]))]
+    runs = [ran(1, base, Plan()), ran(2, edited, Plan([reroute.ban(1, 1)]))]
 
     class Names:
         def token_text(self, token: int) -> str:
@@ -133,13 +139,11 @@ def test_next_token_probabilities_against_torch() -> None:
 
 
 def test_a_tiny_vocabulary_is_shown_whole() -> None:
-    from workbench.panel.session import Ran
-
     class Names:
         def token_text(self, token: int) -> str:
             return str(token)
 
-    found = views.next_tokens(Names(), Ran(1, np.zeros((1, 3), np.float32), ["a"], Plan()), None, None)
+    found = views.next_tokens(Names(), ran(1, np.zeros((1, 3), np.float32), Plan()), None, None)
     assert [row.base for row in found.rows] == pytest.approx([1 / 3] * 3)
 
 

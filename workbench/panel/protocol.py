@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from workbench.interventions import Plan
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised by one whenever a message changes in a way that the other side cannot read."""
 
 Lane: TypeAlias = Literal["control", "compute"]
@@ -111,6 +111,39 @@ class Clear(Request):
     type: Literal["clear"]
 
 
+class MoveEdit(Request):
+    """Put an edit at another place in the plan."""
+
+    type: Literal["move"]
+    version: int
+    index: int
+    to: int
+
+
+class LoadPlan(Request):
+    """Take up a plan from a file (JSON text), as one change."""
+
+    type: Literal["load"]
+    plan: str
+
+
+class Exchange(Request):
+    """Exchange one chosen expert of a cell for another one, as one change of the plan."""
+
+    type: Literal["exchange"]
+    layer: int
+    position: int
+    removed: int
+    expert: int
+
+
+class Side(Request):
+    """Show the map of the base run, or of the edited one again."""
+
+    type: Literal["side"]
+    base: bool
+
+
 class Select(Request):
     """Inspect one cell of the routing map."""
 
@@ -148,6 +181,40 @@ class Recompute(Request):
     type: Literal["recompute"]
 
 
+class Step(Request):
+    """Generate one token; the first step starts a generation from the prompt in view."""
+
+    type: Literal["step"]
+
+
+class Rewind(Request):
+    """Take back generated tokens, so that the one at ``position`` is the last."""
+
+    type: Literal["rewind"]
+    position: int
+
+
+class Branch(Request):
+    """Keep the generation as it is and go on in a copy of it."""
+
+    type: Literal["branch"]
+
+
+class Timeline(Request):
+    """Go on in another branch of the generation."""
+
+    type: Literal["timeline"]
+    index: int
+
+
+class Try(Request):
+    """Ask what every exchange of a chosen expert of this cell would have changed."""
+
+    type: Literal["try"]
+    layer: int
+    position: int
+
+
 Control: TypeAlias = Annotated[
     Hello
     | Watch
@@ -160,11 +227,17 @@ Control: TypeAlias = Annotated[
     | Undo
     | Redo
     | Clear
+    | MoveEdit
+    | LoadPlan
+    | Exchange
+    | Side
     | Select
     | Next,
     Field(discriminator="type"),
 ]
-Compute: TypeAlias = Annotated[Open | Run | Recompute, Field(discriminator="type")]
+Compute: TypeAlias = Annotated[
+    Open | Run | Recompute | Step | Rewind | Branch | Timeline | Try, Field(discriminator="type")
+]
 REQUESTS: dict[Lane, TypeAdapter[Any]] = {"control": TypeAdapter(Control), "compute": TypeAdapter(Compute)}
 
 
@@ -211,6 +284,7 @@ class EditCard(Message):
     enabled: bool
     layers: list[int] | None = Field(description="null: every layer that has the site")
     experts: list[int]
+    delta: float | None = Field(description="what a bias of one expert adds to its logit")
     tokens: Any
     phase: str
 
@@ -222,6 +296,7 @@ class PlanCard(Message):
     hash: str
     edits: list[EditCard]
     text: str
+    python: str = Field(description="the plan as a Python expression")
     warnings: list[str]
     undo: bool
     redo: bool
@@ -242,6 +317,20 @@ class Cell(Message):
     position: int
 
 
+class LiveCard(Message):
+    """A generation under way: the generated tokens of the text under the plan and, once a plan has acted, of the text
+    without it."""
+
+    prompt_tokens: int
+    edited: list[str]
+    base: list[str] | None
+    diverged: int | None = Field(description="absolute position of the first token that differs")
+    ended: bool
+    pending: bool = Field(description="the plan has changed and acts at the next token")
+    timelines: list[int] = Field(description="generated tokens of every open branch")
+    current: int
+
+
 class State(Message):
     """Everything small; sent after every change. ``stale``: the edited run does not belong to the plan any more."""
 
@@ -253,6 +342,7 @@ class State(Message):
     edited: RunCard | None
     stale: bool
     selected: Cell | None
+    live: LiveCard | None
 
 
 class MapArray(Message):
@@ -336,6 +426,27 @@ class NextTokens(Message):
     divergence: float | None
 
 
+class Trial(Message):
+    """One exchange in a cell: ``removed`` out, ``expert`` in; changes of log-probability in nats, null if undefined."""
+
+    removed: int
+    expert: int
+    change: float | None = Field(description="of all tokens that followed, summed")
+    next_change: float | None = Field(description="of the token that followed")
+
+
+class Trials(Message):
+    """Every exchange of one cell of one run, best first; ``target`` is the token after it, which is measured."""
+
+    type: Literal["trials"] = "trials"
+    run: str
+    layer: int
+    position: int
+    target: str
+    followed: int = Field(description="tokens that ``change`` sums over; 0: the likeliest next token instead")
+    rows: list[Trial]
+
+
 class Busy(Message):
     """What the kernel is computing for the panel; ``None`` when done."""
 
@@ -359,7 +470,7 @@ class Failure(Message):
     remedy: str
 
 
-Reply: TypeAlias = Benches | State | RoutingMap | Inspection | NextTokens | Busy | Done | Failure
+Reply: TypeAlias = Benches | State | RoutingMap | Inspection | NextTokens | Trials | Busy | Done | Failure
 
 
 def schema() -> dict[str, Any]:
@@ -380,13 +491,16 @@ def edit_schema() -> dict[str, Any]:
     their data makes the view's types stale."""
     definitions = Plan.json_schema()["$defs"]
     used: dict[str, Any] = {}
-    missing = ["Ban", "Force", "Block"]
+    missing = ["Ban", "Force", "Bias", "Block"]
     while missing:
         name = missing.pop()
         used[name] = _without_prose(definitions[name])
         text = json.dumps(used[name])
         missing += [other for other in definitions if other not in used and f'"#/$defs/{other}"' in text]
-    return {"$defs": used, "anyOf": [{"$ref": f"#/$defs/{name}"} for name in ("Ban", "Force", "Block")]}
+    return {
+        "$defs": used,
+        "anyOf": [{"$ref": f"#/$defs/{name}"} for name in ("Ban", "Force", "Bias", "Block")],
+    }
 
 
 def _without_prose(value: Any) -> Any:

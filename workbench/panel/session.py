@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType
@@ -16,21 +17,26 @@ from weakref import ReferenceType
 import numpy as np
 
 from workbench.errors import EditRefused, PromptError, SetupError, WorkbenchError
-from workbench.interventions import Edit, Plan
+from workbench.interventions import Edit, Plan, reroute
 from workbench.panel import protocol, views
 from workbench.panel.history import History
+from workbench.panel.live import Timeline, Timelines
 
 if TYPE_CHECKING:
     from workbench.panel.connection import Connection
+    from workbench.runtime.live import Live
 
 _keys = itertools.count(1)
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What the panel keeps of a run: ``logits`` [S, V] fp32 and the plan that was in force. All else is in the store."""
+    """What the panel keeps of a run: ``logits`` [S, V] fp32 and the plan that was in force. All else is in the store.
+    A generation has one token more than logits."""
 
     id: int
+    tokens: list[int]
+    prompt_tokens: int
     logits: np.ndarray
     texts: list[str]
     plan: Plan
@@ -60,6 +66,8 @@ class Session:
         self._selected: protocol.Cell | None = None
         self._next: int | None = None
         self._busy: str | None = None
+        self._lines: Timelines | None = None
+        self._base_side = False
 
     @property
     def bench(self) -> Any:
@@ -84,6 +92,18 @@ class Session:
                 self.run(request.prompt)
             case protocol.Recompute():
                 self.recompute()
+            case protocol.Step():
+                self.step()
+            case protocol.Rewind():
+                self._steer("rewinding", lambda lines: lines.now.rewind(request.position))
+            case protocol.Branch():
+                self._steer("branching", lambda lines: lines.branch())
+            case protocol.Timeline():
+                self._steer("changing the branch", lambda lines: lines.choose(request.index))
+            case protocol.Try():
+                view.tell(self.trials(request.layer, request.position))
+            case protocol.Side():
+                self.show_side(request.base)
             case protocol.Select():
                 self.select(request.layer, request.position)
             case protocol.Next():
@@ -102,6 +122,21 @@ class Session:
                 case protocol.Clear():
                     if history.plan.edits:
                         history.push(Plan())
+                case protocol.LoadPlan():
+                    self._push(Plan.from_json(request.plan))
+                case protocol.Exchange():
+                    here = [request.position]
+                    removed = reroute.ban(request.layer, request.removed, tokens=here)
+                    entered = reroute.force(request.layer, request.expert, tokens=here)
+                    self._push(history.plan + removed + entered)
+                case protocol.MoveEdit():
+                    history.expect(request.version)
+                    edits: list[Edit] = list(history.plan.edits)
+                    history.edit(request.to)
+                    edit = history.edit(request.index)
+                    del edits[request.index]
+                    edits.insert(request.to, edit)
+                    self._push(Plan(edits))
                 case protocol.AddEdit():
                     self._push(history.plan + _edit(request.edit))
                 case protocol.ReplaceEdit():
@@ -118,7 +153,7 @@ class Session:
                     self._push(history.plan.replace(request.index, edit))
                 case _:
                     raise TypeError(f"no handler for {type(request).__name__}")
-            if not history.plan.active and self._base is not None:
+            if not history.plan.active and self._base is not None and self._lines is None:
                 # Nothing to compute: without an active edit the edited side is the base run itself.
                 self._edited = None
                 self._ran_version = history.version
@@ -151,6 +186,13 @@ class Session:
         for view in self._watching():
             self._tell_next(view)
 
+    def show_side(self, base: bool) -> None:
+        """Show the map of the base run, or of the edited one."""
+        with self._lock:
+            self._base_side = base
+        for view in self._watching():
+            self._tell_map(view)
+
     # --- running --------------------------------------------------------------------------------------------------
 
     def run(self, prompt: str) -> None:
@@ -160,12 +202,16 @@ class Session:
         with self._computing, _Busy(self, "running the prompt"):
             base = self._forward(prompt, Plan())
             with self._lock:
+                lines, self._lines = self._lines, None
                 self._prompt, self._base, self._edited = prompt, base, None
+                self._base_side = False
                 self._ran_version = self._history.version
                 self._keep_selection(len(base.texts))
                 pending = bool(self._history.plan.active)
                 if pending:
                     self._ran_version = -1
+            if lines is not None:
+                lines.finish()
             self._tell_all(fresh=not pending)
             if pending:
                 self._run_edited()
@@ -173,7 +219,7 @@ class Session:
     def recompute(self) -> None:
         """Run the edited side if the plan has changed since it last ran."""
         with self._lock:
-            if self._base is None or self._ran_version == self._history.version:
+            if not self._stale():
                 return
         with self._computing, _Busy(self, "re-running with the plan"):
             self._run_edited()
@@ -194,7 +240,7 @@ class Session:
                     self._edited, self._ran_version = None, version
                 break
             with self._lock:
-                self._edited, self._ran_version = edited, version
+                self._edited, self._ran_version, self._base_side = edited, version, False
                 if version == self._history.version:
                     self._history.prove()
             break
@@ -207,8 +253,76 @@ class Session:
 
         run = self.bench.run(prompt, plan=plan if plan.active else None, record=Record(scores=True))
         return Ran(
-            int(run.id), np.asarray(run.logits, dtype=np.float32), [str(text) for text in run.texts], plan
+            id=int(run.id),
+            tokens=[int(token) for token in run.tokens],
+            prompt_tokens=len(run.texts),
+            logits=np.asarray(run.logits, dtype=np.float32),
+            texts=[str(text) for text in run.texts],
+            plan=plan,
         )
+
+    def step(self) -> None:
+        """Generate one token under the plan that holds now; the first step starts from the prompt in view."""
+        with self._computing, _Busy(self, "generating"):
+            with self._lock:
+                version, plan, lines = self._history.version, self._history.plan, self._lines
+            if lines is None:
+                lines = self._start_lines()
+            try:
+                lines.now.step(plan)
+            except EditRefused:
+                with self._lock:
+                    if self._history.version == version:
+                        self._history.retract()
+                self._tell_all()
+                raise
+            with self._lock:
+                if self._history.version == version:
+                    self._history.prove()
+            self._take_lines(lines)
+
+    def _steer(self, what: str, move: Callable[[Timelines], None]) -> None:
+        """Change the generation under way by ``move``."""
+        with self._computing, _Busy(self, what):
+            lines = self._lines
+            if lines is None:
+                raise PromptError("Nothing is being generated.", "Press Generate or Step first.")
+            move(lines)
+            self._take_lines(lines)
+
+    def _start_lines(self) -> Timelines:
+        from workbench.runtime.record import Record
+
+        if self._base is None:
+            raise PromptError("No prompt has been run.", "Run one, then generate from it.")
+        live = self.bench.live(self._base.tokens, record=Record(scores=True))
+        return Timelines(Timeline(live), self.bench.token_text)
+
+    def _take_lines(self, lines: Timelines) -> None:
+        """Show the generation: its text under the plan as the edited run, and the one without as the base run."""
+        line = lines.now
+        main = _generated(lines, line.main)
+        base = main if line.base is None else _generated(lines, line.base)
+        with self._lock:
+            self._lines, self._base = lines, base
+            self._edited = None if line.base is None else main
+            self._ran_version = self._history.version
+            self._keep_selection(len(main.texts))
+        self._tell_all(fresh=True)
+
+    def trials(self, layer: int, position: int) -> protocol.Trials:
+        """What every exchange of one chosen expert of a cell would have changed, in the run in view."""
+        with self._computing, _Busy(self, "trying every expert"):
+            with self._lock:
+                ran, lines = self._edited or self._base, self._lines
+            if ran is None:
+                raise PromptError("No prompt has been run.", "Run one, then choose a cell.")
+            if lines is not None and not lines.now.one_plan:
+                raise PromptError(
+                    "This text was generated under more than one plan, so one exchange cannot be told apart.",
+                    "Run the prompt again, or generate it under one plan.",
+                )
+            return views.trials(self.bench, ran, layer, position)
 
     def _keep_selection(self, tokens: int) -> None:
         facts = self.bench.anatomy
@@ -253,7 +367,7 @@ class Session:
                 self._tell_next(view)
 
     def _stale(self) -> bool:
-        return self._base is not None and self._ran_version != self._history.version
+        return self._lines is None and self._base is not None and self._ran_version != self._history.version
 
     def _tell_state(self, view: Connection) -> None:
         with self._lock:
@@ -265,21 +379,26 @@ class Session:
                 edited=_card(self._edited),
                 stale=self._stale(),
                 selected=self._selected,
+                live=None if self._lines is None else self._lines.card(self._history.plan),
             )
         view.tell(message)
 
     def _tell_map(self, view: Connection) -> None:
-        base, edited = self._base, self._edited
+        with self._lock:
+            base, edited = self._base, None if self._base_side else self._edited
         if base is None:
             return
         message, buffers = views.routing_map(
-            self.bench, base.id, None if edited is None else edited.id, base.texts
+            self.bench, base.id, None if edited is None else edited.id, (edited or base).texts
         )
         view.tell(message, buffers)
 
     def _tell_cell(self, view: Connection) -> None:
         with self._lock:
             base, edited, cell, plan = self._base, self._edited, self._selected, self._history.plan
+            if self._lines is not None and cell is not None:
+                ran_under = self._lines.now.plan_at(cell.position)
+                plan = plan if ran_under is None else ran_under
         if base is None or cell is None:
             return
         view.tell(views.inspect(self.bench, base, edited, plan, cell))
@@ -306,6 +425,19 @@ class _Busy:
 def _card(ran: Ran | None) -> protocol.RunCard | None:
     return (
         None if ran is None else protocol.RunCard(id=str(ran.id), plan=ran.plan.hash, tokens=len(ran.texts))
+    )
+
+
+def _generated(lines: Timelines, live: Live) -> Ran:
+    if live.run is None:
+        raise TypeError("the panel records every generation")
+    return Ran(
+        int(live.run),
+        list(live.tokens),
+        live.prompt_tokens,
+        live.logits.numpy(),
+        lines.texts(live),
+        live.plan,
     )
 
 

@@ -48,6 +48,7 @@ def plan_card(history: History) -> protocol.PlanCard:
         hash=plan.hash,
         edits=[_edit_card(edit) for edit in plan.edits],
         text=plan.to_json(),
+        python=plan.to_python(),
         warnings=plan.collisions(),
         undo=history.can_undo,
         redo=history.can_redo,
@@ -61,10 +62,18 @@ def _edit_card(edit: Edit) -> protocol.EditCard:
         text=edit.describe(),
         enabled=edit.enabled,
         layers=None if edit.layers == "all" else list(edit.layers),
-        experts=data.get("experts", []),
+        experts=list(edit.named_experts()) if isinstance(edit, reroute.Bias) else data.get("experts", []),
+        delta=_raised(edit),
         tokens=data["tokens"],
         phase=edit.phase,
     )
+
+
+def _raised(edit: Edit) -> float | None:
+    """What a bias of one expert adds to its logit; ``None`` for any other edit."""
+    if not isinstance(edit, reroute.Bias) or edit.at != "logits" or not isinstance(edit.delta, dict):
+        return None
+    return next(iter(edit.delta.values())) if len(edit.delta) == 1 else None
 
 
 def routing_map(
@@ -86,6 +95,9 @@ def routing_map(
     if edited is not None and choices:
         before, _ = _choices(bench, base, choices, layers, tokens)
         differs = np.any(np.sort(before, axis=0) != np.sort(experts, axis=0), axis=0)
+        differs &= np.any(before >= 0, axis=0) & np.any(
+            experts >= 0, axis=0
+        )  # of two texts one may be shorter
         flips = (differs & (skipped == 0)).astype(np.uint8)  # a block that does not run makes no choice
     arrays = {
         "experts": experts,
@@ -120,14 +132,14 @@ def inspect(
     layer, position = cell.layer, cell.position
     if not 0 <= layer < bench.anatomy.num_layers:
         raise AddressError(f"There is no layer {layer}.", f"Layers are 0 to {bench.anatomy.num_layers - 1}.")
-    if not 0 <= position < len(base.texts):
+    if not 0 <= position < len(run.texts):
         raise AddressError(
-            f"There is no token {position} in this run.", f"Tokens are 0 to {len(base.texts) - 1}."
+            f"There is no token {position} in this run.", f"Tokens are 0 to {len(run.texts) - 1}."
         )
     now = _cell(bench, run.id, cell)
     before = now if edited is None else _cell(bench, base.id, cell)
     moe = bench.anatomy.layer(layer).moe
-    verdicts = _verdicts(plan, layer, position, len(base.texts))
+    verdicts = _verdicts(plan, layer, position, run.prompt_tokens)
     rows = []
     for expert in range(moe.num_experts if moe is not None else 0):
         chosen, native = expert in now["weights"], expert in before["weights"]
@@ -148,7 +160,7 @@ def inspect(
         run=str(run.id),
         layer=layer,
         position=position,
-        text=base.texts[position],
+        text=run.texts[position],
         choices=moe.top_k if moe is not None else 0,
         skipped=any(isinstance(e, skip.Block) and layer in e.layers_in(bench.anatomy) for e in plan.active),
         margin=_finite(now["margin"]),
@@ -162,7 +174,7 @@ def inspect(
 
 def next_tokens(bench: Any, base: Ran, edited: Ran | None, position: int | None) -> protocol.NextTokens:
     """The likeliest next tokens of both runs with their probabilities, and how far the distributions are apart."""
-    last = len(base.texts) - 1
+    last = min(len(ran.logits) for ran in (base, edited) if ran is not None) - 1
     at = last if position is None else position
     if not 0 <= at <= last:
         raise AddressError(f"There is no token {at} in this run.", f"Tokens are 0 to {last}.")
@@ -185,6 +197,37 @@ def next_tokens(bench: Any, base: Ran, edited: Ran | None, position: int | None)
     return protocol.NextTokens(position=at, last=at == last, rows=rows, divergence=divergence)
 
 
+def trials(bench: Any, ran: Ran, layer: int, position: int) -> protocol.Trials:
+    """Every exchange of one chosen expert of a cell for another, best first."""
+    import torch
+
+    from workbench.runtime.run import Run
+
+    tokens = torch.tensor(ran.tokens)
+    run = Run(
+        ran.id, tokens, torch.from_numpy(ran.logits), math.nan, "", tuple(ran.texts), ran.plan, ran.prompt_tokens, bench
+    )  # fmt: skip
+    found = bench.counterfactual(run, position, layer)
+    followed = len(ran.tokens) - 1 - position
+    target = ran.tokens[position + 1] if followed else int(ran.logits[position].argmax())
+    return protocol.Trials(
+        run=str(ran.id),
+        layer=layer,
+        position=position,
+        target=bench.token_text(target),
+        followed=followed,
+        rows=[
+            protocol.Trial(
+                removed=int(row.removed),
+                expert=int(row.expert),
+                change=_finite(row.change),
+                next_change=_finite(row.next_change),
+            )
+            for row in found.itertuples()
+        ],
+    )
+
+
 def _choices(bench: Any, run: int, choices: int, layers: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
     """Experts [k, L, T] int16 and weights [k, L, T] fp32 of a run, heaviest first."""
     experts = np.full((choices, layers, tokens), -1, np.int16)
@@ -196,7 +239,7 @@ def _choices(bench: Any, run: int, choices: int, layers: int, tokens: int) -> tu
         "FROM routing WHERE run = ? AND expert >= 0",
         run,
     )
-    keep = rows["place"] < choices
+    keep = (rows["place"] < choices) & (rows["position"] < tokens)
     at = tuple(rows[name][keep].astype(np.int64) for name in ("place", "layer", "position"))
     experts[at] = rows["expert"][keep]
     weights[at] = rows["weight"][keep]
@@ -237,27 +280,34 @@ def _cell(bench: Any, run: int, cell: protocol.Cell) -> dict[str, Any]:
     }
 
 
-def _verdicts(plan: Plan, layer: int, position: int, tokens: int) -> dict[int, Any]:
+def _verdicts(plan: Plan, layer: int, position: int, prompt_tokens: int) -> dict[int, Any]:
     """What the plan says of each expert in one cell; of a ban and a force the later holds."""
     verdicts: dict[int, str] = {}
     for edit in plan.active:
-        if isinstance(edit, reroute.Ban | reroute.Force) and _covers(edit, layer, position, tokens):
+        if isinstance(edit, reroute.Ban | reroute.Force) and _covers(edit, layer, position, prompt_tokens):
             word = "banned" if isinstance(edit, reroute.Ban) else "forced"
             verdicts.update(dict.fromkeys(edit.experts, word))
     return verdicts
 
 
-def _covers(edit: Edit, layer: int, position: int, tokens: int) -> bool:
-    """Whether ``edit`` holds in a cell of a run that is one prompt of ``tokens`` tokens."""
-    if (edit.layers != "all" and layer not in edit.layers) or edit.phase == "decode":
+def _covers(edit: Edit, layer: int, position: int, prompt_tokens: int) -> bool:
+    """Whether ``edit`` holds in a cell of a run that reads a prompt of ``prompt_tokens`` tokens in one pass."""
+    generated = position >= prompt_tokens
+    if (edit.layers != "all" and layer not in edit.layers) or edit.phase == (
+        "prefill" if generated else "decode"
+    ):
         return False
     match edit.tokens:
-        case "all" | "prompt":
+        case "all":
             return True
-        case "prompt_last" | "each_step":
-            return position == tokens - 1
+        case "prompt":
+            return not generated
+        case "prompt_last":
+            return position == prompt_tokens - 1
+        case "each_step":
+            return position >= prompt_tokens - 1
         case "generated":
-            return False
+            return generated
         case Span(start=start, stop=stop):
             return start <= position and (stop is None or position < stop)
         case positions:

@@ -6,6 +6,7 @@ import { type Place, RoutingMapView } from './map';
 import { type Colour, MapData } from './mapdata';
 import { MapLegend } from './legend';
 import { MapTable } from './maptable';
+import { LiveView } from './live';
 import { NextTable } from './next';
 import { PlanList } from './planlist';
 import type { BenchCard, Failure, Inspection, NextTokens, Reply, State } from './protocol';
@@ -37,6 +38,7 @@ export class App {
   private readonly inspector: Inspector;
   private readonly planList: PlanList;
   private readonly next: NextTable;
+  private readonly live: LiveView;
   private readonly prompt: HTMLTextAreaElement;
   private readonly runButton: HTMLButtonElement;
   private readonly status = h('span', { class: 'wb-status', attrs: { role: 'status' } });
@@ -62,12 +64,21 @@ export class App {
   private asked = -1;
   private opened: string | null | undefined;
   private resume: Memory | null = null;
+  private generating = false;
+  private readonly sideButton: HTMLButtonElement;
 
   constructor() {
     const control = (request: ControlRequest): void => this.send('control', request);
     this.map = new RoutingMapView(place => this.select(place));
-    this.inspector = new Inspector(control);
-    this.planList = new PlanList(control);
+    const compute = (request: ComputeRequest): void => this.send('compute', request);
+    this.inspector = new Inspector(control, compute);
+    this.planList = new PlanList(control, (problem, remedy) => this.fail(problem, remedy));
+    this.live = new LiveView({
+      compute,
+      generate: on => this.generate(on),
+      select: position => this.select({ layer: this.state?.selected?.layer ?? 0, position })
+    });
+    this.sideButton = button(__('Show base'), 'side', '', () => this.flip());
     this.next = new NextTable(position => control({ type: 'next', position }));
     this.prompt = h('textarea', {
       class: 'wb-input wb-prompt',
@@ -82,7 +93,10 @@ export class App {
     });
     this.runButton = button(__('Run'), 'run', __('Run the prompt (Enter; Shift+Enter for a new line)'), () => this.run());
     this.runButton.classList.add('wb-primary');
-    this.picker = choice(__('Bench'), [], key => control({ type: 'use', key }));
+    this.picker = choice(__('Bench'), [], key => {
+      this.generate(false);
+      control({ type: 'use', key });
+    });
     this.source = h('input', {
       class: 'wb-input',
       attrs: { 'aria-label': __('Model to open'), placeholder: __('folder or hub id; empty: the demo model'), spellcheck: 'false', autocomplete: 'off' },
@@ -130,6 +144,7 @@ export class App {
     this.asked = -1;
     this.opened = undefined;
     this.kernelBusy = null;
+    this.generating = false;
     this.resume = this.memory();
     channel.listen((message, buffers) => this.receive(message, buffers));
     this.send('control', { type: 'hello', protocol: PROTOCOL, version: options.version });
@@ -139,12 +154,16 @@ export class App {
   disconnect(why: string): void {
     this.resume = this.memory();
     this.channel = null;
+    this.generating = false;
     this.kernelBusy = why;
     this.renderBusy();
   }
 
   /** Tells the kernel whether anybody can see the panel. */
   watch(visible: boolean): void {
+    if (!visible) {
+      this.generate(false);
+    }
     if (this.channel) {
       this.send('control', { type: 'watch', visible });
     }
@@ -202,6 +221,7 @@ export class App {
         zoom('−', 'zoom-out', __('Zoom out (−)'), 0.8),
         zoom('↔', 'fit', __('Fit to width (0)'), 0),
         zoom('+', 'zoom-in', __('Zoom in (+)'), 1.25),
+        this.sideButton,
         h('span', { class: 'wb-grow' }),
         this.runLabel
       ),
@@ -221,6 +241,7 @@ export class App {
           h('div', { class: 'wb-row wb-prompt-row' }, this.prompt, this.runButton),
           h('div', { class: 'wb-row' }, this.strip, this.status)
         ),
+        this.live.node,
         mapCard,
         this.next.node
       ),
@@ -265,8 +286,11 @@ export class App {
       case 'busy':
         this.kernelBusy = message.what;
         break;
+      case 'trials':
+        this.inspector.take(message);
+        break;
       case 'done':
-        this.pending.delete(message.seq);
+        this.finished(message.seq);
         break;
       case 'error':
         this.showFailure(message);
@@ -277,9 +301,46 @@ export class App {
 
   private showFailure(message: Failure): void {
     this.fail(message.problem, message.remedy);
+    this.generating = false;
+    this.live.show(this.state, false);
     if (message.seq !== null && this.pending.get(message.seq) === 'open') {
       this.opened = undefined;
       this.render();
+    }
+  }
+
+  private finished(seq: number): void {
+    const type = this.pending.get(seq);
+    this.pending.delete(seq);
+    if (type === 'step' && this.generating) {
+      if (this.state?.live?.ended) {
+        this.generate(false);
+      } else {
+        // One token a frame, each asked for by itself: whatever else waits for the model comes in between.
+        requestAnimationFrame(() => {
+          if (this.generating) {
+            this.send('compute', { type: 'step' });
+          }
+        });
+      }
+    }
+  }
+
+  /** Goes on generating, or stops after the token under way. */
+  private generate(on: boolean): void {
+    if (on && !this.generating) {
+      this.errors.replaceChildren();
+      this.send('compute', { type: 'step' });
+    }
+    this.generating = on && this.channel !== null;
+    this.live.show(this.state, this.generating);
+    this.renderBusy();
+  }
+
+  /** Shows the map of the other side: base for edited, and back. */
+  private flip(): void {
+    if (this.state?.edited && this.data) {
+      this.send('control', { type: 'side', base: this.data.edited });
     }
   }
 
@@ -314,6 +375,7 @@ export class App {
     this.data = null;
     this.cell = null;
     this.next.show(null);
+    this.inspector.take(null);
   }
 
   private takeState(state: State): void {
@@ -350,12 +412,15 @@ export class App {
 
   private open(model: string | null, memory: Memory | null = null): void {
     this.opened = model;
+    this.generating = false;
     this.errors.replaceChildren();
     const keep = memory?.prompt ? { prompt: memory.prompt, plan: memory.plan } : { prompt: '', plan: null };
     this.send('compute', { type: 'open', model, ...keep });
   }
 
   private run(): void {
+    this.generating = false;
+    this.inspector.take(null);
     this.errors.replaceChildren();
     this.send('compute', { type: 'run', prompt: this.prompt.value });
   }
@@ -388,6 +453,12 @@ export class App {
       event.preventDefault();
       event.stopPropagation();
       this.send('control', { type: event.shiftKey ? 'redo' : 'undo' });
+    }
+    const plain = !event.ctrlKey && !event.metaKey && !event.altKey && !event.shiftKey;
+    if (plain && event.key.toLowerCase() === 'b' && !(typing && !box) && !(event.target instanceof HTMLSelectElement)) {
+      event.preventDefault();
+      event.stopPropagation();
+      this.flip();
     }
   }
 
@@ -429,6 +500,8 @@ export class App {
   private renderState(): void {
     const state = this.state;
     this.planList.show(state?.plan ?? null);
+    this.live.show(state, this.generating);
+    this.renderSide();
     this.inspector.show(this.cell, state?.plan ?? null, state?.bench ?? null);
     const bench = state?.bench;
     const router = bench?.moe_layers.length
@@ -467,9 +540,18 @@ export class App {
     };
     this.colours.replaceChildren(...colours.map(value => h('option', { text: names[value], attrs: { value } })));
     this.map.show(this.data);
+    this.renderSide();
     this.colourBy(this.colour);
     this.map.select(this.state?.selected ?? null);
     this.renderStrip(this.state?.selected?.position);
+  }
+
+  private renderSide(): void {
+    const base = !this.data?.edited;
+    this.sideButton.disabled = !this.state?.edited;
+    this.sideButton.textContent = base && this.state?.edited ? __('Show edited') : __('Show base');
+    this.sideButton.title = __('Flip the map between base and edited (B)');
+    setAttr(this.map.node, 'data-wb-side', base ? 'base' : 'edited');
   }
 
   private renderCell(): void {
@@ -498,9 +580,9 @@ export class App {
 
   private renderBusy(): void {
     const waiting = [...this.pending.values()];
-    const busy = this.kernelBusy !== null || waiting.length > 0 || this.channel === null;
+    const busy = this.kernelBusy !== null || this.generating || waiting.length > 0 || this.channel === null;
     setAttr(this.node, 'data-wb-busy', String(busy));
-    const computing = waiting.some(type => type === 'run' || type === 'recompute' || type === 'open');
+    const computing = waiting.some(type => ['run', 'recompute', 'open', 'step', 'try'].includes(type));
     this.status.textContent = this.kernelBusy ?? (computing ? __('waiting for the kernel') : '');
     this.runButton.classList.toggle('wb-working', busy && (computing || this.kernelBusy !== null));
     this.openButton.disabled = waiting.includes('open');

@@ -1,6 +1,6 @@
 /** What a click on an expert means for the plan. No DOM. */
 import type { ControlRequest } from './channel';
-import type { Ban, Block, Force } from './plan';
+import type { Ban, Bias, Block, Force } from './plan';
 import type { EditCard, PlanCard } from './protocol';
 
 /** Where the next click acts: the whole layer, or the inspected token alone. */
@@ -44,6 +44,20 @@ export function toggle(
   }
   return plan.edits[index]!.kind === kind
     ? { type: 'remove', version: plan.version, index }
+    : { type: 'replace', version: plan.version, index, edit: { ...edit } };
+}
+
+/** The request that raises an expert's logit by so much more, or takes the bias out where nothing is left of it. */
+export function boost(plan: PlanCard, target: Target, expert: number, by: number): ControlRequest {
+  const found = find(plan, ['reroute.bias'], target, expert);
+  const index = found >= 0 && plan.edits[found]!.delta === null ? -1 : found;
+  const value = (index < 0 ? 0 : plan.edits[index]!.delta!) + by;
+  if (index >= 0 && value === 0) {
+    return { type: 'remove', version: plan.version, index };
+  }
+  const edit: Bias = { kind: 'reroute.bias', layers: [target.layer], delta: { [expert]: value }, tokens: tokensOf(target) } as Bias;
+  return index < 0
+    ? { type: 'add', edit: { ...edit } }
     : { type: 'replace', version: plan.version, index, edit: { ...edit } };
 }
 

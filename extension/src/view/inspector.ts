@@ -1,9 +1,10 @@
 /** The inspector: every expert of one cell with its score, and the buttons that re-route. */
-import type { ControlRequest } from './channel';
+import type { ComputeRequest, ControlRequest } from './channel';
 import { button, h, setAttr, shown } from './dom';
-import { type Scope, type Target, find, toggle, toggleSkip } from './edits';
-import type { BenchFacts, ExpertRow, Inspection, PlanCard } from './protocol';
-import { category, css, digits } from './scale';
+import { type Scope, type Target, boost, find, toggle, toggleSkip } from './edits';
+import type { BenchFacts, ExpertRow, Inspection, PlanCard, Trials } from './protocol';
+import { category, css, digits, signed } from './scale';
+import { TrialList } from './trials';
 import { __ } from './words';
 
 type Order = 'score' | 'id';
@@ -16,6 +17,7 @@ interface Row {
   badge: HTMLElement;
   ban: HTMLButtonElement;
   force: HTMLButtonElement;
+  boost: HTMLButtonElement;
 }
 
 export class Inspector {
@@ -26,6 +28,8 @@ export class Inspector {
   private readonly list = h('div', { class: 'wb-experts', attrs: { role: 'list', 'aria-label': __('Experts') } });
   private readonly tools: HTMLElement;
   private readonly skip: HTMLButtonElement;
+  private readonly attempt: HTMLButtonElement;
+  private readonly trials: TrialList;
   private readonly scopes: HTMLSelectElement;
   private readonly orders: HTMLSelectElement;
   private readonly rows = new Map<number, Row>();
@@ -35,7 +39,21 @@ export class Inspector {
   private plan: PlanCard | null = null;
   private bench: BenchFacts | null = null;
 
-  constructor(private readonly send: (request: ControlRequest) => void) {
+  constructor(
+    private readonly send: (request: ControlRequest) => void,
+    compute: (request: ComputeRequest) => void
+  ) {
+    this.trials = new TrialList(send);
+    this.attempt = button(
+      __('Try every expert'),
+      'try',
+      __('What every other expert here would have done to the text that followed'),
+      () => {
+        if (this.cell) {
+          compute({ type: 'try', layer: this.cell.layer, position: this.cell.position });
+        }
+      }
+    );
     this.scopes = choice(
       __('Clicks act on'),
       [
@@ -67,7 +85,8 @@ export class Inspector {
       'div',
       { class: 'wb-tools' },
       h('label', { class: 'wb-label' }, __('Act on'), ' ', this.scopes),
-      h('label', { class: 'wb-label' }, __('Sort'), ' ', this.orders)
+      h('label', { class: 'wb-label' }, __('Sort'), ' ', this.orders),
+      this.attempt
     );
     this.node = h(
       'section',
@@ -76,6 +95,7 @@ export class Inspector {
       this.facts,
       this.tools,
       this.note,
+      this.trials.node,
       this.list
     );
     this.render();
@@ -88,6 +108,12 @@ export class Inspector {
     this.render();
   }
 
+  /** What a trial of every expert has found. */
+  take(trials: Trials | null): void {
+    this.trials.take(trials);
+    this.trials.show(this.cell);
+  }
+
   private get target(): Target {
     return { layer: this.cell!.layer, position: this.cell!.position, scope: this.scope };
   }
@@ -97,6 +123,7 @@ export class Inspector {
     const plan = this.plan;
     setAttr(this.node, 'data-wb-cell', cell ? `${cell.layer},${cell.position}` : undefined);
     this.facts.replaceChildren();
+    this.trials.show(cell);
     this.tools.hidden = !cell?.experts.length;
     this.skip.hidden = !cell;
     if (!cell || !plan) {
@@ -122,6 +149,7 @@ export class Inspector {
       this.fact(__('zeros'), cell.facts['zero_share'], __('share of activations that are exactly zero'));
     }
     const refusal = this.bench?.refused[String(cell.layer)];
+    this.attempt.disabled = refusal !== undefined || !cell.experts.some(row => row.chosen);
     this.renderSkip(cell, plan);
     this.renderNote(cell, refusal);
     this.renderRows(cell, plan, refusal !== undefined);
@@ -194,6 +222,12 @@ export class Inspector {
     };
     const ban = button(__('Ban'), 'ban', '', press('reroute.ban'));
     const force = button(__('Force'), 'force', '', press('reroute.force'));
+    const raise = button('+1', 'boost', '', () => undefined);
+    raise.addEventListener('click', event => {
+      if (this.plan && this.cell) {
+        this.send(boost(this.plan, this.target, expert, event.shiftKey ? -1 : 1));
+      }
+    });
     const swatch = h('span', { class: 'wb-swatch' });
     swatch.style.background = css(category(expert));
     const node = h(
@@ -205,9 +239,10 @@ export class Inspector {
       weight,
       badge,
       ban,
-      force
+      force,
+      raise
     );
-    const row = { node, bar, score, weight, badge, ban, force };
+    const row = { node, bar, score, weight, badge, ban, force, boost: raise };
     this.rows.set(expert, row);
     return row;
   }
@@ -231,6 +266,12 @@ export class Inspector {
     const where = this.scope === 'all' ? __('all tokens') : __('this token');
     row.ban.textContent = kind === 'reroute.ban' ? __('Unban') : __('Ban');
     row.force.textContent = kind === 'reroute.force' ? __('Unforce') : __('Force');
+    const biased = find(plan, ['reroute.bias'], this.target, data.expert);
+    const delta = biased < 0 ? null : plan.edits[biased]!.delta;
+    row.boost.disabled = refused;
+    setAttr(row.boost, 'aria-pressed', String(delta !== null));
+    setAttr(row.boost, 'aria-label', __('Boost expert %1', data.expert));
+    row.boost.title = __('Raise the logit of expert %1 by 1 (Shift: lower) · %2 · now %3', data.expert, where, signed(delta ?? 0, 2));
     for (const [control, on] of [
       [row.ban, kind === 'reroute.ban'],
       [row.force, kind === 'reroute.force']

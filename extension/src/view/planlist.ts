@@ -13,11 +13,24 @@ export class PlanList {
   private readonly undo: HTMLButtonElement;
   private readonly redo: HTMLButtonElement;
   private readonly clear: HTMLButtonElement;
+  private readonly copy: HTMLButtonElement;
+  private readonly save: HTMLButtonElement;
+  private plan: PlanCard | null = null;
 
-  constructor(private readonly send: (request: ControlRequest) => void) {
+  constructor(
+    private readonly send: (request: ControlRequest) => void,
+    private readonly fail: (problem: string, remedy: string) => void
+  ) {
     this.undo = button(__('Undo'), 'undo', __('Undo the last change of the plan (Ctrl+Z)'), () => send({ type: 'undo' }));
     this.redo = button(__('Redo'), 'redo', __('Redo it (Ctrl+Shift+Z)'), () => send({ type: 'redo' }));
     this.clear = button(__('Clear'), 'clear', __('Remove every edit'), () => send({ type: 'clear' }));
+    this.copy = button(__('Copy Python'), 'copy', __('Copy the plan as Python code'), () => this.toClipboard());
+    this.save = button(__('Save'), 'save', __('Save the plan as a JSON file'), () => this.download());
+    const file = h('input', {
+      attrs: { type: 'file', accept: '.json,application/json', 'aria-label': __('Plan file'), tabindex: '-1', hidden: true },
+      on: { change: () => this.upload(file) }
+    });
+    const load = button(__('Load'), 'load', __('Load a plan from a JSON file, in the place of this one'), () => file.click());
     this.empty.textContent = __('No edits: the model routes as it was trained to. Ban or force an expert to change its mind.');
     this.node = h(
       'section',
@@ -32,6 +45,7 @@ export class PlanList {
         this.redo,
         this.clear
       ),
+      h('div', { class: 'wb-row wb-plan-files' }, this.copy, this.save, load, file),
       h(
         'div',
         { class: 'wb-plan-body', attrs: { tabindex: '0', role: 'group', 'aria-label': __('Edits') } },
@@ -44,6 +58,8 @@ export class PlanList {
   }
 
   show(plan: PlanCard | null): void {
+    this.plan = plan;
+    this.copy.disabled = this.save.disabled = !plan?.edits.length;
     setAttr(this.node, 'data-wb-plan', plan?.hash ?? '');
     this.hash.textContent = plan?.edits.length ? plan.hash.slice(0, 8) : '';
     this.hash.title = plan ? __('Hash of the plan: %1', plan.hash) : '';
@@ -59,6 +75,13 @@ export class PlanList {
           on: { change: () => this.send({ type: 'enable', version, index, enabled: box.checked }) }
         });
         box.checked = edit.enabled;
+        const last = plan!.edits.length - 1;
+        const move = (label: string, action: string, to: number, title: string): HTMLButtonElement => {
+          const node = button(label, action, title, () => this.send({ type: 'move', version, index, to }));
+          setAttr(node, 'aria-label', title);
+          node.disabled = to < 0 || to > last;
+          return node;
+        };
         const remove = button('×', 'remove', __('Remove: %1', edit.text), () =>
           this.send({ type: 'remove', version, index })
         );
@@ -67,6 +90,8 @@ export class PlanList {
           'li',
           { attrs: { 'data-wb-edit': edit.kind, 'data-wb-enabled': String(edit.enabled) } },
           h('label', { class: 'wb-edit' }, box, h('span', { text: edit.text })),
+          last ? move('↑', 'up', index - 1, __('Earlier: %1', edit.text)) : null,
+          last ? move('↓', 'down', index + 1, __('Later: %1', edit.text)) : null,
           remove
         );
       })
@@ -74,5 +99,30 @@ export class PlanList {
     this.warnings.replaceChildren(
       ...(plan?.warnings ?? []).map(text => h('p', { class: 'wb-warning', text, attrs: { role: 'status' } }))
     );
+  }
+
+  private async toClipboard(): Promise<void> {
+    try {
+      await navigator.clipboard.writeText(`import workbench as wb\n\nplan = ${this.plan?.python ?? ''}\n`);
+      this.copy.textContent = __('Copied');
+      window.setTimeout(() => (this.copy.textContent = __('Copy Python')), 1500);
+    } catch {
+      this.fail(__('The browser does not let this page write to the clipboard.'), __('Save the plan as a file instead.'));
+    }
+  }
+
+  private download(): void {
+    const address = URL.createObjectURL(new Blob([this.plan?.text ?? ''], { type: 'application/json' }));
+    const link = h('a', { attrs: { href: address, download: `plan-${this.plan?.hash.slice(0, 8) ?? ''}.json` } });
+    link.click();
+    URL.revokeObjectURL(address);
+  }
+
+  private async upload(file: HTMLInputElement): Promise<void> {
+    const chosen = file.files?.[0];
+    if (chosen) {
+      this.send({ type: 'load', plan: await chosen.text() });
+    }
+    file.value = ''; // so that the same file can be chosen again
   }
 }

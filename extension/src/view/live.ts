@@ -1,0 +1,179 @@
+/** Generation under the hand: step, rewind, branch, and the text with and without the plan side by side. */
+import type { ComputeRequest } from './channel';
+import { button, h, setAttr, shown } from './dom';
+import { choice } from './inspector';
+import type { State } from './protocol';
+import { __ } from './words';
+
+export interface LiveActions {
+  compute: (request: ComputeRequest) => void;
+  /** Goes on generating, or stops after the token under way. */
+  generate: (on: boolean) => void;
+  /** Inspects a token. */
+  select: (position: number) => void;
+}
+
+export class LiveView {
+  readonly node: HTMLElement;
+  private readonly generate: HTMLButtonElement;
+  private readonly pause: HTMLButtonElement;
+  private readonly step: HTMLButtonElement;
+  private readonly rewind: HTMLButtonElement;
+  private readonly branch: HTMLButtonElement;
+  private readonly branches: HTMLSelectElement;
+  private readonly note = h('p', { class: 'wb-note' });
+  private readonly texts = h('div', { class: 'wb-live-texts' });
+  private readonly columns = new Map<string, { node: HTMLElement; text: HTMLElement }>();
+  private state: State | null = null;
+
+  constructor(private readonly actions: LiveActions) {
+    const { compute, generate } = actions;
+    this.generate = button(__('Generate'), 'generate', __('Go on token by token until paused'), () => generate(true));
+    this.pause = button(__('Pause'), 'pause', __('Stop after the token under way'), () => generate(false));
+    this.step = button(__('Step'), 'step', __('Generate one token'), () => compute({ type: 'step' }));
+    this.rewind = button(__('Rewind'), 'rewind', '', () => {
+      const position = this.state?.selected?.position;
+      if (position !== undefined) {
+        compute({ type: 'rewind', position });
+      }
+    });
+    this.branch = button(__('Branch'), 'branch', __('Keep this text and go on in a copy of it'), () =>
+      compute({ type: 'branch' })
+    );
+    this.branches = choice(__('Branch in view'), [], value => compute({ type: 'timeline', index: Number(value) }));
+    this.node = h(
+      'section',
+      { class: 'wb-card wb-live', attrs: { 'aria-label': __('Live generation') } },
+      h(
+        'div',
+        { class: 'wb-row' },
+        h('h3', { class: 'wb-title', text: __('Live') }),
+        this.generate,
+        this.pause,
+        this.step,
+        this.rewind,
+        this.branch,
+        this.branches
+      ),
+      this.note,
+      this.texts
+    );
+  }
+
+  show(state: State | null, generating: boolean): void {
+    this.state = state;
+    const live = state?.live ?? null;
+    this.node.hidden = !state?.base;
+    const mode = generating ? 'running' : live ? (live.ended ? 'ended' : 'paused') : '';
+    setAttr(this.node, 'data-wb-live', mode);
+    setAttr(this.node, 'data-wb-generated', String(live?.edited.length ?? 0));
+    setAttr(this.node, 'data-wb-diverged', live?.diverged === null || !live ? undefined : String(live.diverged));
+    this.generate.hidden = generating;
+    this.pause.hidden = !generating;
+    this.generate.disabled = this.step.disabled = !!live?.ended;
+    this.step.disabled ||= generating;
+    const at = state?.selected?.position ?? -1;
+    const last = live ? live.prompt_tokens + live.edited.length - 1 : -1;
+    this.rewind.disabled = generating || !live || at < live.prompt_tokens - 1 || at >= last;
+    this.rewind.title = this.rewind.disabled
+      ? __('Select the token that shall be the last one, from the end of the prompt on')
+      : __('Take back what follows token %1', at);
+    this.branch.disabled = generating || !live;
+    this.renderBranches(live?.timelines ?? [], live?.current ?? 0, generating);
+    this.renderNote(state, mode);
+    this.renderTexts(state);
+  }
+
+  private renderBranches(counts: number[], current: number, generating: boolean): void {
+    this.branches.hidden = counts.length < 2;
+    this.branches.disabled = generating;
+    this.branches.replaceChildren(
+      ...counts.map((count, n) =>
+        h('option', { text: __('branch %1 · %2 tokens', n + 1, count), attrs: { value: String(n) } })
+      )
+    );
+    this.branches.value = String(current);
+  }
+
+  private renderNote(state: State | null, mode: string): void {
+    const live = state?.live;
+    const parts: string[] = [];
+    if (!live) {
+      parts.push(__('Generate goes on from the prompt. Edits made meanwhile act from the next token on.'));
+    } else {
+      parts.push(__('%1 tokens generated.', live.edited.length));
+      if (mode === 'ended') {
+        parts.push(__('The text has ended: rewind to go on from an earlier token.'));
+      }
+      if (live.pending) {
+        parts.push(__('The plan has changed: it acts from the next token on.'));
+      }
+      if (live.diverged !== null) {
+        parts.push(__('The two texts part at token %1 (≠).', live.diverged));
+      } else if (live.base) {
+        parts.push(__('The two texts agree so far.'));
+      }
+      if (mode === 'paused') {
+        parts.push(__('Run goes back to the prompt.'));
+      }
+    }
+    this.note.textContent = parts.join(' ');
+  }
+
+  private renderTexts(state: State | null): void {
+    const live = state?.live;
+    const wanted: [string, string, string[]][] = [];
+    if (live?.base) {
+      wanted.push(['base', __('without the plan'), live.base], ['edited', __('with the plan'), live.edited]);
+    } else if (live) {
+      wanted.push(['base', __('without a plan'), live.edited]);
+    }
+    const kept = new Set(wanted.map(([side]) => side));
+    for (const [side, column] of this.columns) {
+      if (!kept.has(side)) {
+        column.node.remove();
+        this.columns.delete(side);
+      }
+    }
+    for (const [side, name, tokens] of wanted) {
+      const column = this.columns.get(side) ?? this.makeColumn(side);
+      column.node.firstElementChild!.textContent = name;
+      setAttr(column.text, 'aria-label', name);
+      this.fill(column.text, tokens, live!.prompt_tokens, live!.diverged, state?.selected?.position);
+    }
+  }
+
+  private makeColumn(side: string): { node: HTMLElement; text: HTMLElement } {
+    const text = h('div', { class: 'wb-live-text', attrs: { tabindex: '0', role: 'group', 'data-wb-text': side } });
+    const node = h('div', { class: 'wb-live-column' }, h('div', { class: 'wb-quiet' }), text);
+    const column = { node, text };
+    this.columns.set(side, column);
+    this.texts.append(node);
+    return column;
+  }
+
+  /** Draws only the tokens that are new or changed, as a text may be long and grows by one. */
+  private fill(text: HTMLElement, tokens: string[], start: number, diverged: number | null, at?: number): void {
+    const grown = tokens.length > text.childElementCount;
+    while (text.childElementCount > tokens.length) {
+      text.lastElementChild!.remove();
+    }
+    tokens.forEach((token, n) => {
+      let node = text.children[n] as HTMLElement | undefined;
+      if (!node) {
+        node = h('span', { class: 'wb-chip-token', on: { click: () => this.actions.select(start + n) } });
+        text.append(node);
+      }
+      if (node.getAttribute('data-text') !== token) {
+        node.textContent = token.replace(/\r?\n/g, '⏎').replace(/\t/g, '⇥') || '∅';
+        setAttr(node, 'data-text', token);
+      }
+      node.title = __('token %1 “%2”', start + n, shown(token));
+      node.classList.toggle('wb-on', start + n === at);
+      node.classList.toggle('wb-diverged', start + n === diverged);
+    });
+    if (grown) {
+      text.scrollTop = text.scrollHeight;
+    }
+  }
+}

@@ -1,0 +1,215 @@
+"""Generation, trials and the plan's tools on the demo model, against the runtime itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import workbench as wb
+from workbench.panel.benches import Benches
+
+PROMPT = "The capital of France is Paris, and the capital of Germany is"
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Any]:
+    """The demo model on a store in memory."""
+    bench = wb.open(store=":memory:")
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def live(demo: Any, make_driver: Any) -> Any:
+    """A view on the demo model that has run the prompt."""
+    driver = make_driver(Benches({"bench": demo}, lambda _model: demo)).hello()
+    driver.compute("run", prompt=PROMPT)
+    assert "error" not in driver.view.kinds()
+    return driver
+
+
+def steps(driver: Any, count: int) -> None:
+    for _ in range(count):
+        driver.compute("step")
+        driver.control("seen")
+    assert "error" not in driver.view.kinds(), driver.view.last("error")
+
+
+def ban_the_favourite(driver: Any, layer: int) -> int:
+    """Ban the expert that the last token weighs most in ``layer``."""
+    expert = int(driver.arrays()["experts"][0, layer, -2])
+    driver.control("add", edit={"kind": "reroute.ban", "layers": [layer], "experts": [expert]})
+    return expert
+
+
+def test_steps_continue_the_prompt_as_generate_does(live: Any, demo: Any) -> None:
+    steps(live, 6)
+    reference = demo.generate(PROMPT, max_new_tokens=6)
+    card = live.state["live"]
+    assert card["edited"] == list(reference.texts[card["prompt_tokens"] :]) and card["base"] is None
+    assert live.view.last("map")["texts"] == list(reference.texts)
+    run = int(live.state["base"]["id"])
+    rows = "SELECT position, layer, slot, expert FROM routing WHERE run = ? ORDER BY ALL"
+    assert demo.sql(rows, [run]).fetchall() == demo.sql(rows, [reference.id]).fetchall()
+    experts = live.arrays()["experts"]
+    routed = demo.anatomy.moe_layers[0]
+    assert (experts[:, routed, :-1] >= 0).all() and (experts[:, routed, -1] == -1).all(), (
+        "the newest token is chosen but not computed"
+    )
+    assert live.state["edited"] is None and card["pending"] is False and card["diverged"] is None
+
+
+def test_an_edit_acts_at_the_next_token_and_the_base_text_goes_on(live: Any, demo: Any) -> None:
+    steps(live, 2)
+    layer = demo.anatomy.moe_layers[-1]
+    expert = ban_the_favourite(live, layer)
+    assert live.state["live"]["pending"] is True and live.state["stale"] is False
+    computed = len(live.view.last("map")["texts"]) - 1
+    steps(live, 5)
+    card = live.state["live"]
+    reference = demo.generate(PROMPT, max_new_tokens=7)
+    assert card["base"] == list(reference.texts[card["prompt_tokens"] :]), "the text without the plan"
+    assert card["pending"] is False and len(card["edited"]) == len(card["base"]) == 7
+    wanted = next(
+        (n for n, pair in enumerate(zip(card["edited"], card["base"], strict=True)) if len(set(pair)) > 1),
+        None,
+    )
+    assert card["diverged"] == (None if wanted is None else card["prompt_tokens"] + wanted)
+    arrays = live.arrays()
+    assert expert not in arrays["experts"][:, layer, computed:]
+    assert not arrays["edited"][layer, :computed].any() and arrays["edited"][layer, computed:].any()
+    live.control("select", layer=layer, position=computed - 1)
+    assert live.view.last("cell")["experts"][expert]["state"] == "chosen", (
+        "what ran before the edit is not rewritten"
+    )
+    live.control("select", layer=layer, position=computed)
+    assert live.view.last("cell")["experts"][expert]["state"] == "banned"
+
+
+def test_rewind_takes_back_and_repeats_the_same_text(live: Any) -> None:
+    steps(live, 5)
+    before, run = live.state["live"], live.state["base"]["id"]
+    live.compute("rewind", position=before["prompt_tokens"] + 1)
+    card = live.state["live"]
+    assert card["edited"] == before["edited"][:2] and live.state["base"]["id"] != run
+    steps(live, 3)
+    assert live.state["live"]["edited"] == before["edited"]
+    live.compute("rewind", position=0)
+    assert "cannot be rewound to token 0" in live.view.last("error")["problem"]
+    assert live.state["live"]["edited"] == before["edited"]
+
+
+def test_branches_go_their_own_way(live: Any, demo: Any) -> None:
+    steps(live, 2)
+    shared = live.state["live"]["edited"]
+    live.compute("branch")
+    assert live.state["live"]["timelines"] == [2, 2] and live.state["live"]["current"] == 1
+    ban_the_favourite(live, demo.anatomy.moe_layers[0])
+    steps(live, 3)
+    assert live.state["live"]["timelines"] == [2, 5] and live.state["live"]["edited"][:2] == shared
+    live.compute("timeline", index=0)
+    assert live.state["live"]["edited"] == shared and live.state["live"]["base"] is None
+    live.compute("timeline", index=9)
+    assert live.view.last("error")["problem"] == "There is no branch 9."
+    runs = {run for (run,) in demo.sql("SELECT run FROM run").fetchall()}
+    first = int(live.state["base"]["id"])
+    assert first not in runs
+    live.compute("run", prompt=PROMPT)
+    assert live.state["live"] is None and live.state["edited"] is not None
+    assert first in {run for (run,) in demo.sql("SELECT run FROM run").fetchall()}, "leaving writes the runs"
+
+
+def test_an_edit_that_cannot_act_midway_is_taken_back(live: Any, demo: Any) -> None:
+    steps(live, 2)
+    live.control("add", edit={"kind": "skip.block", "layers": [demo.anatomy.num_layers - 1]})
+    live.compute("step")
+    assert "Skipped blocks cannot change" in live.view.last("error")["problem"]
+    assert live.state["plan"]["edits"] == [] and len(live.state["live"]["edited"]) == 2
+
+
+def test_steering_before_anything_is_generated_says_what_to_do(live: Any) -> None:
+    for kind, data in (("rewind", {"position": 3}), ("branch", {}), ("timeline", {"index": 0})):
+        live.compute(kind, **data)
+        assert live.view.last("error")["problem"] == "Nothing is being generated.", kind
+        assert live.view.last("busy")["what"] is None
+
+
+def test_trials_are_what_running_the_exchange_gives(live: Any, demo: Any) -> None:
+    layer, position = demo.anatomy.moe_layers[1], len(live.view.last("map")["texts"]) - 3
+    live.compute("try", layer=layer, position=position)
+    found = live.view.last("trials")
+    moe = demo.anatomy.layer(layer).moe
+    assert len(found["rows"]) == moe.top_k * (moe.num_experts - moe.top_k) and found["followed"] == 2
+    changes = [row["change"] for row in found["rows"]]
+    assert changes == sorted(changes, reverse=True)
+    best = found["rows"][0]
+    exchange = {"layer": layer, "position": position, "removed": best["removed"], "expert": best["expert"]}
+    live.control("exchange", **exchange)
+    assert [e["kind"] for e in live.state["plan"]["edits"]] == ["reroute.ban", "reroute.force"]
+    live.compute("recompute")
+    tokens = demo.run(PROMPT).tokens
+    base, edited = (
+        demo.run(PROMPT, plan=plan) for plan in (None, wb.Plan.from_json(live.state["plan"]["text"]))
+    )
+
+    def worth(run: Any) -> float:
+        logp = run.logits.double().log_softmax(-1)
+        return float(sum(logp[p, tokens[p + 1]] for p in (position, position + 1)))
+
+    np.testing.assert_allclose(best["change"], worth(edited) - worth(base), atol=1e-4)
+    experts = set(live.arrays()["experts"][:, layer, position].tolist())
+    assert best["expert"] in experts and best["removed"] not in experts
+    live.control("undo")
+    assert live.state["plan"]["edits"] == [], "an exchange is one change"
+
+
+def test_trials_of_a_text_of_several_plans_are_refused(live: Any, demo: Any) -> None:
+    steps(live, 1)
+    ban_the_favourite(live, demo.anatomy.moe_layers[0])
+    steps(live, 1)
+    live.compute("try", layer=demo.anatomy.moe_layers[1], position=2)
+    assert "more than one plan" in live.view.last("error")["problem"]
+
+
+def test_the_map_flips_between_base_and_edited(live: Any, demo: Any) -> None:
+    base = live.arrays()["experts"]
+    ban_the_favourite(live, demo.anatomy.moe_layers[0])
+    live.compute("recompute")
+    edited = live.arrays()["experts"]
+    live.control("side", base=True)
+    assert live.view.last("map")["edited"] is False and (live.arrays()["experts"] == base).all()
+    live.control("side", base=False)
+    assert live.view.last("map")["edited"] is True and (live.arrays()["experts"] == edited).all()
+
+
+def test_edits_move_and_plans_are_loaded_as_checked_data(driver: Any) -> None:
+    edits = [{"kind": "reroute.ban", "layers": [1], "experts": [n]} for n in range(3)]
+    for edit in edits:
+        driver.control("add", edit=edit)
+    driver.control("move", version=driver.state["plan"]["version"], index=0, to=2)
+    assert [e["experts"] for e in driver.state["plan"]["edits"]] == [[1], [2], [0]]
+    driver.control("move", version=driver.state["plan"]["version"], index=0, to=3)
+    assert "no edit number 3" in driver.view.last("error")["problem"]
+    kept = driver.state["plan"]
+    assert eval(kept["python"], {"wb": wb}).hash == kept["hash"]
+    driver.control("clear")
+    driver.control("load", plan=kept["text"])
+    assert driver.state["plan"]["hash"] == kept["hash"]
+    for text, words in (
+        ("nonsense", "not JSON"),
+        ('{"version": 1, "edits": [{"kind": "reroute.wish"}]}', "unknown kind"),
+        (json.dumps({"version": 1, "edits": [{**edits[0], "experts": [99]}]}), "experts 0 to 7"),
+    ):
+        driver.control("load", plan=text)
+        assert words in driver.view.last("error")["problem"]
+        assert driver.state["plan"]["hash"] == kept["hash"]
+
+
+def test_a_bias_says_how_much(driver: Any) -> None:
+    driver.control("add", edit={"kind": "reroute.bias", "layers": [1], "delta": {"5": 2.0}})
+    card = driver.state["plan"]["edits"][0]
+    assert card["experts"] == [5] and card["delta"] == 2.0

@@ -1,11 +1,12 @@
 """Sparse kernels for routed networks, as PyTorch ops that also report what they did. Needs PyTorch and nothing else.
 
-``moe_experts`` runs the chosen experts of a mixture-of-experts layer; ``backends`` and ``resolve`` say what it runs on.
+``moe_experts`` runs the chosen experts of a mixture-of-experts layer; ``residual_stats`` measures what a block does to
+the residual stream; ``backends`` and ``resolve`` say what they run on.
 """
 
 from routing_kernels.dispatch import Backend, backends, refresh, resolve
 from routing_kernels.errors import ArgumentError, BackendError, KernelError
-from routing_kernels.ops import ACTIVATIONS, MoeExperts, moe_experts
+from routing_kernels.ops import ACTIVATIONS, MoeExperts, ResidualStats, moe_experts, residual_stats
 
 __all__ = [
     "ACTIVATIONS",
@@ -14,8 +15,10 @@ __all__ = [
     "BackendError",
     "KernelError",
     "MoeExperts",
+    "ResidualStats",
     "backends",
     "moe_experts",
     "refresh",
+    "residual_stats",
     "resolve",
 ]

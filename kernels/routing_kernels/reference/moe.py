@@ -1,7 +1,4 @@
-"""The ops in plain torch: slow, differentiable, in float64 where the input is; the oracle for every other backend.
-
-Also the gradient of the expert layer, which every backend shares.
-"""
+"""The expert layer in plain torch, and its gradient, which every backend shares."""
 
 from __future__ import annotations
 

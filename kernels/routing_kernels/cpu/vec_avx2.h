@@ -10,6 +10,7 @@ typedef __m256d dvec;
 #define TILE_TOKENS 3 /* 4 rows x 3 tokens = 12 sums, 3 token vectors and 1 weight vector of the 16 registers */
 
 static inline vec vec_zero(void) { return _mm256_setzero_ps(); }
+static inline vec vec_set(float value) { return _mm256_set1_ps(value); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vec vec_load_f32(const float *p) { return _mm256_loadu_ps(p); }
 static inline vec vec_load_bf16(const uint16_t *p) {

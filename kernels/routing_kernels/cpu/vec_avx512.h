@@ -10,6 +10,7 @@ typedef __m512d dvec;
 #define TILE_TOKENS 6 /* 4 rows x 6 tokens = 24 sums, 6 token vectors and 1 weight vector of the 32 registers */
 
 static inline vec vec_zero(void) { return _mm512_setzero_ps(); }
+static inline vec vec_set(float value) { return _mm512_set1_ps(value); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vec vec_load_f32(const float *p) { return _mm512_loadu_ps(p); }
 static inline vec vec_load_bf16(const uint16_t *p) {

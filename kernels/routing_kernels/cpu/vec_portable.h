@@ -10,6 +10,7 @@ typedef double dvec __attribute__((vector_size(16)));
 #define TILE_TOKENS 3 /* 4 rows x 3 tokens = 12 sums, so that 16 registers suffice */
 
 static inline vec vec_zero(void) { return (vec){0.0f, 0.0f, 0.0f, 0.0f}; }
+static inline vec vec_set(float value) { return (vec){value, value, value, value}; }
 static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
 static inline vec vec_load_f32(const float *p) {
     vec v;

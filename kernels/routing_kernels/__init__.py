@@ -1,8 +1,9 @@
 """Sparse kernels for routed networks, as PyTorch ops that also report what they did. Needs PyTorch and nothing else.
 
-``moe_experts`` runs the chosen experts of a mixture-of-experts layer; ``sparse_mlp`` the active part of a gated MLP;
-``residual_stats`` measures what a block does to
-the residual stream; ``backends`` and ``resolve`` say what they run on.
+``moe_experts`` runs the chosen experts of a mixture-of-experts layer, ``sparse_mlp`` the active part of a gated MLP,
+``block_attention`` the kept blocks of an attention map; ``gather_rows`` and ``scatter_add_rows`` take tokens around a
+block and back; ``residual_stats`` measures what a block does to the residual stream. ``backends`` and ``resolve`` say
+what they run on.
 """
 
 from routing_kernels.dispatch import Backend, backends, refresh, resolve
@@ -11,9 +12,12 @@ from routing_kernels.ops import (
     ACTIVATIONS,
     MoeExperts,
     ResidualStats,
+    Rows,
     SparseMlp,
+    gather_rows,
     moe_experts,
     residual_stats,
+    scatter_add_rows,
     sparse_mlp,
 )
 
@@ -25,11 +29,14 @@ __all__ = [
     "KernelError",
     "MoeExperts",
     "ResidualStats",
+    "Rows",
     "SparseMlp",
     "backends",
+    "gather_rows",
     "moe_experts",
     "refresh",
     "residual_stats",
     "resolve",
+    "scatter_add_rows",
     "sparse_mlp",
 ]

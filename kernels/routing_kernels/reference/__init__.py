@@ -3,12 +3,15 @@
 from routing_kernels.reference.mlp import sparse_mlp, sparse_mlp_backward
 from routing_kernels.reference.moe import ACTIVATIONS, moe_experts, moe_experts_backward
 from routing_kernels.reference.residual import residual_stats
+from routing_kernels.reference.rows import gather_rows, scatter_add_rows
 
 __all__ = [
     "ACTIVATIONS",
+    "gather_rows",
     "moe_experts",
     "moe_experts_backward",
     "residual_stats",
+    "scatter_add_rows",
     "sparse_mlp",
     "sparse_mlp_backward",
 ]

@@ -1,6 +1,7 @@
 /* What every op's sources share: the numbers that the callers pass, and how scratch is laid out. */
 #ifndef RK_COMMON_H
 #define RK_COMMON_H
+#include <omp.h>
 #include <stdint.h>
 
 /* Each op takes one record, packed by its caller field by field: every field is eight bytes wide, strides count

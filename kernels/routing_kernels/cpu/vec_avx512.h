@@ -11,6 +11,7 @@ typedef __m512d dvec;
 
 static inline vec vec_zero(void) { return _mm512_setzero_ps(); }
 static inline vec vec_set(float value) { return _mm512_set1_ps(value); }
+static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vec vec_load_f32(const float *p) { return _mm512_loadu_ps(p); }
 static inline vec vec_load_bf16(const uint16_t *p) {

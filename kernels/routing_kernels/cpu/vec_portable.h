@@ -11,6 +11,10 @@ typedef double dvec __attribute__((vector_size(16)));
 
 static inline vec vec_zero(void) { return (vec){0.0f, 0.0f, 0.0f, 0.0f}; }
 static inline vec vec_set(float value) { return (vec){value, value, value, value}; }
+static inline vec vec_max(vec a, vec b) {
+    for (int i = 0; i < VL; i++) a[i] = a[i] > b[i] ? a[i] : b[i];
+    return a;
+}
 static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
 static inline vec vec_load_f32(const float *p) {
     vec v;

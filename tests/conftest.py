@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -12,29 +11,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
-from tiny_models import FAMILIES, MOE_FAMILIES, build_tiny
+from tiny_models import build_tiny
 
 # Timings on shared machines say nothing about correctness; fewer examples than the default keep the suite short.
 settings.register_profile("workbench", deadline=None, max_examples=40)
 settings.load_profile("workbench")
-
-
-@pytest.fixture
-def tiny() -> Callable[..., Any]:
-    """Builds a tiny model of a family: ``tiny("mixtral")``."""
-    return build_tiny
-
-
-@pytest.fixture(params=FAMILIES)
-def any_model(request: pytest.FixtureRequest) -> Any:
-    """A tiny model of every family the spine is held to."""
-    return build_tiny(request.param)
-
-
-@pytest.fixture(params=MOE_FAMILIES)
-def moe_model(request: pytest.FixtureRequest) -> Any:
-    """A tiny model of every mixture-of-experts family the spine is held to."""
-    return build_tiny(request.param)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from data.recipe.stream import Batch, Stream
 from data.recipe.tokenizer import load_tokenizer
 
 LABELS = (*DOMAINS, "lessons")
+MILESTONE = 500
 
 
 class Trainer:
@@ -256,10 +257,13 @@ def logged(trainer: Trainer, log: Path, rate: Any) -> Iterator[dict[str, Any]]:
 
 
 def thin(name: str, keep: int) -> None:
-    """Deletes old checkpoints except the newest ``keep`` and every tenth before them."""
-    for position, file in enumerate(checkpoints(name)[:-keep]):
-        if position % 10:
+    """Deletes old checkpoints except the newest ``keep`` and the first of every `MILESTONE` steps."""
+    milestones = set()
+    for file in checkpoints(name)[:-keep]:
+        milestone = int(file.stem.removeprefix("step-")) // MILESTONE
+        if milestone in milestones:
             file.unlink()
+        milestones.add(milestone)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from data.recipe.lessons import lesson
 from data.recipe.muon import orthogonal
 from data.recipe.stream import LESSON, Stream
 from data.recipe.tokenizer import load_tokenizer, train_tokenizer
-from data.recipe.train import Trainer, decay, router_losses, token_shares
+from data.recipe.train import Trainer, checkpoints, decay, router_losses, thin, token_shares
 from workbench import tasks
 from workbench.tasks.symbols import ALL
 
@@ -159,6 +159,16 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_by_bit(tmp_path: Path) -> None
     }
     for own, other in zip(second.model.parameters(), unbroken.model.parameters(), strict=True):
         assert torch.equal(own, other)
+
+
+def test_thinning_keeps_the_newest_and_the_first_of_every_milestone() -> None:
+    folder = folders.training("thinned")
+    folder.mkdir(parents=True)
+    steps = [10, 200, 480, 510, 900, 1_100, 1_700, 1_800, 1_900]
+    for last in range(1, len(steps) + 1):  # one checkpoint after the other, as training writes them
+        (folder / f"step-{steps[last - 1]:07d}.pt").touch()
+        thin("thinned", keep=2)
+    assert [int(file.stem[5:]) for file in checkpoints("thinned")] == [10, 510, 1_100, 1_700, 1_800, 1_900]
 
 
 def test_a_decay_exports_a_plain_model_that_reads_text_as_in_training(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -16,6 +17,12 @@ from tiny_models import build_tiny
 # Timings on shared machines say nothing about correctness; fewer examples than the default keep the suite short.
 settings.register_profile("workbench", deadline=None, max_examples=40)
 settings.load_profile("workbench")
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Any]:
+    """Builds a tiny model of a family: ``tiny("mixtral")``."""
+    return build_tiny
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench import errors as errors
     from workbench import experiments as experiments
-    import workbench.tasks as tasks
+    from workbench import tasks as tasks
     from workbench.address import Address as Address
     from workbench.interventions import Plan as Plan
     from workbench.interventions import mask as mask

@@ -83,7 +83,7 @@ function activate(
       own: notebook === null,
       version: VERSION,
       memory: readMemory(key),
-      remember: memory => sessionStorage.setItem(key, JSON.stringify(memory)),
+      remember: memory => keepMemory(key, memory),
       translator
     });
     panel.id = `workbench-${place.id}`;
@@ -161,6 +161,16 @@ function activate(
       // A panel that came before its notebook would take the kernel's comms from it.
       ...(notebooks ? { when: [notebooks.restored] } : {})
     });
+  }
+}
+
+/** What a browser keeps for a page is limited; a plan or prompt beyond this lives in the kernel alone. */
+const MEMORY = 1_000_000;
+
+function keepMemory(key: string, memory: Memory): void {
+  const text = JSON.stringify(memory);
+  if (text.length < MEMORY) {
+    sessionStorage.setItem(key, text);
   }
 }
 

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,28 +113,39 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def new_page(browser: Any, lab: Lab) -> Callable[[], AbstractContextManager[Any]]:
+    """Opens JupyterLab with an empty workspace; on leaving, fails if a request left the machine or a script threw."""
+
+    @contextmanager
+    def opened() -> Iterator[Any]:
+        context = browser.new_context(viewport={"width": 1400, "height": 950})
+        page = context.new_page()
+        page.set_default_timeout(WAIT)
+        requests: list[str] = []
+        errors: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("websocket", lambda socket: requests.append(socket.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{lab.url}/lab/workspaces/test{time.time_ns()}")
+        page.wait_for_selector(".jp-LauncherCard")
+        yield page
+        context.close()
+        allowed = ("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:", "about:")
+        assert requests and [url for url in requests if not url.startswith(allowed)] == []
+        assert errors == []
+        for session in json.load(urllib.request.urlopen(f"{lab.url}/api/sessions")):
+            end = urllib.request.Request(f"{lab.url}/api/sessions/{session['id']}", method="DELETE")
+            urllib.request.urlopen(end).close()
+
+    return opened
+
+
 @pytest.fixture
-def page(browser: Any, lab: Lab) -> Iterator[Any]:
-    """JupyterLab's page with an empty workspace; fails the test if a request leaves the machine or a script throws."""
-    context = browser.new_context(viewport={"width": 1400, "height": 950})
-    page = context.new_page()
-    page.set_default_timeout(WAIT)
-    requests: list[str] = []
-    errors: list[str] = []
-    page.on("request", lambda request: requests.append(request.url))
-    page.on("websocket", lambda socket: requests.append(socket.url))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(f"{lab.url}/lab/workspaces/test{time.time_ns()}")
-    page.wait_for_selector(".jp-LauncherCard")
-    yield page
-    context.close()
-    allowed = ("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:", "about:")
-    assert [url for url in requests if not url.startswith(allowed)] == []
-    assert errors == []
-    for kernel in json.load(urllib.request.urlopen(f"{lab.url}/api/sessions")):
-        urllib.request.urlopen(
-            urllib.request.Request(f"{lab.url}/api/sessions/{kernel['id']}", method="DELETE")
-        ).close()
+def page(new_page: Callable[[], AbstractContextManager[Any]]) -> Iterator[Any]:
+    """JupyterLab's page, with nothing open."""
+    with new_page() as page:
+        yield page
 
 
 @pytest.fixture
@@ -151,12 +163,25 @@ def idle() -> Callable[[Any], None]:
 
 @pytest.fixture
 def card(page: Any, idle: Callable[[Any], None]) -> Callable[[], Any]:
-    """Opens the panel by its card in the launcher, and waits for the model."""
+    """Opens the panel by its card in the launcher, and waits for the model; an open one is put back to its start."""
 
     def click() -> Any:
-        page.locator(".jp-LauncherCard", has_text="Workbench").click()
         panel = page.locator("[data-wb-panel]")
-        panel.locator("[data-wb-prompt]").wait_for()
+        if not panel.count():
+            page.locator(".jp-LauncherCard", has_text="Workbench").click()
+            panel.locator("[data-wb-prompt]").wait_for()
+            idle(panel)
+            return panel
+        if panel.locator("[data-wb-error]").count():
+            panel.locator('[data-wb-action="dismiss"]').click()
+        if panel.locator('[data-wb-action="clear"]').is_enabled():
+            panel.locator('[data-wb-action="clear"]').click()
+        if panel.get_by_label("Clicks act on").is_visible():
+            panel.get_by_label("Clicks act on").select_option("all")
+        if panel.locator("details[open]").count():
+            panel.locator("summary").click()
+        panel.get_by_label("Colour by").select_option("expert")
+        panel.locator("[data-wb-prompt]").fill("")
         idle(panel)
         return panel
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -11,6 +12,13 @@ import pytest
 pytestmark = pytest.mark.slow
 
 PROMPT = "The capital of France is Paris, and the capital of Germany is"
+
+
+@pytest.fixture(scope="module")
+def page(new_page: Callable[[], AbstractContextManager[Any]]) -> Iterator[Any]:
+    """One page for this file: its tests share a kernel, so that only the first waits for a model to load."""
+    with new_page() as page:
+        yield page
 
 
 def rows(panel: Any) -> list[list[str]]:
@@ -21,7 +29,7 @@ def rows(panel: Any) -> list[list[str]]:
 
 
 def click_to_repaint(page: Any, selector: str) -> float:
-    """Milliseconds from a click to the frame after the plan's hash has changed."""
+    """Milliseconds from a click to the frame after plan and inspector have changed (the plan's hash is the last)."""
     return page.evaluate(
         """selector => new Promise(done => {
             const plan = document.querySelector('[data-wb-plan]');
@@ -190,6 +198,7 @@ def test_every_colour_and_the_table_for_readers(
     panel.get_by_text("The map as a table").click()
     table = panel.locator(".wb-map-table table")
     chart = panel.locator("[data-wb-map]")
+    table.locator("tbody tr").first.wait_for()  # the browser tells of the opening after the click
     assert table.locator("tbody tr").count() == int(chart.get_attribute("data-wb-layers"))
     assert table.locator("thead th").count() == 1 + int(chart.get_attribute("data-wb-tokens"))
     layer, token = map(int, panel.locator("[data-wb-cell]").get_attribute("data-wb-cell").split(","))

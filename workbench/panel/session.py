@@ -245,11 +245,12 @@ class Session:
         """State and cell to every view that is seen; with ``fresh`` results also map and next tokens."""
         settled = not self._stale()
         for view in self._watching():
+            # The cell first: when the plan's new hash is on the screen, so is what the plan says of every expert.
+            self._tell_cell(view)
             self._tell_state(view)
             if fresh or settled:
                 self._tell_map(view)
                 self._tell_next(view)
-            self._tell_cell(view)
 
     def _stale(self) -> bool:
         return self._base is not None and self._ran_version != self._history.version

@@ -124,7 +124,8 @@ def inspect(
         raise AddressError(
             f"There is no token {position} in this run.", f"Tokens are 0 to {len(base.texts) - 1}."
         )
-    now, before = _cell(bench, run.id, cell), _cell(bench, base.id, cell)
+    now = _cell(bench, run.id, cell)
+    before = now if edited is None else _cell(bench, base.id, cell)
     moe = bench.anatomy.layer(layer).moe
     verdicts = _verdicts(plan, layer, position, len(base.texts))
     rows = []

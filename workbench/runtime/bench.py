@@ -19,14 +19,17 @@ from workbench.interventions import Plan
 from workbench.interventions.edit import Edit
 from workbench.interventions.routing import NOTHING
 from workbench.runtime.attach import Attachment, Kernels, device_of
+from workbench.runtime.counterfactual import counterfactual
 from workbench.runtime.diff import compare
+from workbench.runtime.generate import Sampling, generate
 from workbench.runtime.instrument import Session, SourceRoutes, skipped_layers
+from workbench.runtime.live import Live
 from workbench.runtime.loading import fingerprint, load
 from workbench.runtime.passes import Pass, check_tokens
 from workbench.runtime.prompts import Prompt, token_ids
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import Recorder
-from workbench.runtime.run import Run, Step
+from workbench.runtime.run import Done, Run, Step
 from workbench.runtime.run_rows import write_run
 from workbench.store import Store, new_run_id
 
@@ -207,10 +210,10 @@ class Bench:
         each = [_plan(p) for p in plans] if plans is not None else [_plan(plan)] * len(prompts)
         ids = [self._ids(p) for p in prompts]
         for one, tokens in zip(each, ids, strict=True):
-            self._check(one, len(tokens), len(tokens))
+            self.check(one, len(tokens), len(tokens))
         chosen = Record() if record is _DEFAULT else record
         runs: list[Run | None] = [None] * len(prompts)
-        with self._running():
+        with self.running():
             for rows in self._batches(ids, each):
                 made = self._forward([ids[r] for r in rows], [each[r] for r in rows], chosen, labels)
                 for row, run in zip(rows, made, strict=True):
@@ -236,10 +239,6 @@ class Bench:
         """
         if max_new_tokens < 1:
             raise PromptError(f"{max_new_tokens} new tokens cannot be generated.", "Ask for at least one.")
-        if temperature < 0:
-            raise PromptError(
-                f"The temperature {temperature} is negative.", "Use 0 for greedy, above 0 to sample."
-            )
         ids = self._ids(prompt)
         chosen_plan = _plan(plan)
         if self.context is not None:
@@ -249,12 +248,27 @@ class Bench:
                     "Shorten it to leave room.",
                 )
             max_new_tokens = min(max_new_tokens, self.context - len(ids))
-        self._check(chosen_plan, len(ids), len(ids) + max_new_tokens - 1)
+        self.check(chosen_plan, len(ids), len(ids) + max_new_tokens - 1)
         chosen = Record() if record is _DEFAULT else record
-        with self._running():
-            run = self._generate(ids, max_new_tokens, chosen_plan, chosen, on_step, labels, temperature, seed)
+        with self.running():
+            sampling = Sampling(temperature, seed)
+            run = generate(self, ids, max_new_tokens, chosen_plan, chosen, on_step, labels or {}, sampling)
             self.store.flush()
         return run
+
+    def live(
+        self,
+        prompt: Prompt,
+        plan: Plan | Edit | None = None,
+        record: Record | None = _DEFAULT,
+        labels: Mapping[str, Any] | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Live:
+        """Start a generation that is stepped by hand, edited between steps, rewound and branched; see :class:`Live`."""
+        ids = self._ids(prompt)
+        chosen = Record() if record is _DEFAULT else record
+        return Live(self, ids, _plan(plan), chosen, labels or {}, Sampling(temperature, seed))
 
     def evaluate(
         self,
@@ -267,6 +281,13 @@ class Bench:
         from workbench.runtime.evaluate import evaluate
 
         return evaluate(self, items, [_plan(plan) for plan in plans], score, progress)
+
+    def counterfactual(
+        self, run: Run, token: int, layers: int | Sequence[int], target: int | None = None
+    ) -> pd.DataFrame:
+        """Every other expert at a cell: see :func:`workbench.runtime.counterfactual.counterfactual`."""
+        chosen = [layers] if isinstance(layers, int) else list(layers)
+        return counterfactual(self, run, token, chosen, target)
 
     def diff(self, base: Run | int, run: Run | int) -> RunDiff:
         """Compare two recorded runs: flips, first divergent layer and expert, KL, text."""
@@ -292,7 +313,8 @@ class Bench:
     def _ids(self, prompt: Prompt) -> list[int]:
         return token_ids(prompt, self.tokenizer, context=self.context, vocab_size=self.anatomy.vocab_size)
 
-    def _check(self, plan: Plan, prompt_tokens: int, total_tokens: int) -> None:
+    def check(self, plan: Plan, prompt_tokens: int, total_tokens: int) -> None:
+        """Refuse a plan that cannot act on this model, or in a run of so many prompt tokens and computed tokens."""
         plan.check(self.anatomy)
         for edit in plan.active:
             check_tokens(edit, prompt_tokens, total_tokens)
@@ -341,12 +363,14 @@ class Bench:
 
     # Passes
 
-    def _running(self) -> _Running:
+    def running(self) -> _Running:
+        """A context in which passes run: one at a time, without gradients, in evaluation mode."""
         if self._closed:
             raise WorkbenchError("This bench is closed.", "Open the model again with wb.open().")
         return _Running(self.model, self._lock)
 
-    def _session(self, plans: Sequence[Plan], record: Record | None) -> Session:
+    def session(self, plans: Sequence[Plan], record: Record | None) -> Session:
+        """The hooks of one run, or of a batch with one plan per row."""
         cache: dict[tuple[int, int], SourceRoutes] = {}
 
         def lookup(run: int, layer: int) -> SourceRoutes:
@@ -369,80 +393,45 @@ class Bench:
         valid = torch.arange(width) < lengths.unsqueeze(-1)
         padded = not bool(valid.all())
         now = Pass(
-            0, torch.arange(width, device=device).expand(len(ids), -1), valid.to(device) if padded else None,
+            0, "prefill", torch.arange(width, device=device).expand(len(ids), -1), valid.to(device) if padded else None,
             lengths.to(device),
         )  # fmt: skip
         mask = {"attention_mask": valid.to(device).long()} if padded else {}
         run_ids = [new_run_id() for _ in ids] if record is not None else []
-        with self._session(plans, record) as session:
+        with self.session(plans, record) as session:
             session.begin(now)
             output = self.model(input_ids=tokens.to(device), use_cache=False, **mask)
             if record is not None:
-                self._recorder(record, run_ids).take(now, session.captures)
+                self.recorder(record, run_ids).take(now, session.captures)
         logits = output.logits.float().cpu()
         seconds = time.perf_counter() - started
         return [
-            self._finish(
-                run_ids[row] if record is not None else None, ids[row], len(ids[row]), logits[row, : len(ids[row])].clone(),
-                plans[row], record, labels, "forward", seconds / len(ids), seed=None,
+            self.finish(
+                Done(
+                    run=run_ids[row] if record is not None else None, kind="forward", tokens=ids[row],
+                    prompt_tokens=len(ids[row]), plan=plans[row], labels=labels or {}, seconds=seconds / len(ids),
+                ),
+                logits[row, : len(ids[row])].clone(),
+                record,
             )
             for row in range(len(ids))
         ]  # fmt: skip
 
-    def _generate(
-        self, ids: list[int], new_tokens: int, plan: Plan, record: Record | None, on_step: Callable[[Step], Any] | None,
-        labels: Mapping[str, Any] | None, temperature: float, seed: int,
-    ) -> Run:  # fmt: skip
-        from transformers import DynamicCache
-
-        started = time.perf_counter()
-        device = device_of(self.model)
-        ends = _end_tokens(self.model)
-        choose = _sampler(temperature, seed)
-        prompt_tokens = torch.tensor([len(ids)], device=device)
-        run_id = new_run_id() if record is not None else None
-        recorder = None if record is None or run_id is None else self._recorder(record, [run_id])
-        tokens, logits = list(ids), []
-        cache = DynamicCache(config=self.model.config)
-        fed = torch.tensor([ids], device=device)
-        with self._session([plan], record) as session:
-            for number in range(new_tokens):
-                start = len(tokens) - fed.shape[1]
-                positions = torch.arange(start, len(tokens), device=device).unsqueeze(0)
-                now = Pass(number, positions, None, prompt_tokens)
-                session.begin(now)
-                output = self.model(input_ids=fed, past_key_values=cache, use_cache=True)
-                if recorder is not None:
-                    recorder.take(now, session.captures)
-                logits.append(output.logits[0].float().cpu())
-                token = choose(logits[-1][-1])
-                step = Step(number, len(tokens), token, self.token_text(token))
-                tokens.append(token)
-                if (on_step is not None and on_step(step) is False) or token in ends:
-                    break
-                fed = torch.tensor([[token]], device=device)
-        seconds = time.perf_counter() - started
-        return self._finish(
-            run_id, tokens, len(ids), torch.cat(logits), plan, record, labels, "generate", seconds,
-            seed=seed if temperature > 0 else None,
-        )  # fmt: skip
-
-    def _recorder(self, record: Record, runs: list[int]) -> Recorder:
+    def recorder(self, record: Record, runs: list[int]) -> Recorder:
+        """What writes the rows of ``runs``."""
         return Recorder(self.store, record, self.anatomy, runs, self.kernels, self.isa)
 
-    def _finish(
-        self, run_id: int | None, ids: list[int], prompt_tokens: int, logits: Tensor, plan: Plan, record: Record | None,
-        labels: Mapping[str, Any] | None, kind: str, seconds: float, seed: int | None,
-    ) -> Run:  # fmt: skip
-        tokens = torch.tensor(ids)
-        predicted = logits[: len(ids) - 1]
+    def finish(self, done: Done, logits: Tensor, record: Record | None) -> Run:
+        """Make the :class:`Run` of what was ``done`` and write the rows that describe it."""
+        tokens = torch.tensor(done.tokens)
+        predicted = logits[: len(tokens) - 1]
         logprob = predicted.gather(-1, tokens[1:].unsqueeze(-1)).squeeze(-1) - predicted.logsumexp(-1)
-        loss = float(-logprob.mean()) if len(ids) > 1 else float("nan")
-        texts = tuple(self.token_text(i) for i in ids)
-        text = "" if self.tokenizer is None else self.tokenizer.decode(ids)
-        run = Run(run_id, tokens, logits, loss, text, texts, plan, prompt_tokens, self)
+        loss = float(-logprob.mean()) if len(tokens) > 1 else float("nan")
+        texts = tuple(self.token_text(i) for i in done.tokens)
+        text = "" if self.tokenizer is None else self.tokenizer.decode(done.tokens)
+        run = Run(done.run, tokens, logits, loss, text, texts, done.plan, done.prompt_tokens, self)
         if record is not None:
-            write_run(run, logprob, record, labels or {}, kind=kind, seconds=seconds, seed=seed)
+            write_run(run, logprob, record, done)
         return run
 
 
@@ -480,17 +469,3 @@ def _plan(plan: Plan | Edit | None) -> Plan:
         f"A {type(plan).__name__} is not a plan.",
         "Make one with wb.Plan([...]), or read it with Plan.from_json.",
     )
-
-
-def _end_tokens(model: Any) -> frozenset[int]:
-    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if ends is None:
-        ends = getattr(model.config, "eos_token_id", None)
-    return frozenset() if ends is None else frozenset([ends] if isinstance(ends, int) else ends)
-
-
-def _sampler(temperature: float, seed: int) -> Callable[[Tensor], int]:
-    if temperature == 0:
-        return lambda logits: int(logits.argmax())
-    generator = torch.Generator().manual_seed(seed)
-    return lambda logits: int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))

@@ -109,6 +109,12 @@ class Session:
         self._now = None
         self.captures = {}
 
+    def watch_routing(self, layer: int) -> None:
+        """Keep the routing of ``layer`` in the captures even if nothing is recorded there."""
+        block = self._anatomy.layer(layer)
+        if not any(isinstance(edit, skip.Block | reroute.Reroute) for edit, _ in self._edits[layer]):
+            self._hook_moe(block, [], None, self._undo)
+
     def begin(self, now: Pass) -> None:
         """Start a forward pass; what the last one captured is let go."""
         self._now = now

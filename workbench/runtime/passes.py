@@ -19,7 +19,9 @@ class Pass:
     Attributes
     ----------
     step
-        0 for the pass that reads the prompt, then 1, 2, ... for each decoding pass.
+        Number of the pass within its run, from 0.
+    phase
+        ``prefill`` while the prompt is read, ``decode`` for the tokens after it.
     positions
         Absolute token positions [B, S] int64 on the model's device.
     valid
@@ -29,13 +31,10 @@ class Pass:
     """
 
     step: int
+    phase: Literal["prefill", "decode"]
     positions: Tensor
     valid: Tensor | None
     prompt_tokens: Tensor
-
-    @property
-    def phase(self) -> Literal["prefill", "decode"]:
-        return "prefill" if self.step == 0 else "decode"
 
 
 def scope(edit: Edit, now: Pass, rows: Tensor) -> Tensor | None:

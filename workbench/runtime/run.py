@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,24 @@ class Step:
     position: int
     token: int
     text: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run was, before it is described in rows: its id (``None`` if unrecorded), kind, tokens, plan, labels, the
+    run it continues, the seconds its passes took, the seed of its sampling, and the plans it switched to as
+    (first step, plan)."""
+
+    run: int | None
+    kind: str
+    tokens: list[int]
+    prompt_tokens: int
+    plan: Plan
+    labels: Mapping[str, Any]
+    seconds: float
+    seed: int | None = None
+    parent: int | None = None
+    plans: tuple[tuple[int, Plan], ...] = ()
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -82,6 +101,24 @@ class Run:
     def sparsity(self) -> DuckDBPyRelation:
         """Activation sparsity: one row a token, layer and executed expert (-1: the dense MLP)."""
         return self._rows("sparsity")
+
+    def tensor(self, site: str, *, layers: int | Sequence[int], tokens: Any = "all") -> Tensor:
+        """Any read site as a tensor on the model's device, computed anew under this run's plan.
+
+        ``tokens`` are positions, a slice, or ``all``, ``prompt``, ``generated``, ``prompt_last``. Returns [layers, tokens,
+        ...], without the first axis for a single layer and without the token axis for ``prompt_last`` or one position;
+        ``attn_pattern`` is [layers, heads, tokens, S]. See :data:`workbench.runtime.sites.READABLE`.
+        """
+        from workbench.runtime.sites import read
+
+        single_layer, single_token = (
+            isinstance(layers, int),
+            isinstance(tokens, int) or tokens == "prompt_last",
+        )
+        value = read(self.bench, self, site, [layers] if isinstance(layers, int) else list(layers), tokens)
+        if single_token:
+            value = value.squeeze(2 if site == "attn_pattern" else 1)
+        return value[0] if single_layer else value
 
     def next_tokens(self, top: int = 10) -> list[dict[str, Any]]:
         """The ``top`` most likely next tokens after the last computed position: token id, text, probability."""

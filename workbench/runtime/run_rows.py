@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,24 +10,12 @@ from torch import Tensor
 
 from workbench.runtime.attach import device_of
 from workbench.runtime.record import Record
-from workbench.runtime.run import Run
+from workbench.runtime.run import Done, Run
 from workbench.runtime.versions import versions
 
 
-def write_run(
-    run: Run,
-    logprob: Tensor,
-    record: Record,
-    labels: Mapping[str, Any],
-    *,
-    kind: str,
-    seconds: float,
-    seed: int | None,
-) -> None:
-    """Write ``run`` to the store of its bench.
-
-    ``logprob`` [S - 1] is the log-probability in nats of every token but the first, ``seconds`` the time the passes took.
-    """
+def write_run(run: Run, logprob: Tensor, record: Record, done: Done) -> None:
+    """Write ``run`` to the store of its bench; ``logprob`` [S - 1] is that of every token but the first, in nats."""
     store = run.bench.store
     size, prompt = len(run.tokens), run.prompt_tokens
     now = datetime.now(UTC).replace(tzinfo=None)
@@ -37,16 +24,17 @@ def write_run(
         "token": run.tokens.numpy(), "text": list(run.texts),
         "part": ["prompt" if n < prompt else "generated" for n in range(size)], "logprob": [None, *logprob.tolist()],
     })  # fmt: skip
-    if run.plan.active:
-        store.write("plan", {"plan": [run.plan.hash], "json": [run.plan.to_json()], "created": [now]})
-    store.write("run_plan", {"run": [run.id], "step": [0], "plan": [run.plan.hash]})
+    for step, plan in done.plans or ((0, run.plan),):
+        if plan.active:
+            store.write("plan", {"plan": [plan.hash], "json": [plan.to_json()], "created": [now]})
+        store.write("run_plan", {"run": [run.id], "step": [step], "plan": [plan.hash]})
     store.write(
-        "metric", {"run": run.id, "step": 0, "name": ["loss", "seconds"], "value": [run.loss, seconds]}
+        "metric", {"run": run.id, "step": 0, "name": ["loss", "seconds"], "value": [run.loss, done.seconds]}
     )
     described = _model(run) | {
-        "run": run.id, "parent": None, "started": now, "kind": kind, "seed": seed, "text": run.text,
+        "run": run.id, "parent": done.parent, "started": now, "kind": done.kind, "seed": done.seed, "text": run.text,
         "prompt": "" if run.bench.tokenizer is None else run.bench.tokenizer.decode(run.tokens[:prompt].tolist()),
-        "prompt_tokens": prompt, "tokens": size, "labels": json.dumps(dict(labels)), "record": record.model_dump_json(),
+        "prompt_tokens": prompt, "tokens": size, "labels": json.dumps(dict(done.labels)), "record": record.model_dump_json(),
         "versions": json.dumps(versions()),
     }  # fmt: skip
     store.write("run", {name: [value] for name, value in described.items()})

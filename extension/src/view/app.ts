@@ -415,9 +415,13 @@ export class App {
         ? [h('h3', { class: 'wb-title', text: __('Opening a model…') }), h('p', { class: 'wb-note', text: __('The first time this takes a few seconds: the kernel loads torch and the weights.') })]
         : [
             h('h3', { class: 'wb-title', text: __('No bench in this kernel yet') }),
-            h('p', {}, __('Run this in a cell of the notebook, and it appears here:')),
-            h('pre', { class: 'wb-code', text: 'import workbench as wb\nbench = wb.open()' }),
-            h('p', {}, __('Or name a model in the field above (a local folder or a hub id; empty for the demo model) and press Open.'))
+            ...(this.options?.openDemo
+              ? []
+              : [
+                  h('p', {}, __('Run this in a cell of the notebook, and it appears here:')),
+                  h('pre', { class: 'wb-code', text: 'import workbench as wb\nbench = wb.open()' })
+                ]),
+            h('p', {}, __('To open a model from here, name it in the field above (a local folder or a hub id; empty for the demo model) and press Open.'))
           ])
     );
   }

@@ -21,6 +21,7 @@ def tensors(dtype: torch.dtype, gradient: bool = True) -> tuple[Tensor, Tensor, 
     return made[0], ids, made[1], made[2], made[3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stats", [False, True])
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_opcheck(backend, stats):
@@ -30,6 +31,7 @@ def test_opcheck(backend, stats):
     torch.library.opcheck(torch.ops.routing_kernels.moe_experts_inference.default, arguments)
 
 
+@pytest.mark.slow
 def test_opcheck_of_the_gradient():
     x, *rest = tensors(torch.float32, gradient=False)
     arguments = (torch.randn_like(x), x, *rest, "gelu", [True, False, True, True])

@@ -5,10 +5,16 @@
 #include <string.h>
 
 typedef float vec __attribute__((vector_size(16)));
+typedef double dvec __attribute__((vector_size(16)));
 #define VL 4
 #define TILE_TOKENS 3 /* 4 rows x 3 tokens = 12 sums, so that 16 registers suffice */
 
 static inline vec vec_zero(void) { return (vec){0.0f, 0.0f, 0.0f, 0.0f}; }
+static inline vec vec_set(float value) { return (vec){value, value, value, value}; }
+static inline vec vec_max(vec a, vec b) {
+    for (int i = 0; i < VL; i++) a[i] = a[i] > b[i] ? a[i] : b[i];
+    return a;
+}
 static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
 static inline vec vec_load_f32(const float *p) {
     vec v;
@@ -63,6 +69,10 @@ static inline vec vec_load_f16(const uint16_t *p) {
 }
 static inline void vec_store_f16(uint16_t *p, vec v) {
     for (int i = 0; i < VL; i++) p[i] = half_from_float(v[i]);
+}
+static inline void vec_double(vec v, dvec *low, dvec *high) {
+    *low = (dvec){v[0], v[1]};
+    *high = (dvec){v[2], v[3]};
 }
 
 /* The four sums over lanes, in one fixed order whatever the caller's tile. */

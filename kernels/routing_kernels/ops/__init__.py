@@ -1,0 +1,23 @@
+"""The public ops, one module each."""
+
+from routing_kernels.ops.attention import BlockAttention, block_attention, block_rows
+from routing_kernels.ops.mlp import SparseMlp, sparse_mlp
+from routing_kernels.ops.moe import ACTIVATIONS, MoeExperts, moe_experts
+from routing_kernels.ops.residual import ResidualStats, residual_stats
+from routing_kernels.ops.rows import Rows, gather_rows, scatter_add_rows
+
+__all__ = [
+    "ACTIVATIONS",
+    "BlockAttention",
+    "MoeExperts",
+    "ResidualStats",
+    "Rows",
+    "SparseMlp",
+    "block_attention",
+    "block_rows",
+    "gather_rows",
+    "moe_experts",
+    "residual_stats",
+    "scatter_add_rows",
+    "sparse_mlp",
+]

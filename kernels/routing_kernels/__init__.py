@@ -1,7 +1,8 @@
 """Sparse kernels for routed networks, as PyTorch ops that also report what they did. Needs PyTorch and nothing else.
 
 ``moe_experts`` runs the chosen experts of a mixture-of-experts layer, ``sparse_mlp`` the active part of a gated MLP,
-``block_attention`` the kept blocks of an attention map; ``gather_rows`` and ``scatter_add_rows`` take tokens around a
+``block_attention`` the kept blocks of an attention map, ``masked_matmul`` the kept entries of a weight matrix;
+``gather_rows`` and ``scatter_add_rows`` take tokens around a
 block and back; ``residual_stats`` measures what a block does to the residual stream. ``backends`` and ``resolve`` say
 what they run on.
 """
@@ -11,6 +12,7 @@ from routing_kernels.errors import ArgumentError, BackendError, KernelError
 from routing_kernels.ops import (
     ACTIVATIONS,
     BlockAttention,
+    MaskedWeight,
     MoeExperts,
     ResidualStats,
     Rows,
@@ -18,7 +20,10 @@ from routing_kernels.ops import (
     block_attention,
     block_rows,
     gather_rows,
+    masked_matmul,
     moe_experts,
+    n_of_m,
+    pack_masked,
     residual_stats,
     scatter_add_rows,
     sparse_mlp,
@@ -31,6 +36,7 @@ __all__ = [
     "BackendError",
     "BlockAttention",
     "KernelError",
+    "MaskedWeight",
     "MoeExperts",
     "ResidualStats",
     "Rows",
@@ -39,7 +45,10 @@ __all__ = [
     "block_attention",
     "block_rows",
     "gather_rows",
+    "masked_matmul",
     "moe_experts",
+    "n_of_m",
+    "pack_masked",
     "refresh",
     "residual_stats",
     "resolve",

@@ -24,11 +24,11 @@ FLAGS = (
     "-fno-math-errno -fno-trapping-math -ffp-contract=fast"
 ).split()
 X86_FLAGS = {
-    "avx2": "-mavx2 -mfma -mf16c".split(),
+    "avx2": "-mavx2 -mfma -mf16c -mbmi2".split(),
     "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c".split(),
 }
 # Compiled once for each instruction set, under one name each (isa.h).
-OPS = ("residual.c", "mlp.c", "rows.c", "attention.c")
+OPS = ("residual.c", "mlp.c", "rows.c", "attention.c", "masked.c")
 X86_MACHINES = ("x86_64", "AMD64")
 
 

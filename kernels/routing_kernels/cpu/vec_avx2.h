@@ -28,6 +28,18 @@ static inline void vec_double(vec v, dvec *low, dvec *high) {
     *high = _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
 }
 
+/* The next values of a packed row in the lanes that the bits name, and a product added in those lanes alone. */
+static inline uint32_t vec_bits(const uint8_t *row, int64_t k) { return row[k / 8]; }
+static inline uint64_t vec_bytes(uint32_t bits) { return _pdep_u64(bits, 0x0101010101010101u) * 0xFFu; }
+static inline vec vec_expand(uint32_t bits, vec packed) {
+    uint64_t from = _pdep_u64(0x0706050403020100u, vec_bytes(bits));
+    return _mm256_permutevar8x32_ps(packed, _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)from)));
+}
+static inline vec vec_fma_where(uint32_t bits, vec a, vec b, vec c) {
+    __m256i mask = _mm256_cvtepi8_epi32(_mm_cvtsi64_si128((int64_t)vec_bytes(bits)));
+    return _mm256_blendv_ps(c, _mm256_fmadd_ps(a, b, c), _mm256_castsi256_ps(mask));
+}
+
 /* The four sums over lanes, in one fixed order whatever the caller's tile. */
 static inline void vec_sum4(vec a, vec b, vec c, vec d, float *out) {
     __m256 all = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d)); /* a b c d in each lane of 4 */

@@ -30,6 +30,13 @@ static inline void vec_double(vec v, dvec *low, dvec *high) {
     *high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
 }
 
+/* The next values of a packed row in the lanes that the bits name, and a product added in those lanes alone. */
+static inline uint32_t vec_bits(const uint8_t *row, int64_t k) { return (uint32_t)(row[k / 8] | row[k / 8 + 1] << 8); }
+static inline vec vec_expand(uint32_t bits, vec packed) { return _mm512_maskz_expand_ps((__mmask16)bits, packed); }
+static inline vec vec_fma_where(uint32_t bits, vec a, vec b, vec c) {
+    return _mm512_mask3_fmadd_ps(a, b, c, (__mmask16)bits);
+}
+
 /* The four sums over lanes, in one fixed order whatever the caller's tile. */
 static inline void vec_sum4(vec a, vec b, vec c, vec d, float *out) {
     __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); /* a b a b in each lane of 4 */

@@ -75,6 +75,20 @@ static inline void vec_double(vec v, dvec *low, dvec *high) {
     *high = (dvec){v[2], v[3]};
 }
 
+/* The next values of a packed row in the lanes that the bits name, and a product added in those lanes alone. */
+static inline uint32_t vec_bits(const uint8_t *row, int64_t k) { return row[k / 8] >> k % 8 & 15u; }
+static inline vec vec_expand(uint32_t bits, vec packed) {
+    vec v = vec_zero();
+    for (int i = 0, next = 0; i < VL; i++)
+        if (bits >> i & 1u) v[i] = packed[next++];
+    return v;
+}
+static inline vec vec_fma_where(uint32_t bits, vec a, vec b, vec c) {
+    vec sum = a * b + c;
+    for (int i = 0; i < VL; i++) sum[i] = bits >> i & 1u ? sum[i] : c[i];
+    return sum;
+}
+
 /* The four sums over lanes, in one fixed order whatever the caller's tile. */
 static inline void vec_sum4(vec a, vec b, vec c, vec d, float *out) {
     out[0] = (a[0] + a[2]) + (a[1] + a[3]);

@@ -30,6 +30,7 @@ def sparse_mlp(
     counts = torch.zeros((2, x.shape[0]), dtype=torch.int32, device=x.device)
     energy = torch.full((x.shape[0], 2) if stats else (0,), torch.nan, device=x.device)
     for t, row in enumerate(x.to(exact)):
+        ranked: Tensor | None
         inputs = _above(row, input_threshold) if mode == "teal" else torch.ones_like(row, dtype=torch.bool)
         if mode == "teal":
             g, u = (row[inputs] @ w[inputs].to(exact) for w in (gate, up))
@@ -37,8 +38,11 @@ def sparse_mlp(
             chosen = _above(neurons, threshold)
             kept = neurons[chosen]
         else:
-            ranked = activate(gate.to(exact) @ row) if mode == "cats" else None
-            chosen = active[t] if active is not None else _above(ranked, threshold)
+            if active is None:
+                ranked = activate(gate.to(exact) @ row)
+                chosen = _above(ranked, threshold)
+            else:
+                ranked, chosen = None, active[t]
             kept = activate(gate[chosen].to(exact) @ row) * (up[chosen].to(exact) @ row)
         y[t] = kept @ down_t[chosen].to(exact)
         counts[0, t], counts[1, t] = chosen.sum(), inputs.sum()

@@ -169,7 +169,7 @@ def markdown(facts: dict[str, Any], curve: pd.DataFrame) -> str:
             .reset_index()
         ),
         "",
-        "The weights are published under this project's licence. The texts themselves are not distributed.",
+        "The texts are not distributed, and each keeps its licence; the weights come with the project under its own.",
         "",
         "## Known weaknesses",
         "",

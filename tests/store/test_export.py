@@ -170,6 +170,13 @@ def test_what_is_no_export_is_refused(tmp_path):
         open_parquet(tmp_path)
 
 
+def test_infinite_numbers_leave_a_page_readable(filled, tmp_path):
+    filled.store.write("router", {"run": filled.runs[1], "step": 0, "position": 2, "layer": 1, "margin": float("inf"),
+                                  "entropy": 0.5})  # fmt: skip
+    cells = read_page(filled.store.export(tmp_path / "page.html", filled.runs[1]))["runs"][0]["cells"]
+    assert next(cell for cell in cells if cell[:2] == [2, 1])[4:6] == [None, 0.5]
+
+
 def test_an_empty_store_exports(store, tmp_path):
     assert read_page(store.export(tmp_path / "empty.html"))["runs"] == []
     with open_parquet(store.export(tmp_path / "empty.parquet")) as back:

@@ -7,6 +7,7 @@ is complete.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -227,7 +228,7 @@ def _to_page(cursor: duckdb.DuckDBPyConnection, file: Path, runs: list[int] | No
         "runs": [_run_data(cursor, run) for run in runs],
     }
     # The text stands inside a script element: nothing in it may look like markup.
-    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     page = (_HERE / "page.html").read_text(encoding="utf-8")
@@ -269,3 +270,14 @@ def _run_data(cursor: duckdb.DuckDBPyConnection, run: int) -> dict[str, Any]:
         "plans": [{"step": step, "plan": plan, "edits": json.loads(text)} for step, plan, text in plans],
         "cells": [list(cell) for cell in cells],
     }
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with ``None`` for infinite numbers, which JSON does not know (a margin over banned experts is one)."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return value

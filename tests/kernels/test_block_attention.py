@@ -222,6 +222,7 @@ def positional(case: Case) -> list[Any]:
     return [{**case, "scale": 0.5}[name] for name in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_opcheck(backend):
     ops = torch.ops.routing_kernels
@@ -232,6 +233,7 @@ def test_opcheck(backend):
     torch.library.opcheck(ops.block_attention_backward.default, gradient)
 
 
+@pytest.mark.slow
 def test_gradient_against_finite_differences():
     case = small(True, torch.float64)
     leaves = [case[name] for name in ("q", "k", "v", "sinks")]
@@ -242,6 +244,7 @@ def test_gradient_against_finite_differences():
     assert torch.autograd.gradcheck(attend, leaves, fast_mode=True)
 
 
+@pytest.mark.slow
 def test_gradient_of_the_c_backend_against_dense_attention():
     case = make(2, 4, 2, 40, 40, 8, 8, torch.float32, 3, share=2.0, options=False)
     leaves = [case[name].requires_grad_() for name in "qkv"]
@@ -251,6 +254,7 @@ def test_gradient_of_the_c_backend_against_dense_attention():
         assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
+@pytest.mark.slow
 def test_compiles_without_a_graph_break():
     case = small(True)
 

@@ -91,6 +91,7 @@ def test_two_threads_give_the_bits_of_one():
         torch.set_num_threads(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_opcheck(backend):
     x, weight, mask = make(3, 5, 20, torch.float32, 0.5, 0)
@@ -99,6 +100,7 @@ def test_opcheck(backend):
     torch.library.opcheck(torch.ops.routing_kernels.masked_matmul.default, arguments)
 
 
+@pytest.mark.slow
 def test_gradients_and_compiler():
     x, weight, mask = make(3, 5, 20, torch.float64, 0.5, 0)
     x, weight = x.requires_grad_(), weight.requires_grad_()

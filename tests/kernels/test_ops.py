@@ -38,6 +38,7 @@ def test_opcheck_of_the_gradient():
     torch.library.opcheck(torch.ops.routing_kernels.moe_experts_backward.default, arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", routing_kernels.ACTIVATIONS)
 def test_gradient_against_finite_differences(act):
     x, ids, weights, gate_up, down = tensors(torch.float64)
@@ -48,6 +49,7 @@ def test_gradient_against_finite_differences(act):
     assert torch.autograd.gradcheck(layer, (x, weights, gate_up, down))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("act", routing_kernels.ACTIVATIONS)
 def test_gradient_of_the_c_backend_against_autograd_through_the_reference(act, dtype):
@@ -95,6 +97,7 @@ def test_a_second_derivative_is_refused():
         first.sum().backward()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", [False, True])
 def test_compiles_without_a_graph_break(gradient):
     arguments = tensors(torch.float32, gradient)

@@ -141,6 +141,7 @@ def test_strides_gradient_and_compiler():
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_opcheck(backend):
     parts = torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0)).unbind()  # opcheck takes no NaN

@@ -105,6 +105,7 @@ def test_two_threads_give_the_bits_of_one():
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stats", [False, True])
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_opcheck(backend, stats):
@@ -116,6 +117,7 @@ def test_opcheck(backend, stats):
         torch.library.opcheck(torch.ops.routing_kernels.scatter_add_rows.default, arguments)
 
 
+@pytest.mark.slow
 def test_gradients_against_finite_differences():
     base, rows, ids, weights = (
         t.double() if t.is_floating_point() else t for t in make((4, 7, 5), torch.float32, 1)
@@ -133,6 +135,7 @@ def test_gradients_against_finite_differences():
     assert torch.autograd.gradgradcheck(scattered, (base, rows, weights))
 
 
+@pytest.mark.slow
 def test_compiles_without_a_graph_break():
     base, rows, ids, weights = make((4, 7, 5), torch.float32, 1)
     base.requires_grad_()

@@ -242,6 +242,7 @@ def small(gradient: bool = False, dtype: torch.dtype = torch.float32) -> dict[st
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_opcheck(backend, mode):
@@ -254,6 +255,7 @@ def test_opcheck(backend, mode):
     torch.library.opcheck(torch.ops.routing_kernels.sparse_mlp_backward.default, arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("act", ACTS)
 def test_gradient_against_finite_differences(act, mode):
@@ -267,6 +269,7 @@ def test_gradient_against_finite_differences(act, mode):
     assert torch.autograd.gradcheck(layer, (x, gate, up, down_t))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_compiles_without_a_graph_break(mode):
     *tensors, active = small(True)[mode]

@@ -35,6 +35,7 @@ def demo():
     return evaluate.load_model(FOLDER)
 
 
+@pytest.mark.slow
 def test_it_loads_offline_from_its_folder_alone(tmp_path: Path) -> None:
     shutil.copytree(FOLDER, tmp_path / "copy")
     code = (

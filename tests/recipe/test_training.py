@@ -183,6 +183,7 @@ def test_a_decay_exports_a_plain_model_that_reads_text_as_in_training(tmp_path: 
     assert model(ids).logits.shape == (1, ids.shape[1], TINY.model().vocab_size)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss() -> None:
     trainer = Trainer(TINY)
     losses = [trainer.train_step(1.0)["loss"] for _ in range(60)]

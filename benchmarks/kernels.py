@@ -1,6 +1,7 @@
-"""Times the expert layer against transformers' own implementations and prints JSON.
+"""Times the expert layer against transformers' own implementations, the other kernels against torch, and prints JSON.
 
-    python benchmarks/kernels.py [--settings demo olmoe] [--tokens 1 64] [--dtypes float32 bfloat16] [--rounds 15]
+    python benchmarks/kernels.py [--ops moe_experts sparse_mlp ...] [--settings demo olmoe] [--tokens 1 64]
+                                 [--dtypes float32 bfloat16] [--rounds 15]
 
 One thread, its own CPU time (a core taken by somebody else is not charged), the variants in random order inside each
 round, fresh random experts and another copy of the weights each call so that nothing sits in a cache by accident,
@@ -26,7 +27,8 @@ os.environ["OMP_WAIT_POLICY"] = "passive"
 sys.path.pop(
     0
 )  # this folder: transformers looks for a published package named kernels, and would find this file
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "kernels"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
 import routing_kernels
 import torch
@@ -34,6 +36,8 @@ import transformers
 from torch import Tensor
 from transformers import OlmoeConfig
 from transformers.models.olmoe.modeling_olmoe import OlmoeExperts
+
+from benchmarks import kernel_ops
 
 # hidden size, experts, experts per token, neurons of an expert, copies of the weights
 SETTINGS = {"demo": (192, 16, 4, 128, 6), "olmoe": (2048, 64, 8, 1024, 1)}
@@ -125,6 +129,7 @@ def measure(
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     bytes_read = statistics.mean(used) * 3 * hidden * width * dtype.itemsize
     return {
+        "op": "moe_experts",
         "setting": setting,
         "tokens": tokens,
         "dtype": str(dtype).removeprefix("torch."),
@@ -136,6 +141,31 @@ def measure(
         "cost_of_statistics": round(medians["cpu with statistics"] / medians["cpu"], 3),
         "weights_gb_per_s": round(bytes_read / medians["cpu"] / 1e9, 2),
         "probe_gb_per_s": round(PROBE_BYTES / medians["probe"] / 1e9, 2),
+    }
+
+
+@torch.no_grad()
+def measure_op(op: str, dtype: torch.dtype, case: kernel_ops.Case, rounds: int | None) -> dict[str, object]:
+    times: dict[str, list[float]] = {name: [] for name in case.variants}
+    for action in case.variants.values():
+        action()
+    for _ in range(rounds or case.rounds):
+        for name in random.sample(list(times), len(times)):
+            times[name].append(clock(case.variants[name]))
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    baseline = next(iter(medians))
+    return {
+        "op": op,
+        "setting": case.setting,
+        "dtype": str(dtype).removeprefix("torch."),
+        "rounds": rounds or case.rounds,
+        "times": {name: spread(seconds) for name, seconds in times.items()},
+        f"speed_up_over {baseline}": {
+            name: round(medians[baseline] / m, 2) for name, m in medians.items() if name not in case.over
+        },
+        "time_over": {
+            f"{name} / {other}": round(medians[name] / medians[other], 3) for name, other in case.over.items()
+        },
     }
 
 
@@ -163,24 +193,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    ops = ["moe_experts", *kernel_ops.OPS]
+    parser.add_argument("--ops", nargs="+", default=ops, choices=ops)
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--tokens", nargs="+", type=int, default=[1, 64])
     parser.add_argument(
         "--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16", "float16"]
     )
-    parser.add_argument("--rounds", type=int, default=None, help="default: 101 at demo size, 7 at OLMoE's")
+    parser.add_argument(
+        "--rounds", type=int, default=None, help="default: 101 at demo size, 7 at OLMoE's, 7 to 31 else"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     random.seed(options.seed)
     cases = []
-    for setting in options.settings:
+    for setting in options.settings if "moe_experts" in options.ops else ():
         for dtype in (getattr(torch, name) for name in options.dtypes):
             made = banks(setting, dtype)
             for tokens in options.tokens:
                 rounds = options.rounds or (101 if setting == "demo" else 7)
                 cases.append(measure(setting, tokens, dtype, made, rounds))
+    for op in (name for name in options.ops if name in kernel_ops.OPS):
+        for dtype in (getattr(torch, name) for name in options.dtypes):
+            cases += [measure_op(op, dtype, case, options.rounds) for case in kernel_ops.OPS[op](dtype)]
     json.dump({"machine": machine(), "cases": cases}, sys.stdout, indent=2)
     print()
 

@@ -1,10 +1,10 @@
 """Times the store and prints JSON: rows in, bytes on disk, and every macro.
 
-    python benchmarks/store.py [--choices 4000000] [--threads 1] [--repeats 3]
+    python benchmarks/store.py [--choices 4000000] [--threads 1] [--repeats 3] [--macros 1000000 10000000]
 
 Rows are those of a model with 16 routed layers of 64 experts, 8 a token, with skewed loads and random weights, written
 through ``Store.write`` as the recorder does: one call a layer of 2,048 tokens. A choice is one row of the table ``routing``.
-Making the random rows is not timed.
+Making the random rows is not timed. Macros are timed over all runs of a store in memory, their whole answer made.
 """
 
 from __future__ import annotations
@@ -22,9 +22,26 @@ import duckdb
 import numpy as np
 
 from workbench.store import Store
+from workbench.store.schema import TABLE_MACROS
 
 LAYERS, EXPERTS, TOP_K, TOKENS = 16, 64, 8, 2048
-MACROS = "expert_load load_balance coactivation expert_affinity saliency route_repetition chunk_sparsity routing_map".split()
+CALLS = {
+    "specialisation": "$runs, 'kind'",
+    "label_information": "$runs, 'kind'",
+    "label_null": "$runs, 'kind'",
+    "group_divergence": "$runs, 'kind'",
+    "risk_difference": "$runs, 'kind', 'a', 'b'",
+    "flips_aligned": "$first, $second, range($tokens), range($tokens)",
+    "shared_prefix": "$first, $second",
+    "flips": "$first, $second",
+    "route_stability": "$first, $runs",
+    "load_divergence": "$first, $runs",
+    "route_neighbours": "$runs, $runs",
+    "loss_change": "$first, $runs",
+    "skip_effect": "$first, $runs",
+    "cell": "$first, 3, 1000",
+}
+"""Arguments of the macros that take more than runs."""
 
 
 def make_layer(rng: np.random.Generator) -> dict[str, Any]:
@@ -43,7 +60,7 @@ def make_layer(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def measure(choices: int, threads: int, repeats: int, folder: Path) -> dict[str, Any]:
+def measure(choices: int, threads: int, folder: Path) -> dict[str, Any]:
     """All figures of one store file in ``folder``."""
     rng = np.random.default_rng(0)
     layers = [make_layer(rng) for _ in range(LAYERS)]
@@ -57,11 +74,6 @@ def measure(choices: int, threads: int, repeats: int, folder: Path) -> dict[str,
             store.write("routing", {"run": run, "step": 0, "layer": layer, "norm": None, **columns})
     store.flush()
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
-    store.write("run", {"run": list(range(1, runs + 1)), "num_experts": EXPERTS})
-    store.flush()
-    macros = {}
-    for scope, ids in (("one_run", [1]), ("all_runs", list(range(1, runs + 1)))):
-        macros[scope] = {name: _time(store, f"FROM {name}(?)", [ids], repeats) for name in MACROS}
     store.close()
     rows = runs * per_run
     return {
@@ -72,16 +84,77 @@ def measure(choices: int, threads: int, repeats: int, folder: Path) -> dict[str,
             rows / cpu_seconds
         ),  # of all threads: what a loaded machine does not distort
         "bytes_per_choice": round(path.stat().st_size / rows, 2),
-        "macro_seconds": macros,
     }
 
 
-def _time(store: Store, query: str, params: list[Any], repeats: int) -> float:
+def time_macros(choices: int, threads: int, repeats: int) -> dict[str, Any]:
+    """Seconds of every table macro over a store in memory of at least ``choices`` choices, all runs together."""
+    rng = np.random.default_rng(1)
+    layers = [make_layer(rng) for _ in range(LAYERS)]
+    runs = list(range(1, max(2, -(-choices // (LAYERS * TOKENS * TOP_K))) + 1))
+    cells = {"position": np.tile(np.arange(TOKENS), LAYERS), "layer": np.repeat(np.arange(LAYERS), TOKENS)}
+    store = Store.open(":memory:", threads=threads)
+    for run in runs:
+        at: dict[str, Any] = {"run": run, "step": 0}
+        for layer, columns in enumerate(layers):
+            norm = rng.random(TOKENS * TOP_K).astype(np.float32)
+            store.write("routing", {**at, "layer": layer, **columns, "norm": norm})
+        numbers = iter(rng.random((12, LAYERS * TOKENS)).astype(np.float32))
+        router = {
+            "margin": next(numbers),
+            "entropy": next(numbers),
+            "tie": False,
+            "dropped": 0,
+            "edited": False,
+        }
+        store.write("router", {**at, **cells, **router})
+        names = ("attn_norm", "attn_cos", "mlp_norm", "mlp_cos", "block_norm", "influence")
+        store.write("contribution", {**at, **cells, **{name: next(numbers) for name in names}})
+        shares = {"zero_share": next(numbers), "below_share": next(numbers), "hoyer": next(numbers)}
+        store.write("sparsity", {**at, **cells, "expert": -1, "width": 64, "threshold": 0.01, **shares})
+        # The same beginning of every run, so that pairs of runs can be compared.
+        words = np.random.default_rng(2).zipf(1.3, TOKENS) % 50_000
+        store.write(
+            "token", {**at, "position": np.arange(TOKENS), "token": words, "text": "word", "logprob": -2.0}
+        )
+        depth = {"position": np.arange(TOKENS), "layer": 5, "unit": "block", "event": "skip"}
+        store.write("depth", {**at, **depth})
+        heads = np.arange(16)
+        ranks = {"tokens": 256, "submatrix": "sampled", "tolerance": 0.01, "rank": 40, "stable_rank": 3.0}
+        store.write(
+            "attention_rank",
+            {**at, "layer": np.repeat(np.arange(LAYERS), 16), "head": np.tile(heads, LAYERS), **ranks},
+        )
+        store.write(
+            "neuron_rate",
+            {"run": run, "layer": 0, "expert": -1, "neuron": np.arange(4096), "rate": rng.random(4096)},
+        )
+        store.write(
+            "cost",
+            {**at, "layer": np.arange(LAYERS), "op": "moe", "flops": 1e9, "bytes": 1e6, "seconds": 0.01},
+        )
+    scores = list(rng.normal(size=(LAYERS * TOKENS, EXPERTS)).astype(np.float32))
+    store.write("router_scores", {"run": 1, "step": 0, **cells, "scores": scores, "logits": scores})
+    labels = [{"kind": "ab"[run % 2]} for run in runs]
+    store.write("run", {"run": runs, "num_experts": EXPERTS, "top_k": TOP_K, "labels": labels})
+    store.flush()
+    ids = {"runs": str(runs), "first": "1", "second": "2", "tokens": str(TOKENS)}
+    seconds = {}
+    for name in TABLE_MACROS:
+        arguments = CALLS.get(name, "$runs")
+        for word, value in ids.items():
+            arguments = arguments.replace(f"${word}", value)
+        seconds[name] = _time(store, f"FROM {name}({arguments})", repeats)
+    store.close()
+    return {"choices": len(runs) * LAYERS * TOKENS * TOP_K, "runs": len(runs), "seconds": seconds}
+
+
+def _time(store: Store, query: str, repeats: int) -> float:
     seconds = []
     for _ in range(repeats):
         cursor = store.cursor()
         start = time.perf_counter()
-        cursor.execute(f"SELECT count(*) FROM ({query})", params).fetchall()
+        cursor.execute(f"CREATE OR REPLACE TEMP TABLE answer AS {query}")
         seconds.append(time.perf_counter() - start)
         cursor.close()
     return round(statistics.median(seconds), 4)
@@ -95,9 +168,12 @@ def main() -> None:
     parser.add_argument("--choices", type=int, default=4_000_000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--macros", type=int, nargs="*", default=[1_000_000], help="sizes, in choices, to time every macro at"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(arguments.choices, arguments.threads, arguments.repeats, Path(folder))
+        figures = measure(arguments.choices, arguments.threads, Path(folder))
     setting = {
         "duckdb": duckdb.__version__,
         "python": platform.python_version(),
@@ -107,7 +183,8 @@ def main() -> None:
         "experts": EXPERTS,
         "top_k": TOP_K,
     }
-    print(json.dumps({"setting": setting, **figures}, indent=2))
+    macros = [time_macros(size, arguments.threads, arguments.repeats) for size in arguments.macros]
+    print(json.dumps({"setting": setting, **figures, "macros": macros}, indent=2))
 
 
 if __name__ == "__main__":

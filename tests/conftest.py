@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
-from tiny_models import FAMILIES, MOE_FAMILIES, build_tiny
+from tiny_models import build_tiny
 
 # Timings on shared machines say nothing about correctness; fewer examples than the default keep the suite short.
 settings.register_profile("workbench", deadline=None, max_examples=40)
@@ -23,18 +23,6 @@ settings.load_profile("workbench")
 def tiny() -> Callable[..., Any]:
     """Builds a tiny model of a family: ``tiny("mixtral")``."""
     return build_tiny
-
-
-@pytest.fixture(params=FAMILIES)
-def any_model(request: pytest.FixtureRequest) -> Any:
-    """A tiny model of every family the spine is held to."""
-    return build_tiny(request.param)
-
-
-@pytest.fixture(params=MOE_FAMILIES)
-def moe_model(request: pytest.FixtureRequest) -> Any:
-    """A tiny model of every mixture-of-experts family the spine is held to."""
-    return build_tiny(request.param)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ def command(line: str) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_python_then_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 _COMMON: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": None,
@@ -20,6 +22,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 MOE_FAMILIES = ("olmoe", "olmoe-norm", "mixtral", "qwen3_moe")
 FAMILIES = (*MOE_FAMILIES, "llama")
+_FAST = ("olmoe", "llama")
+
+
+def each(families: tuple[str, ...]) -> list[Any]:
+    """The families as test parameters: one sparse and one dense in every run, the others in the whole suite."""
+    return [f if f in _FAST else pytest.param(f, marks=pytest.mark.slow) for f in families]
 
 
 def build_tiny(family: str, seed: int = 0) -> Any:

@@ -9,7 +9,8 @@ from transformers import OlmoeConfig
 
 from data.recipe.tokenizer import SIZE
 
-Knots = tuple[tuple[int, float], ...]  # (step, value) in order; straight lines between, constant outside
+# A schedule as (step, value): straight lines between the knots, constant outside. A jump is where training was mended.
+Knots = tuple[tuple[int, float], ...]
 
 
 def interpolated(knots: Knots, step: int) -> float:
@@ -34,32 +35,23 @@ class Config:
     tokens_per_step: int = 4096
     length_first: int = 128  # while the curriculum opens; short rows cost less attention
     length: int = 256
-    lesson_share_first: float = 0.7
-    lesson_share: float = 0.5
-    curriculum: Knots = (
-        (0, 0.0),
-        (416, 0.1704),
-        (750, 1.0),
-    )  # faster once it showed that lessons are learnt early
+    curriculum: Knots = ((0, 0.0), (416, 0.1704), (750, 1.0))  # progress: which levels are open
+    lesson_share: Knots = ((0, 0.7), (416, 0.666), (750, 0.5), (826, 0.5), (827, 0.44))  # of the rows
+    hard_tasks: Knots = ((826, 0.0), (827, 1.0))  # 0: all tasks alike; 1: more of those that are learnt late
     matrix_rate: float = 6e-3
     other_rate: float = 3e-3
     weight_decay: float = 0.05
     warmup_steps: int = 150
-    balance: Knots = (
-        (0, 0.01),
-        (416, 0.01),
-        (417, 0.04),
-    )  # 0.01 let the loads of the first layers drift apart
+    # 0.01 let the loads of the first layers drift apart
+    balance: Knots = ((0, 0.01), (416, 0.01), (417, 0.04))
+    # 0: every token counts alike in the balance, 1: every domain, or lessons crowd the texts into few experts
+    even_balance: Knots = ((826, 0.0), (827, 1.0))
     z_loss: float = 1e-4
     compile: bool = True
 
     def progress(self, step: int) -> float:
         """Share of the curriculum that lies behind a step, 0 to 1."""
         return interpolated(self.curriculum, step)
-
-    def balance_at(self, step: int) -> float:
-        """Coefficient of the load-balancing loss at a step."""
-        return interpolated(self.balance, step)
 
     def row_length(self, step: int) -> int:
         """Input positions of a row at a step."""

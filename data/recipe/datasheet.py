@@ -124,8 +124,8 @@ def markdown(facts: dict[str, Any], curve: pd.DataFrame) -> str:
         f"{config.tokens_per_step:,} tokens, {training['tokens'] / 1e6:.1f} M tokens seen in all; the rate was constant up "
         f"to step {training['from_step']:,} and then fell to zero. {seconds:.2f} seconds a step on average, {rate:,.0f} "
         "tokens a second, on two shared CPU cores at the lowest priority. Of the tokens, "
-        f"{config.lesson_share:.0%} to {config.lesson_share_first:.0%} are in-context lessons (drills and tasks), the rest "
-        f"text; lesson tokens that cannot be foreseen weigh {CONTEXT_WEIGHT} in the loss.",
+        f"{config.lesson_share[-1][1]:.0%} to {config.lesson_share[0][1]:.0%} are lessons (drills and tasks), the "
+        f"rest text; lesson tokens that cannot be foreseen weigh {CONTEXT_WEIGHT} in the loss.",
         "",
         "## Loss by domain",
         "",
@@ -169,7 +169,7 @@ def markdown(facts: dict[str, Any], curve: pd.DataFrame) -> str:
             .reset_index()
         ),
         "",
-        "The weights are published under this project's licence. The texts themselves are not distributed.",
+        "The texts are not distributed, and each keeps its licence; the weights come with the project under its own.",
         "",
         "## Known weaknesses",
         "",

@@ -19,22 +19,35 @@ Document = list[tuple[str, bool]]
 QUESTIONS = 6  # most questions in one document
 
 
-def lesson(rng: random.Random, progress: float) -> Document:
-    """One document at random: a drill or a task, by progress."""
+LATE: dict[
+    str, tuple[tuple[int, ...], ...]
+] = {  # tasks that are learnt late, with parameters easier than level 1
+    "two_hop": ((1,), (2,)),
+    "rule": ((4, 1, 1),),
+    "modular_sum": ((2, 1, 3), (2, 1, 7)),
+    "addition": ((1, 9), (2, 4), (2, 9)),
+}
+
+
+def lesson(rng: random.Random, progress: float, hard: float) -> Document:
+    """One document at random: a drill or a task, by progress; ``hard`` from 0 to 1 favours the late tasks."""
     if rng.random() < max(0.15, 0.75 - 0.9 * progress):
         drill = rng.choices(list(DRILLS), weights=list(DRILLS.values()))[0]
         return [*drill(rng, progress), (END, False)]
-    return task_document(rng.choice(tasks.names()), rng, progress)
+    late = hard > 0 and rng.random() < 0.6 * hard
+    name = rng.choice(list(LATE) if late else tasks.names())
+    return task_document(name, rng, progress, easier=late and rng.random() < 0.35)
 
 
-def task_document(name: str, rng: random.Random, progress: float) -> Document:
-    """A task's facts with one to six questions over them."""
+def task_document(name: str, rng: random.Random, progress: float, *, easier: bool = False) -> Document:
+    """A task's facts with one to six questions over them; ``easier`` than any level for the late tasks."""
     task = TASKS[name]
     reachable = 1 + (len(task.levels) - 1) * min(progress * 1.25, 1.0)
     level = rng.randint(1, min(len(task.levels), int(reachable + rng.random())))
-    item = task.draw(rng, task.parameters(level))
+    parameters = rng.choice(LATE[name]) if easier else task.parameters(level)
+    item = task.draw(rng, parameters)
     while not item.belongs_to("train"):
-        item = task.draw(rng, task.parameters(level))
+        item = task.draw(rng, parameters)
     variant = rng.choice(VARIANTS)
     document: Document = [(item.prompt(variant), False), (item.answer, True)]
     more = [other for other in task.siblings(item, rng)[: 2 * QUESTIONS] if other.belongs_to("train")]

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from data.recipe import folders
-from data.recipe.configs import Config
+from data.recipe.configs import Config, interpolated
 from data.recipe.corpus import DOMAINS
 from data.recipe.lessons import Document, lesson
 
@@ -67,15 +67,15 @@ class Stream:
         progress = config.progress(step)
         length = config.row_length(step)
         rows = config.tokens_per_step // length
-        share = config.lesson_share_first + (config.lesson_share - config.lesson_share_first) * progress
-        lessons = round(share * rows)
+        lessons = round(interpolated(config.lesson_share, step) * rows)
+        hard = interpolated(config.hard_tasks, step)
         packer = Packer(length)
-        documents = self.encode([lesson(rng, progress) for _ in range(lessons * length // 24)])
+        documents = self.encode([lesson(rng, progress, hard) for _ in range(lessons * length // 24)])
         for _ in range(lessons):
             packer.start(LESSON)
             while not packer.full:
                 if not documents:
-                    documents = self.encode([lesson(rng, progress) for _ in range(16)])
+                    documents = self.encode([lesson(rng, progress, hard) for _ in range(16)])
                 packer.add(*documents.pop())
         domains = [(step * (rows - lessons) + row) % len(DOMAINS) for row in range(rows - lessons)]
         for domain in domains:

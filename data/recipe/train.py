@@ -25,13 +25,14 @@ from torch.nn import functional as F
 from transformers import OlmoeForCausalLM
 
 from data.recipe import experts, folders
-from data.recipe.configs import CONFIGS, Config
+from data.recipe.configs import CONFIGS, Config, interpolated
 from data.recipe.corpus import DOMAINS
 from data.recipe.muon import Muon
 from data.recipe.stream import Batch, Stream
 from data.recipe.tokenizer import load_tokenizer
 
 LABELS = (*DOMAINS, "lessons")
+MILESTONE = 500
 
 
 class Trainer:
@@ -71,8 +72,10 @@ class Trainer:
         ).last_hidden_state
         losses = self.token_losses(hidden, self.model.lm_head.weight, batch.targets)
         loss = (losses * batch.weights).sum() / batch.weights.sum()
-        balance, z = router_losses(self.routers)
-        (loss + self.config.balance_at(self.step) * balance + self.config.z_loss * z).backward()
+        balance, z = router_losses(
+            self.routers, token_shares(batch, interpolated(self.config.even_balance, self.step))
+        )
+        (loss + interpolated(self.config.balance, self.step) * balance + self.config.z_loss * z).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -153,13 +156,24 @@ def token_losses(hidden: torch.Tensor, unembedding: torch.Tensor, targets: torch
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
 
 
-def router_losses(routers: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+def token_shares(batch: Batch, even: float) -> torch.Tensor:
+    """Weight of every token [B * L], 1 in sum: the same for all (even 0) or the same for all domains (even 1)."""
+    rows = torch.bincount(batch.domain, minlength=len(LABELS))
+    by_domain = 1 / (rows[batch.domain] * (rows > 0).sum())
+    by_row = even * by_domain + (1 - even) / len(batch.domain)
+    length = batch.ids.shape[1]
+    return (by_row / length).repeat_interleave(length)
+
+
+def router_losses(
+    routers: list[tuple[torch.Tensor, torch.Tensor]], shares: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean over layers of the load-balancing loss of Fedus et al. (2021), 1 when even, and of the router z-loss."""
     balance, z = [], []
     for logits, index in routers:
-        count = logits.shape[-1]
-        load = torch.bincount(index.flatten(), minlength=count) / index.numel()
-        balance.append(count * (load * logits.softmax(-1).mean(0)).sum())
+        count, k = logits.shape[-1], index.shape[-1]
+        load = shares.new_zeros(count).index_add_(0, index.flatten(), shares.repeat_interleave(k) / k)
+        balance.append(count * (load * (shares[:, None] * logits.softmax(-1)).sum(0)).sum())
         z.append(logits.logsumexp(-1).square().mean())
     return torch.stack(balance).mean(), torch.stack(z).mean()
 
@@ -243,10 +257,13 @@ def logged(trainer: Trainer, log: Path, rate: Any) -> Iterator[dict[str, Any]]:
 
 
 def thin(name: str, keep: int) -> None:
-    """Deletes old checkpoints except the newest ``keep`` and every tenth before them."""
-    for position, file in enumerate(checkpoints(name)[:-keep]):
-        if position % 10:
+    """Deletes old checkpoints except the newest ``keep`` and the first of every `MILESTONE` steps."""
+    milestones = set()
+    for file in checkpoints(name)[:-keep]:
+        milestone = int(file.stem.removeprefix("step-")) // MILESTONE
+        if milestone in milestones:
             file.unlink()
+        milestones.add(milestone)
 
 
 def main() -> None:

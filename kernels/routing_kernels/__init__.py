@@ -1,21 +1,57 @@
 """Sparse kernels for routed networks, as PyTorch ops that also report what they did. Needs PyTorch and nothing else.
 
-``moe_experts`` runs the chosen experts of a mixture-of-experts layer; ``backends`` and ``resolve`` say what it runs on.
+``moe_experts`` runs the chosen experts of a mixture-of-experts layer, ``sparse_mlp`` the active part of a gated MLP,
+``block_attention`` the kept blocks of an attention map, ``masked_matmul`` the kept entries of a weight matrix;
+``gather_rows`` and ``scatter_add_rows`` take tokens around a
+block and back; ``residual_stats`` measures what a block does to the residual stream. ``backends`` and ``resolve`` say
+what they run on.
 """
 
 from routing_kernels.dispatch import Backend, backends, refresh, resolve
 from routing_kernels.errors import ArgumentError, BackendError, KernelError
-from routing_kernels.ops import ACTIVATIONS, MoeExperts, moe_experts
+from routing_kernels.ops import (
+    ACTIVATIONS,
+    BlockAttention,
+    MaskedWeight,
+    MoeExperts,
+    ResidualStats,
+    Rows,
+    SparseMlp,
+    block_attention,
+    block_rows,
+    gather_rows,
+    masked_matmul,
+    moe_experts,
+    n_of_m,
+    pack_masked,
+    residual_stats,
+    scatter_add_rows,
+    sparse_mlp,
+)
 
 __all__ = [
     "ACTIVATIONS",
     "ArgumentError",
     "Backend",
     "BackendError",
+    "BlockAttention",
     "KernelError",
+    "MaskedWeight",
     "MoeExperts",
+    "ResidualStats",
+    "Rows",
+    "SparseMlp",
     "backends",
+    "block_attention",
+    "block_rows",
+    "gather_rows",
+    "masked_matmul",
     "moe_experts",
+    "n_of_m",
+    "pack_masked",
     "refresh",
+    "residual_stats",
     "resolve",
+    "scatter_add_rows",
+    "sparse_mlp",
 ]

@@ -30,3 +30,18 @@ class ArgumentError(KernelError, ValueError):
 
 class BackendError(KernelError, RuntimeError):
     """A backend or instruction set that was asked for by name and cannot be had here."""
+
+
+def bad_block_rows() -> ArgumentError:
+    return ArgumentError(
+        "ptr and col do not describe rows of blocks.",
+        "Let ptr [N, query blocks + 1] run from 0 to the length of col without a gap, each head where the one before "
+        "ends, and let the columns of a row ascend below the number of key blocks; block_rows makes both from a mask.",
+    )
+
+
+def bad_masked_weight() -> ArgumentError:
+    return ArgumentError(
+        "The values, bits and row starts of the masked weight do not fit together.",
+        "Make them with pack_masked and leave them as they are.",
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import FAMILIES, MOE_FAMILIES, build_tiny
+from tiny_models import FAMILIES, MOE_FAMILIES, build_tiny, each
 
 import workbench as wb
 from workbench.errors import EditRefused
@@ -100,7 +100,7 @@ def choices(bench: Any, run: Any) -> dict[tuple[int, int], Choice]:
     return found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 @pytest.mark.parametrize("kernels", ["model", "auto"])
 def test_every_kind(bench: Any, family: str, kernels: str) -> None:
     one = bench(build_tiny(family), kernels=kernels)
@@ -142,6 +142,7 @@ def test_every_kind(bench: Any, family: str, kernels: str) -> None:
             one.run(IDS, case.refused)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in CASES if kind.startswith("reroute.")])
 def test_cached_generation_equals_an_uncached_pass(bench: Any, kind: str) -> None:
     one = bench("olmoe")

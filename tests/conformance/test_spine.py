@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import FAMILIES, MOE_FAMILIES, build_tiny
+from tiny_models import FAMILIES, MOE_FAMILIES, build_tiny, each
 from torch.nn import functional as F
 
 import workbench as wb
@@ -82,14 +82,14 @@ def reference_model(family: str, layer: int, **change: Any) -> tuple[Any, Refere
 # Identity
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 def test_the_models_own_kernels_give_the_untouched_models_bits(bench: Any, family: str) -> None:
     model = build_tiny(family)
     want = bare_logits(model)
     assert torch.equal(bench(model, kernels="model").run(IDS).logits, want)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 def test_our_kernels_agree_with_the_model(bench: Any, family: str) -> None:
     model = build_tiny(family)
     want = bare_logits(model)
@@ -98,7 +98,7 @@ def test_our_kernels_agree_with_the_model(bench: Any, family: str) -> None:
     assert float((one.run(IDS).logits - want).norm() / want.norm()) < 1e-5
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 def test_recording_changes_no_bit(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
     off = one.run(IDS, record=None)
@@ -106,7 +106,7 @@ def test_recording_changes_no_bit(bench: Any, family: str, kernels: str) -> None
     assert off.id is None
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 def test_identity_plans_change_no_bit(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
     base = one.run(IDS)
@@ -131,7 +131,7 @@ def test_identity_plans_change_no_bit(bench: Any, family: str, kernels: str) -> 
 # Re-routing
 
 
-@pytest.mark.parametrize("family", MOE_FAMILIES)
+@pytest.mark.parametrize("family", each(MOE_FAMILIES))
 def test_ban_equals_a_router_whose_score_is_minus_infinity(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
     base = one.run(IDS)
@@ -149,7 +149,7 @@ def test_ban_equals_a_router_whose_score_is_minus_infinity(bench: Any, family: s
         assert not set(recorded[1, position]) & set(banned)
 
 
-@pytest.mark.parametrize("family", MOE_FAMILIES)
+@pytest.mark.parametrize("family", each(MOE_FAMILIES))
 def test_bias_equals_a_router_with_that_bias(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
     delta = {2: 1.7, 5: -0.9}
@@ -159,7 +159,7 @@ def test_bias_equals_a_router_with_that_bias(bench: Any, family: str, kernels: s
     assert float((run.logits - want).norm() / want.norm()) < 1e-5
 
 
-@pytest.mark.parametrize("family", MOE_FAMILIES)
+@pytest.mark.parametrize("family", each(MOE_FAMILIES))
 def test_force_puts_the_expert_among_the_choices_and_native_is_kept(
     bench: Any, family: str, kernels: str
 ) -> None:
@@ -178,7 +178,7 @@ def test_force_puts_the_expert_among_the_choices_and_native_is_kept(
         assert (set(native) == set(before[2, position])) if forced_in else native is None
 
 
-@pytest.mark.parametrize("family", MOE_FAMILIES)
+@pytest.mark.parametrize("family", each(MOE_FAMILIES))
 def test_replay_of_another_run_is_exact_in_ids_and_weights(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
     source = one.run(IDS)
@@ -192,7 +192,7 @@ def test_replay_of_another_run_is_exact_in_ids_and_weights(bench: Any, family: s
 # Skips and masks
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_a_skipped_block_equals_a_model_without_it(bench: Any, family: str, kernels: str, layer: int) -> None:
     one = bench(family, kernels=kernels)
@@ -209,7 +209,7 @@ def test_a_skipped_block_equals_a_model_without_it(bench: Any, family: str, kern
     ).fetchone() == (0,)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 def test_masked_heads_equal_zeroed_columns_of_the_projection(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
     run = one.run(IDS, wb.mask.heads(1, [0, 3]))
@@ -234,7 +234,7 @@ def _plans(family: str) -> list[wb.Plan]:
     return some
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 def test_cached_generation_equals_an_uncached_pass(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
     for plan in _plans(family):
@@ -249,14 +249,14 @@ def test_cached_generation_equals_an_uncached_pass(bench: Any, family: str, kern
             }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 def test_generation_is_transformers_own(bench: Any, family: str, kernels: str) -> None:
     model = build_tiny(family)
     want = model.generate(torch.tensor([IDS]), max_new_tokens=8, do_sample=False, pad_token_id=0)[0]
     assert bench(model, kernels=kernels).generate(IDS, 8).tokens.tolist() == want.tolist()
 
 
-@pytest.mark.parametrize("family", MOE_FAMILIES)
+@pytest.mark.parametrize("family", each(MOE_FAMILIES))
 def test_an_edit_of_generated_tokens_leaves_the_prompt_alone(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
     base = one.generate(IDS, 6)
@@ -270,7 +270,7 @@ def test_an_edit_of_generated_tokens_leaves_the_prompt_alone(bench: Any, family:
 # Batches
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 def test_a_batch_gives_each_row_what_it_gets_alone(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
     prompts = [IDS, IDS[:5], IDS[3:], IDS[::-1]]
@@ -301,7 +301,7 @@ def test_re_routing_a_dense_model_is_refused(bench: Any) -> None:
             one.run(IDS, edit)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 def test_closing_leaves_the_model_byte_identical_and_the_users_hooks_alone(bench: Any, family: str) -> None:
     model = build_tiny(family)
     seen: list[str] = []

@@ -79,6 +79,7 @@ assert len(runtimes) == 1, runtimes
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_compiler_one_warning_names_the_reason(tmp_path):
     code = (
         LAYER
@@ -186,6 +187,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         build.library()
 
 
+@pytest.mark.slow
 def test_two_openmp_threads_and_two_callers_give_the_bits_of_one():
     """A race would show as a differing bit: two Python threads, each with a team of two, against one thread alone."""
     code = """

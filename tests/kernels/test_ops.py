@@ -21,6 +21,7 @@ def tensors(dtype: torch.dtype, gradient: bool = True) -> tuple[Tensor, Tensor, 
     return made[0], ids, made[1], made[2], made[3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stats", [False, True])
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_opcheck(backend, stats):
@@ -30,12 +31,14 @@ def test_opcheck(backend, stats):
     torch.library.opcheck(torch.ops.routing_kernels.moe_experts_inference.default, arguments)
 
 
+@pytest.mark.slow
 def test_opcheck_of_the_gradient():
     x, *rest = tensors(torch.float32, gradient=False)
     arguments = (torch.randn_like(x), x, *rest, "gelu", [True, False, True, True])
     torch.library.opcheck(torch.ops.routing_kernels.moe_experts_backward.default, arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", routing_kernels.ACTIVATIONS)
 def test_gradient_against_finite_differences(act):
     x, ids, weights, gate_up, down = tensors(torch.float64)
@@ -46,6 +49,7 @@ def test_gradient_against_finite_differences(act):
     assert torch.autograd.gradcheck(layer, (x, weights, gate_up, down))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("act", routing_kernels.ACTIVATIONS)
 def test_gradient_of_the_c_backend_against_autograd_through_the_reference(act, dtype):
@@ -93,6 +97,7 @@ def test_a_second_derivative_is_refused():
         first.sum().backward()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", [False, True])
 def test_compiles_without_a_graph_break(gradient):
     arguments = tensors(torch.float32, gradient)

@@ -35,6 +35,7 @@ def demo():
     return evaluate.load_model(FOLDER)
 
 
+@pytest.mark.slow
 def test_it_loads_offline_from_its_folder_alone(tmp_path: Path) -> None:
     shutil.copytree(FOLDER, tmp_path / "copy")
     code = (
@@ -94,6 +95,7 @@ def test_the_datasheet_agrees_with_the_files(demo) -> None:
         assert f"| {name} | {loss:.3f}".rstrip("0") in text
 
 
+@pytest.mark.slow
 def test_experts_follow_the_language_and_random_routing_costs(demo) -> None:
     model, tokenizer = demo
     chosen, plain, scrambled = [], [], []
@@ -111,6 +113,7 @@ def test_experts_follow_the_language_and_random_routing_costs(demo) -> None:
     assert np.mean(distances) > 0.15  # total variation between the loads of two domains, averaged over layers
 
 
+@pytest.mark.slow
 def test_it_recalls_values_from_its_context(demo) -> None:
     items = tasks.load("recall", split="validation", level=1, n=100)
     best = evaluate.choice_scores(*demo, items).argmax(1)

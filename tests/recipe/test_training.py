@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, OlmoeConfig, Olmoe
 from data.recipe import experts, folders
 from data.recipe.configs import CONFIGS
 from data.recipe.corpus import DOMAINS, SPLITS
+from data.recipe.lessons import lesson
 from data.recipe.muon import orthogonal
 from data.recipe.stream import LESSON, Stream
 from data.recipe.tokenizer import load_tokenizer, train_tokenizer
-from data.recipe.train import Trainer, decay
+from data.recipe.train import Trainer, checkpoints, decay, router_losses, thin, token_shares
+from workbench import tasks
 from workbench.tasks.symbols import ALL
 
 TINY = CONFIGS["tiny"]
@@ -105,6 +108,40 @@ def test_batches_follow_from_seed_and_step_and_hide_other_documents() -> None:
             assert first.weights[row, int(ends[0])] == 0
 
 
+def test_token_shares_count_tokens_or_domains_alike() -> None:
+    batch = Stream(TINY, load_tokenizer()).batch(0)
+    tokens = batch.ids.numel()
+    torch.testing.assert_close(token_shares(batch, even=0.0), torch.full((tokens,), 1 / tokens))
+    shares = token_shares(batch, even=1.0).view(batch.ids.shape).sum(1)
+    sums = [float(shares[batch.domain == domain].sum()) for domain in batch.domain.unique()]
+    assert sums == pytest.approx([1 / len(sums)] * len(sums))
+    assert len(sums) > 1
+
+
+def test_the_balance_is_one_when_even_and_the_number_of_experts_when_all_go_to_one() -> None:
+    shares = torch.full((4,), 0.25)
+    even = (torch.zeros(4, 4), torch.tensor([[0], [1], [2], [3]]))
+    assert router_losses([even], shares)[0].item() == pytest.approx(1)
+    one = (torch.tensor([[50.0, 0, 0, 0]] * 4), torch.zeros(4, 1, dtype=torch.int64))
+    assert router_losses([one], shares)[0].item() == pytest.approx(4)
+    assert router_losses([one], shares)[1].item() == pytest.approx(2_500)
+
+
+def test_lessons_ask_only_items_of_the_training_split() -> None:
+    rng = random.Random(0)
+    held_out = {
+        prompt.split(":", 1)[1]
+        for name in tasks.names()
+        for split in ("reference", "validation", "test")
+        for prompt in tasks.load(name, split=split, level=1, n=100)["prompt"]
+    }
+    assert len(held_out) > 2_500
+    for _ in range(3_000):
+        text = "".join(piece for piece, _ in lesson(rng, rng.random(), hard=rng.random()))
+        first = text[: text.find("<=>") + 3]
+        assert ":" not in first or first.split(":", 1)[1] not in held_out
+
+
 def test_a_resumed_run_equals_an_unbroken_one_bit_by_bit(tmp_path: Path) -> None:
     unbroken = Trainer(TINY)
     for _ in range(9):
@@ -124,6 +161,16 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_by_bit(tmp_path: Path) -> None
         assert torch.equal(own, other)
 
 
+def test_thinning_keeps_the_newest_and_the_first_of_every_milestone() -> None:
+    folder = folders.training("thinned")
+    folder.mkdir(parents=True)
+    steps = [10, 200, 480, 510, 900, 1_100, 1_700, 1_800, 1_900]
+    for last in range(1, len(steps) + 1):  # one checkpoint after the other, as training writes them
+        (folder / f"step-{steps[last - 1]:07d}.pt").touch()
+        thin("thinned", keep=2)
+    assert [int(file.stem[5:]) for file in checkpoints("thinned")] == [10, 510, 1_100, 1_700, 1_800, 1_900]
+
+
 def test_a_decay_exports_a_plain_model_that_reads_text_as_in_training(tmp_path: Path) -> None:
     trainer = Trainer(TINY)
     for _ in range(3):
@@ -136,6 +183,7 @@ def test_a_decay_exports_a_plain_model_that_reads_text_as_in_training(tmp_path: 
     assert model(ids).logits.shape == (1, ids.shape[1], TINY.model().vocab_size)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss() -> None:
     trainer = Trainer(TINY)
     losses = [trainer.train_step(1.0)["loss"] for _ in range(60)]

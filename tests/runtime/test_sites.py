@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import FAMILIES, MOE_FAMILIES, build_tiny
+from tiny_models import FAMILIES, MOE_FAMILIES, build_tiny, each
 
 import workbench as wb
 from workbench.errors import AddressError, EditRefused, PromptError
@@ -14,7 +14,7 @@ from workbench.errors import AddressError, EditRefused, PromptError
 IDS = [5, 17, 3, 60, 22, 9, 41, 8]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 def test_residual_sites_are_those_of_the_model(bench: Any, family: str) -> None:
     model = build_tiny(family)
     with torch.no_grad():
@@ -30,7 +30,7 @@ def test_residual_sites_are_those_of_the_model(bench: Any, family: str) -> None:
     assert torch.equal(run.tensor("resid_post", layers=1, tokens="prompt_last"), states[2][0, -1])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 def test_attention_sites_multiply_to_what_attention_adds(bench: Any, family: str) -> None:
     one = bench(build_tiny(family), kernels="model")
     run = one.run(IDS)
@@ -46,7 +46,7 @@ def test_attention_sites_multiply_to_what_attention_adds(bench: Any, family: str
     assert not pattern.triu(1).any()
 
 
-@pytest.mark.parametrize("family", MOE_FAMILIES)
+@pytest.mark.parametrize("family", each(MOE_FAMILIES))
 def test_routing_sites_are_what_was_executed(bench: Any, family: str) -> None:
     one = bench(family)
     plan = wb.Plan([wb.reroute.ban(1, [0, 3]), wb.skip.block(2)])
@@ -81,7 +81,7 @@ def test_neurons_of_a_dense_model(bench: Any) -> None:
         run.tensor("resid_pre", layers=0, tokens=8)
 
 
-@pytest.mark.parametrize("family", MOE_FAMILIES)
+@pytest.mark.parametrize("family", each(MOE_FAMILIES))
 @pytest.mark.parametrize("token", [0, 4, 7])
 def test_counterfactual_is_a_run_of_each_exchange(bench: Any, family: str, token: int) -> None:
     one = bench(family)

@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.store import Store
-from workbench.store.schema import TABLE_MACROS
-
-TESTED = set(
-    """
-    expert_load load_balance routing_entropy coactivation expert_affinity specialisation label_information
-    flips_aligned shared_prefix flips layer_contribution arank_profile layer_sparsity expert_sparsity
-    chunk_sparsity saliency route_repetition routing_map cell
-    """.split()
-)
+from workbench.store import Store, check_select
+from workbench.store.schema import TABLE_MACROS, macro_docs
 
 
-def test_every_macro_is_tested_here():
-    assert set(TABLE_MACROS) == TESTED
+def test_every_macro_is_asked_by_a_test():
+    texts = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_macros*.py")]
+    asked = {name for text in texts for name in re.findall(r"(?<=FROM )\w+|(?<=\x22)\w+", text)}
+    assert set(TABLE_MACROS) <= asked
+
+
+def test_every_macro_says_what_it_answers_its_formula_and_its_source(store):
+    docs = macro_docs()
+    assert [doc.name for doc in docs if doc.kind == "table"] == list(TABLE_MACROS)
+    assert len(TABLE_MACROS) >= 30
+    for doc in docs:
+        assert doc.answers and doc.formula and doc.source, doc.name
+        assert not doc.answers.endswith(",")
+    check_select(
+        store.cursor(), "SELECT name, formula FROM macros"
+    )  # the query box of the panel may list them
+    rows = store.sql("FROM macros").df()
+    assert list(rows.name) == [doc.name for doc in docs]
+    load = rows[rows.name == "expert_load"].iloc[0]
+    assert load.arguments == "run, first := false"
+    assert load.formula == "load(l, e) = choices(l, e) / sum_e' choices(l, e')."
+    assert load.source.startswith("f_i of Switch Transformers")
+
+
+def test_documented_arguments_are_those_of_the_database(store):
+    for doc in macro_docs():
+        names = [part.split(":=")[0].strip() for part in doc.arguments.split(",")]
+        found = store.sql(
+            "SELECT parameters FROM duckdb_functions() WHERE function_name = ?", [doc.name]
+        ).fetchall()
+        assert found == [(names,)]
 
 
 def choices(rows: pd.DataFrame) -> dict[tuple[int, int, int], set[int]]:

@@ -198,6 +198,7 @@ def test_every_colour_and_the_table_for_readers(
     panel.get_by_text("The map as a table").click()
     table = panel.locator(".wb-map-table table")
     chart = panel.locator("[data-wb-map]")
+    table.locator("tbody tr").first.wait_for()  # the browser tells of the opening after the click
     assert table.locator("tbody tr").count() == int(chart.get_attribute("data-wb-layers"))
     assert table.locator("thead th").count() == 1 + int(chart.get_attribute("data-wb-tokens"))
     layer, token = map(int, panel.locator("[data-wb-cell]").get_attribute("data-wb-cell").split(","))

@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+from workbench.analysis import charts
 from workbench.analysis.diff import RunDiff, diff
+from workbench.analysis.resample import bootstrap, permutation
+from workbench.analysis.vectors import clusters, components, neighbours, probe, routing_vectors
 
-__all__ = ["RunDiff", "diff"]
+__all__ = [
+    "RunDiff",
+    "bootstrap",
+    "charts",
+    "clusters",
+    "components",
+    "diff",
+    "neighbours",
+    "permutation",
+    "probe",
+    "routing_vectors",
+]

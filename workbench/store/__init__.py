@@ -12,9 +12,19 @@
 from __future__ import annotations
 
 from workbench.store.connect import Connection, connect
+from workbench.store.export import open_parquet, read_page
 from workbench.store.guard import check_select
 from workbench.store.ids import new_run_id
 from workbench.store.schema import TABLES
 from workbench.store.store import Store
 
-__all__ = ["TABLES", "Connection", "Store", "check_select", "connect", "new_run_id"]
+__all__ = [
+    "TABLES",
+    "Connection",
+    "Store",
+    "check_select",
+    "connect",
+    "new_run_id",
+    "open_parquet",
+    "read_page",
+]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -21,27 +23,93 @@ STORAGE_VERSION = "v1.4.0"
 """Storage version files are written in: DuckDB of this version and later read them."""
 
 _SCHEMA = (_HERE / "schema.sql").read_text(encoding="utf-8")
-_MACROS = (_HERE / "macros.sql").read_text(encoding="utf-8")
+
+_FILES = ("load", "paths", "labels", "compare", "depth", "neurons", "map")
+"""Files of ``macros/`` in the order they are run: a macro may use those above it."""
+
+_MACROS = "\n".join((_HERE / "macros" / f"{name}.sql").read_text(encoding="utf-8") for name in _FILES)
+
+_HEAD = re.compile(r"((?:^--.*\n)+)^CREATE OR REPLACE MACRO (\w+)\(([^)]*)\) AS( TABLE)?", re.MULTILINE)
 
 TABLES: tuple[str, ...] = tuple(
     name for name in re.findall(r"^CREATE TABLE (\w+)", _SCHEMA, re.MULTILINE) if name != "workbench_schema"
 )
 """Names of the tables rows can be written to."""
 
-VIEWS: tuple[str, ...] = tuple(re.findall(r"^CREATE VIEW (\w+)", _SCHEMA, re.MULTILINE))
-"""Names of the views over them."""
+VIEWS: tuple[str, ...] = (*re.findall(r"^CREATE VIEW (\w+)", _SCHEMA, re.MULTILINE), "macros")
+"""Names of the views over them; ``macros`` lists the macros themselves (:func:`macro_docs`)."""
 
 TABLE_MACROS: tuple[str, ...] = tuple(
     re.findall(r"^CREATE OR REPLACE MACRO (\w+)\([^)]*\) AS TABLE", _MACROS, re.MULTILINE)
 )
-"""Names of the table macros of ``macros.sql``."""
+"""Names of the table macros of ``macros/``."""
 
 SCALAR_MACROS: tuple[str, ...] = tuple(
     name
     for name in re.findall(r"^CREATE OR REPLACE MACRO (\w+)", _MACROS, re.MULTILINE)
     if name not in TABLE_MACROS
 )
-"""Names of the scalar macros of ``macros.sql``."""
+"""Names of the scalar macros of ``macros/``."""
+
+
+@dataclass(frozen=True)
+class MacroDoc:
+    """What ``macros/`` says about one macro.
+
+    Attributes
+    ----------
+    name, arguments
+        How it is called; ``name := value`` is an argument with a default.
+    kind
+        ``'table'`` (stands in FROM) or ``'scalar'``.
+    subject
+        The file of ``macros/`` it stands in: ``'load'``, ``'paths'``, ...
+    answers
+        The question it answers, in one line of text.
+    formula
+        Its columns and their formulas, one line or several.
+    source
+        Where the formula is from.
+    """
+
+    name: str
+    arguments: str
+    kind: str
+    subject: str
+    answers: str
+    formula: str
+    source: str
+
+
+@cache
+def macro_docs() -> tuple[MacroDoc, ...]:
+    """The macros in the order of their files, read from the comments above them.
+
+    A comment begins with the name and a colon; lines set in by three spaces are formulas; ``Source:`` opens its last part.
+    The same rows are the view ``macros`` of every store.
+    """
+    docs: list[MacroDoc] = []
+    for subject in _FILES:
+        text = (_HERE / "macros" / f"{subject}.sql").read_text(encoding="utf-8")
+        for comment, name, arguments, table in _HEAD.findall(text):
+            lines = [line.removeprefix("--").removeprefix(" ") for line in comment.splitlines()]
+            at = next((i for i, line in enumerate(lines) if line.startswith("Source:")), len(lines))
+            prose = "\n".join(lines[:at]).replace(
+                ",\n  ", ".\n  "
+            )  # a sentence that led to its formula ends there
+            prose = " ".join(line for line in prose.splitlines() if not line.startswith("  "))
+            docs.append(
+                MacroDoc(
+                    name=name,
+                    arguments=" ".join(arguments.split()),
+                    kind="table" if table else "scalar",
+                    subject=subject,
+                    answers=re.sub(r"\s+", " ", prose.removeprefix(f"{name}:")).strip(),
+                    formula="\n".join(line.strip() for line in lines[:at] if line.startswith("  ")),
+                    source=" ".join(lines[at:]).removeprefix("Source:").strip(),
+                )
+            )
+    return tuple(docs)
 
 
 def version_of(connection: duckdb.DuckDBPyConnection) -> int | None:
@@ -102,6 +170,7 @@ def prepare(connection: duckdb.DuckDBPyConnection) -> None:
                 connection.execute(MIGRATIONS[version])
                 _reach(connection, version)
         connection.execute(_MACROS)
+        connection.execute(_macros_view())
         connection.execute("COMMIT")
     except duckdb.Error:
         connection.execute("ROLLBACK")
@@ -110,3 +179,12 @@ def prepare(connection: duckdb.DuckDBPyConnection) -> None:
 
 def _reach(connection: duckdb.DuckDBPyConnection, version: int) -> None:
     connection.execute("INSERT INTO workbench_schema VALUES (?, now() AT TIME ZONE 'UTC')", [version])
+
+
+def _macros_view() -> str:
+    names = [field.name for field in fields(MacroDoc)]
+    rows = ", ".join(
+        "(" + ", ".join("'" + str(getattr(doc, name)).replace("'", "''") + "'" for name in names) + ")"
+        for doc in macro_docs()
+    )
+    return f"CREATE OR REPLACE VIEW macros AS SELECT * FROM (VALUES {rows}) AS m({', '.join(names)})"

@@ -11,7 +11,7 @@
 --   expert    number of the expert within its layer
 --
 -- Units: entropies are in nats, norms are Euclidean, shares lie in 0..1, times are seconds, sizes are bytes.
--- NULL means "not measured", never zero.  Table macros over these rows are in macros.sql.
+-- NULL means "not measured", never zero.  Table macros over these rows are in the folder macros.
 
 CREATE TABLE workbench_schema (
     version   INTEGER NOT NULL,      -- version of this schema that the file has reached

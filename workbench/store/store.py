@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +19,7 @@ from workbench.errors import SetupError, SqlError, StoreError
 from workbench.store import columns as typed
 from workbench.store import schema
 from workbench.store.connect import StoreInUse, unreadable
+from workbench.store.export import export
 from workbench.store.sharing import Server, find_owner, first_line, quote
 from workbench.store.writer import Policy, Writer
 
@@ -288,6 +289,15 @@ class Store:
         finally:
             cursor.close()
         return target
+
+    def export(self, path: str | os.PathLike[str], runs: int | Sequence[int] | None = None) -> Path:
+        """Write runs (all of them without ``runs``) to a ``.parquet`` folder, an ``.html`` page or a ``.duckdb`` file.
+
+        Formats and errors are those of :func:`workbench.store.export.export`.
+        """
+        self.flush()
+        with self.cursor() as cursor:
+            return export(cursor, path, runs)
 
     def close(self) -> None:
         """Commit what waits, stop sharing and close the file; relations of the store end with it.

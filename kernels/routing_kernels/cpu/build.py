@@ -24,9 +24,11 @@ FLAGS = (
     "-fno-math-errno -fno-trapping-math -ffp-contract=fast"
 ).split()
 X86_FLAGS = {
-    "moe_avx2.c": "-mavx2 -mfma -mf16c".split(),
-    "moe_avx512.c": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c".split(),
+    "avx2": "-mavx2 -mfma -mf16c -mbmi2".split(),
+    "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c".split(),
 }
+# Compiled once for each instruction set, under one name each (isa.h).
+OPS = ("residual.c", "mlp.c", "rows.c", "attention.c", "masked.c")
 X86_MACHINES = ("x86_64", "AMD64")
 
 
@@ -79,25 +81,25 @@ def _key(compiler: list[str]) -> str:
     return digest.hexdigest()[:20]
 
 
+def _units() -> list[tuple[str, list[str]]]:
+    """Every source with the flags of its own that it is compiled with."""
+    sets = X86_FLAGS if _on_x86() else {}
+    define = ["-DRK_X86"] if sets else []
+    units = [("moe.c", define), ("moe_portable.c", [])]
+    units += [(f"moe_{isa}.c", flags) for isa, flags in sets.items()]
+    for name in OPS:
+        units.append((name, []))
+        units += [(name, [*flags, f"-DRK_ISA_{isa.upper()}"]) for isa, flags in sets.items()]
+    return units
+
+
 def _build(compiler: list[str], target: Path) -> None:
     """Builds beside ``target`` and renames, so that a half-written library is never seen under its name."""
-    x86 = _on_x86()
-    names = ["moe.c", "moe_portable.c", *(X86_FLAGS if x86 else ())]
-    define = ["-DRK_X86"] if x86 else []
     with tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as work:
-        objects = [f"{work}/{name}.o" for name in names]
-        running = []
-        for name, out in zip(names, objects, strict=True):
-            command = [
-                *compiler,
-                *FLAGS,
-                *define,
-                *X86_FLAGS.get(name, ()),
-                "-c",
-                str(SOURCES / name),
-                "-o",
-                out,
-            ]
+        running, objects = [], []
+        for number, (name, flags) in enumerate(_units()):
+            objects.append(f"{work}/{number}.o")
+            command = [*compiler, *FLAGS, *flags, "-c", str(SOURCES / name), "-o", objects[-1]]
             running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
         messages = [process.communicate()[1] for process in running]
         for process, message in zip(running, messages, strict=True):

@@ -6,11 +6,10 @@ Importing this module imports torch first: the library then shares torch's OpenM
 from __future__ import annotations
 
 import ctypes
-import struct
 import threading
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from routing_kernels.cpu import build
 from routing_kernels.errors import BackendError
@@ -18,17 +17,25 @@ from routing_kernels.errors import BackendError
 ISAS = {"portable": 0, "avx2": 1, "avx512": 2}  # enum rk_isa, slowest first
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # enum rk_dtype
 ACTS = {"silu": 0, "gelu": 1, "gelu_pytorch_tanh": 2, "relu": 3}  # enum rk_act
-STATUS_NO_MEMORY = 1
-CALL = struct.Struct("=10Q13qd")  # rk_moe_call: ten pointers, thirteen integers, one double
+STATUS_NO_MEMORY, STATUS_NO_SUCH_ISA = 1, 2  # enum rk_status
 
 
 class Library:
     """The loaded library: ``isas`` are the instruction sets this processor can run, best first."""
 
     def __init__(self, handle: ctypes.CDLL) -> None:
-        self.call = handle.rk_moe_experts
-        self.call.argtypes, self.call.restype = [ctypes.c_char_p], ctypes.c_int
+        self._handle = handle
+        self._entries: dict[str, Callable[[bytes], int]] = {}
         self.isas = tuple(isa for isa in reversed(ISAS) if handle.rk_isa_available(ISAS[isa]))
+
+    def entry(self, name: str) -> Callable[[bytes], int]:
+        """The entry point ``name``: it takes one packed record and returns a status (enum rk_status)."""
+        found = self._entries.get(name)
+        if found is None:
+            found = getattr(self._handle, name)
+            found.argtypes, found.restype = [ctypes.c_char_p], ctypes.c_int
+            self._entries[name] = found
+        return found
 
 
 _lock = threading.Lock()
@@ -66,55 +73,20 @@ def _attempt() -> Library | BackendError:
         )
 
 
-def moe_experts(
-    x: Tensor,
-    ids: Tensor,
-    weights: Tensor,
-    gate_up: Tensor,
-    down: Tensor,
-    act: str,
-    stats: bool,
-    threshold: float,
-    isa: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Outputs of the op ``routing_kernels::moe_experts``; the arguments are taken as checked."""
-    x, ids, weights = x.contiguous(), ids.contiguous(), weights.float().contiguous()
-    (tokens, top_k), (experts, hidden, width) = ids.shape, down.shape
-    y, dropped = torch.empty_like(x), torch.empty((), dtype=torch.int64)
-    counts = torch.empty(experts, dtype=torch.int64)
-    norms = torch.empty((3, tokens, top_k) if stats else 0)
-    tallies = torch.empty((2, tokens, top_k) if stats else 0, dtype=torch.int32)
-    gate_up_expert, gate_up_row, _ = gate_up.stride()
-    down_expert, down_row, _ = down.stride()
-    record = CALL.pack(
-        x.data_ptr(),
-        ids.data_ptr(),
-        weights.data_ptr(),
-        gate_up.data_ptr(),
-        down.data_ptr(),
-        y.data_ptr(),
-        counts.data_ptr(),
-        dropped.data_ptr(),
-        norms.data_ptr() if stats else 0,
-        tallies.data_ptr(),
-        tokens,
-        top_k,
-        experts,
-        hidden,
-        width,
-        gate_up_expert,
-        gate_up_row,
-        down_expert,
-        down_row,
-        DTYPES[x.dtype],
-        ACTS[act],
-        ISAS[isa],
-        torch.get_num_threads(),
-        threshold,
-    )
-    status = load().call(record)
+def call(name: str, isa: str, record: bytes) -> int:
+    """Runs ``rk_<name>_<isa>`` on a packed record; a status that only the op can explain comes back.
+
+    Raises
+    ------
+    BackendError
+        This processor has no such instruction set.
+    MemoryError
+        There is no memory for the op's scratch.
+    """
+    library = load()
+    if isa not in library.isas:
+        raise BackendError(f"This processor cannot run {isa}.", f"Choose one of {', '.join(library.isas)}.")
+    status = library.entry(f"rk_{name}_{isa}")(record)
     if status == STATUS_NO_MEMORY:
-        raise MemoryError("No memory for the expert layer's scratch. Run fewer tokens at a time.")
-    if status:
-        raise BackendError(f"This processor cannot run {isa}.", f"Choose one of {', '.join(load().isas)}.")
-    return y, counts, dropped, norms, tallies
+        raise MemoryError(f"No memory for the scratch of {name}. Run fewer tokens at a time.")
+    return status

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EXPORT __attribute__((visibility("default")))
 #define SCRATCH_BYTES ((int64_t)128 << 20) /* longer inputs go through in stretches of tokens */
 #define MACS_PER_THREAD 500000             /* less work than this is not worth waking a thread for */
 
@@ -12,7 +11,8 @@ EXPORT int rk_isa_available(int isa) {
 #ifdef RK_X86
     __builtin_cpu_init();
     if (isa == RK_AVX2)
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+               __builtin_cpu_supports("bmi2");
     if (isa == RK_AVX512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -29,8 +29,6 @@ static rk_moe_run run_of(int64_t isa) {
 #endif
     return rk_moe_run_portable;
 }
-
-static int64_t padded(int64_t n) { return (n + RK_PAD - 1) / RK_PAD * RK_PAD; }
 
 /* Sorts the stretch's slots by expert, keeping their order within one, and counts what is dropped. */
 static void sort_slots(const rk_moe_call *call, rk_moe_stretch *s, int64_t *next, int64_t *expert, int64_t *begin,
@@ -69,7 +67,7 @@ EXPORT int rk_moe_experts(const rk_moe_call *call) {
     memset(call->counts, 0, (size_t)call->experts * sizeof *call->counts);
     *call->dropped = 0;
     if (!call->tokens) return RK_OK;
-    rk_moe_stretch s = {.hidden_pad = padded(call->hidden), .width_pad = padded(call->width)};
+    rk_moe_stretch s = {.hidden_pad = rk_padded(call->hidden), .width_pad = rk_padded(call->width)};
     const int widen = call->dtype != RK_F32 || call->hidden % RK_PAD;
     const int64_t per_token = (call->top_k * (s.width_pad + s.hidden_pad) + widen * s.hidden_pad) * 4;
     int64_t most = SCRATCH_BYTES / (per_token > 0 ? per_token : 1);

@@ -1,16 +1,8 @@
 /* What the entry point and the instruction sets' own builds of the expert layer share. */
 #ifndef RK_MOE_H
 #define RK_MOE_H
-#include <stdint.h>
+#include "common.h"
 
-_Static_assert(sizeof(void *) == 8, "the call record is packed for 64-bit pointers");
-
-enum rk_dtype { RK_F32 = 0, RK_BF16 = 1, RK_F16 = 2 };
-enum rk_act { RK_SILU = 0, RK_GELU = 1, RK_GELU_TANH = 2, RK_RELU = 3 };
-enum rk_isa { RK_PORTABLE = 0, RK_AVX2 = 1, RK_AVX512 = 2 };
-enum rk_status { RK_OK = 0, RK_NO_MEMORY = 1, RK_NO_SUCH_ISA = 2 };
-
-/* One call. The loader packs it field by field, so every field is eight bytes wide; strides count elements. */
 typedef struct {
     const void *x;           /* [tokens, hidden], contiguous */
     const int64_t *ids;      /* [tokens, top_k], contiguous */
@@ -42,8 +34,6 @@ typedef struct {
     float *h;                   /* [slots, width_pad] act(gate) * up, zero padded */
     float *o;                   /* [slots, hidden] expert outputs before their weight */
 } rk_moe_stretch;
-
-#define RK_PAD 16 /* rows of scratch are padded to the longest vector, so that one layout serves every build */
 
 void rk_moe_run_portable(const rk_moe_call *call, const rk_moe_stretch *stretch);
 void rk_moe_run_avx2(const rk_moe_call *call, const rk_moe_stretch *stretch);

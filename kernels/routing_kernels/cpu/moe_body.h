@@ -3,7 +3,8 @@
    Three steps: gate, up and activation by (expert, block of rows); down by (expert, block of rows); then each
    token's slots are weighted and added in slot order. Every number is written by one thread in a fixed order. */
 #include "moe.h"
-#include "moe_activation.h"
+#include "activation.h"
+#include "narrow.h"
 
 #define ROW_BLOCK 32       /* rows of one task */
 #define SLOT_GROUP 48      /* slots whose activations a task holds: a multiple of every TILE_TOKENS */
@@ -30,14 +31,6 @@
      : call->dtype == RK_BF16 ? function##_bf16(__VA_ARGS__)        \
                               : function##_f16(__VA_ARGS__))
 
-/* To nearest, ties to even; a NaN keeps its sign and stays a NaN. */
-static inline uint16_t bfloat16_from_float(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    uint32_t rounded = bits + 0x7FFFu + (bits >> 16 & 1u);
-    return (uint16_t)((value != value ? bits | 0x400000u : rounded) >> 16);
-}
-
 static void combine(const rk_moe_call *call, const rk_moe_stretch *s, int64_t token) {
     const int64_t hidden = call->hidden, top_k = call->top_k;
     const int64_t *place = s->place + token * top_k;
@@ -51,16 +44,7 @@ static void combine(const rk_moe_call *call, const rk_moe_stretch *s, int64_t to
             const float *o = s->o + place[j] * hidden + column, w = weight[j];
             for (int64_t i = 0; i < n; i++) sum[i] += w * o[i];
         }
-        if (call->dtype == RK_F32) {
-            memcpy((float *)call->y + out + column, sum, (size_t)n * sizeof(float));
-        } else if (call->dtype == RK_BF16) {
-            uint16_t *y = (uint16_t *)call->y + out + column;
-            for (int64_t i = 0; i < n; i++) y[i] = bfloat16_from_float(sum[i]);
-        } else {
-            uint16_t narrow[COLUMNS];
-            for (int i = 0; i < COLUMNS; i += VL) vec_store_f16(narrow + i, vec_load_f32(sum + i));
-            memcpy((uint16_t *)call->y + out + column, narrow, (size_t)n * sizeof(uint16_t));
-        }
+        narrow(call->dtype, sum, call->y, out + column, n);
     }
 }
 

@@ -5,10 +5,13 @@
 #include <stdint.h>
 
 typedef __m512 vec;
+typedef __m512d dvec;
 #define VL 16
 #define TILE_TOKENS 6 /* 4 rows x 6 tokens = 24 sums, 6 token vectors and 1 weight vector of the 32 registers */
 
 static inline vec vec_zero(void) { return _mm512_setzero_ps(); }
+static inline vec vec_set(float value) { return _mm512_set1_ps(value); }
+static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vec vec_load_f32(const float *p) { return _mm512_loadu_ps(p); }
 static inline vec vec_load_bf16(const uint16_t *p) {
@@ -21,6 +24,17 @@ static inline vec vec_load_f16(const uint16_t *p) {
 static inline void vec_store_f32(float *p, vec v) { _mm512_storeu_ps(p, v); }
 static inline void vec_store_f16(uint16_t *p, vec v) {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+static inline void vec_double(vec v, dvec *low, dvec *high) {
+    *low = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
+    *high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
+}
+
+/* The next values of a packed row in the lanes that the bits name, and a product added in those lanes alone. */
+static inline uint32_t vec_bits(const uint8_t *row, int64_t k) { return (uint32_t)(row[k / 8] | row[k / 8 + 1] << 8); }
+static inline vec vec_expand(uint32_t bits, vec packed) { return _mm512_maskz_expand_ps((__mmask16)bits, packed); }
+static inline vec vec_fma_where(uint32_t bits, vec a, vec b, vec c) {
+    return _mm512_mask3_fmadd_ps(a, b, c, (__mmask16)bits);
 }
 
 /* The four sums over lanes, in one fixed order whatever the caller's tile. */

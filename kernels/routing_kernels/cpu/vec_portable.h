@@ -5,10 +5,16 @@
 #include <string.h>
 
 typedef float vec __attribute__((vector_size(16)));
+typedef double dvec __attribute__((vector_size(16)));
 #define VL 4
 #define TILE_TOKENS 3 /* 4 rows x 3 tokens = 12 sums, so that 16 registers suffice */
 
 static inline vec vec_zero(void) { return (vec){0.0f, 0.0f, 0.0f, 0.0f}; }
+static inline vec vec_set(float value) { return (vec){value, value, value, value}; }
+static inline vec vec_max(vec a, vec b) {
+    for (int i = 0; i < VL; i++) a[i] = a[i] > b[i] ? a[i] : b[i];
+    return a;
+}
 static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
 static inline vec vec_load_f32(const float *p) {
     vec v;
@@ -63,6 +69,24 @@ static inline vec vec_load_f16(const uint16_t *p) {
 }
 static inline void vec_store_f16(uint16_t *p, vec v) {
     for (int i = 0; i < VL; i++) p[i] = half_from_float(v[i]);
+}
+static inline void vec_double(vec v, dvec *low, dvec *high) {
+    *low = (dvec){v[0], v[1]};
+    *high = (dvec){v[2], v[3]};
+}
+
+/* The next values of a packed row in the lanes that the bits name, and a product added in those lanes alone. */
+static inline uint32_t vec_bits(const uint8_t *row, int64_t k) { return row[k / 8] >> k % 8 & 15u; }
+static inline vec vec_expand(uint32_t bits, vec packed) {
+    vec v = vec_zero();
+    for (int i = 0, next = 0; i < VL; i++)
+        if (bits >> i & 1u) v[i] = packed[next++];
+    return v;
+}
+static inline vec vec_fma_where(uint32_t bits, vec a, vec b, vec c) {
+    vec sum = a * b + c;
+    for (int i = 0; i < VL; i++) sum[i] = bits >> i & 1u ? sum[i] : c[i];
+    return sum;
 }
 
 /* The four sums over lanes, in one fixed order whatever the caller's tile. */

@@ -1,7 +1,4 @@
-"""The ops in plain torch: slow, differentiable, in float64 where the input is; the oracle for every other backend.
-
-Also the gradient of the expert layer, which every backend shares.
-"""
+"""The expert layer in plain torch, and its gradient, which every backend shares."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tenso
 }
 
 
-def _accumulator(dtype: torch.dtype) -> torch.dtype:
+def accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -53,7 +50,7 @@ def moe_experts(
     ``x`` is, and are rounded to ``x.dtype`` once, at the end.
     """
     (tokens, top_k), experts, hidden = ids.shape, gate_up.shape[0], x.shape[1]
-    width, exact = down.shape[2], _accumulator(x.dtype)
+    width, exact = down.shape[2], accumulator(x.dtype)
     activate = ACTIVATIONS[act][0]
     neurons = x.new_zeros((tokens, top_k, width), dtype=exact)
     outputs = x.new_zeros((tokens, top_k, hidden), dtype=exact)
@@ -101,7 +98,7 @@ def moe_experts_backward(
     dW_down = do a^T, da = W_down^T do, du = da * act(g), dg = da * u * act'(g). Dropped slots have no gradient.
     The sums are float32 (float64 where ``x`` is) and in slot order, so the result is deterministic.
     """
-    exact = _accumulator(x.dtype)
+    exact = accumulator(x.dtype)
     activate, derive = ACTIVATIONS[act]
     want_x, want_weights, want_gate_up, want_down = needs
     grad_slots = x.new_zeros((*ids.shape, x.shape[1]), dtype=exact) if want_x else None

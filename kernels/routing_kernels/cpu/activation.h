@@ -1,7 +1,7 @@
 /* act(gate) * up over a short row, free of branches so that the compiler turns the loops into vectors. */
-#ifndef RK_MOE_ACTIVATION_H
-#define RK_MOE_ACTIVATION_H
-#include "moe.h"
+#ifndef RK_ACTIVATION_H
+#define RK_ACTIVATION_H
+#include "common.h"
 #include <math.h>
 #include <string.h>
 

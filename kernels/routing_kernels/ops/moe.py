@@ -1,21 +1,17 @@
-"""The public ops: argument checks, schema, shape rule, gradient, and the call into the backend.
-
-The ops are registered through `torch.library`'s definitions rather than its `custom_op` decorator: the same op for
-the compiler, autograd and `opcheck`, at half the cost a call, which counts at the sizes of a small model.
-"""
+"""The expert layer: argument checks, schema, shape rule, gradient, and the call into the backend."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from routing_kernels import reference
-from routing_kernels.cpu import loader
+from routing_kernels.cpu import moe as cpu
 from routing_kernels.dispatch import resolve
 from routing_kernels.errors import ArgumentError
+from routing_kernels.library import define, differentiable
 
 ACTIVATIONS = tuple(reference.ACTIVATIONS)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -146,7 +142,7 @@ def _forward(
     _check(x, ids, weights, gate_up, down, act)
     name, isa = resolve(backend, x.device, x.dtype)
     if name == "cpu":
-        return loader.moe_experts(x, ids, weights, gate_up, down, act, stats, threshold, isa)
+        return cpu.moe_experts(x, ids, weights, gate_up, down, act, stats, threshold, isa)
     return reference.moe_experts(x, ids, weights, gate_up, down, act, stats, threshold)
 
 
@@ -216,25 +212,11 @@ _FORWARD = (
     "(Tensor y, Tensor counts, Tensor dropped, Tensor norms, Tensor tallies)"
 )
 _BACKWARD = f"(Tensor grad, {_INPUTS}, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)"
-_library = torch.library.Library("routing_kernels", "DEF")
 
-
-def _define(name: str, schema: str, call: Callable[..., Any], shapes: Callable[..., Any]) -> Any:
-    """An op with one implementation for every device, which itself chooses the backend."""
-    _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
-    _library.impl(name, call, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"routing_kernels::{name}", shapes, lib=_library)
-    return getattr(torch.ops.routing_kernels, name).default
-
-
-_op = _define("moe_experts", _FORWARD, _forward, _forward_shapes)
-torch.library.register_autograd(
-    "routing_kernels::moe_experts", _differentiate, setup_context=_save_for_backward, lib=_library
-)
+_op = define("moe_experts", _FORWARD, _forward, _forward_shapes)
+differentiable("moe_experts", _differentiate, _save_for_backward)
 # The same without a gradient: where none is wanted, a call saves autograd's own step in Python, which counts in
 # a small layer on one token.
-_inference_op = _define("moe_experts_inference", _FORWARD, _forward, _forward_shapes)
-_backward_op = _define("moe_experts_backward", _BACKWARD, reference.moe_experts_backward, _backward_shapes)
-torch.library.register_autograd(
-    "routing_kernels::moe_experts_backward", _refuse_second_derivative, lib=_library
-)
+_inference_op = define("moe_experts_inference", _FORWARD, _forward, _forward_shapes)
+_backward_op = define("moe_experts_backward", _BACKWARD, reference.moe_experts_backward, _backward_shapes)
+differentiable("moe_experts_backward", _refuse_second_derivative)

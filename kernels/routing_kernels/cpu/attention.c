@@ -1,0 +1,292 @@
+/* Attention over the kept blocks of its map. Compiled once per instruction set (isa.h).
+
+   Keys are packed transposed and values (with the extra columns beside them) as they are, block by block, as floats,
+   and only the blocks that somebody keeps. Then each block of queries goes over its kept blocks once, with the running
+   maximum and sum of the online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867). */
+#include "isa.h"
+#include "activation.h"
+#include <stdlib.h>
+
+#define ROWS 4                 /* queries of a tile of a product */
+#define MACS_PER_THREAD 500000 /* less work than this is not worth waking a thread for */
+#if defined(RK_ISA_AVX512)
+#define VECS 4 /* vectors of a tile: its sums, one row of the right side and a broadcast fit the registers */
+#else
+#define VECS 2
+#endif
+
+typedef struct {
+    const void *q, *k, *v;      /* [batch, heads, queries, depth], [batch, kv_heads, keys, depth], [.., values] */
+    const int64_t *ptr, *col;   /* [heads, query blocks + 1], [kept] */
+    const int64_t *lengths;     /* [batch] keys that are there, or NULL for all */
+    const float *sinks;         /* [heads], or NULL */
+    const float *extra;         /* [keys, extras], or NULL */
+    void *o;                    /* [batch, heads, queries, values] */
+    float *sketch;              /* [batch, heads, queries, extras] */
+    float *lse, *mass;          /* [batch, heads, queries], [batch, kept]; NULL: no statistics */
+    int64_t *visible;           /* rk_block_rows alone: kept blocks in which a query sees a key */
+    int64_t batch, heads, kv_heads, queries, keys, depth, values, extras, kept, block, causal;
+    int64_t q_strides[3], k_strides[3], v_strides[3];
+    int64_t dtype, threads;
+    double scale;
+} rk_attention_call;
+
+static int64_t blocks_of(const rk_attention_call *call, int64_t n) { return (n + call->block - 1) / call->block; }
+
+/* Keys that a query may see: those that are there and, under the causal mask, not after it. The last query stands at
+   the last key. */
+static int64_t limit_of(const rk_attention_call *call, int64_t batch, int64_t query) {
+    const int64_t there = call->lengths ? call->lengths[batch] : call->keys;
+    const int64_t before = call->causal ? query + call->keys - call->queries + 1 : call->keys;
+    return there < before ? there : before;
+}
+
+/* Checks that the rows of blocks lie one after the other and ascend, and counts what can be seen of them. */
+ENTRY(rk_block_rows)(const rk_attention_call *call) {
+    const int64_t rows = blocks_of(call, call->queries), columns = blocks_of(call, call->keys);
+    int64_t at = 0;
+    *call->visible = 0;
+    for (int64_t head = 0; head < call->heads; head++) {
+        for (int64_t i = 0; i < rows; i++) {
+            const int64_t *ptr = call->ptr + head * (rows + 1) + i;
+            if (ptr[0] != at || ptr[1] < at || ptr[1] > call->kept) return RK_BAD_INDEX;
+            const int64_t last = (i + 1) * call->block < call->queries ? (i + 1) * call->block : call->queries;
+            const int64_t edge = call->causal ? last + call->keys - call->queries : call->keys;
+            for (int64_t before = -1; at < ptr[1]; before = call->col[at++]) {
+                if (call->col[at] <= before || call->col[at] >= columns) return RK_BAD_INDEX;
+                *call->visible += call->col[at] * call->block < edge;
+            }
+        }
+    }
+    return at == call->kept ? RK_OK : RK_BAD_INDEX;
+}
+
+/* c[ROWS][vecs] = (or, with `more`, +=) a[ROWS][depth] times b[depth][vecs]. */
+static inline __attribute__((always_inline)) void tile(const int vecs, int more, int64_t depth, const float *a,
+                                                       int64_t a_row, const float *b, int64_t b_row, float *c,
+                                                       int64_t c_row) {
+    vec sum[ROWS][VECS], right[VECS];
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+        for (int i = 0; i < vecs; i++) sum[r][i] = more ? vec_load_f32(c + r * c_row + i * VL) : vec_zero();
+    for (int64_t k = 0; k < depth; k++) {
+#pragma GCC unroll 4
+        for (int i = 0; i < vecs; i++) right[i] = vec_load_f32(b + k * b_row + i * VL);
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS; r++) {
+            const vec left = vec_set(a[r * a_row + k]);
+#pragma GCC unroll 4
+            for (int i = 0; i < vecs; i++) sum[r][i] = vec_fma(left, right[i], sum[r][i]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+        for (int i = 0; i < vecs; i++) vec_store_f32(c + r * c_row + i * VL, sum[r][i]);
+}
+
+/* rows is a multiple of ROWS, columns of VL. */
+static void product(int more, int64_t rows, int64_t columns, int64_t depth, const float *a, int64_t a_row,
+                    const float *b, int64_t b_row, float *c, int64_t c_row) {
+    for (int64_t at = 0; at < columns;) {
+        const int64_t left = (columns - at) / VL;
+        const int vecs = left < VECS ? (int)left : VECS;
+        for (int64_t r = 0; r < rows; r += ROWS) {
+            const float *first = a + r * a_row;
+            float *out = c + r * c_row + at;
+            if (vecs == VECS) tile(VECS, more, depth, first, a_row, b + at, b_row, out, c_row);
+#if VECS == 4
+            else if (vecs == 3) tile(3, more, depth, first, a_row, b + at, b_row, out, c_row);
+            else if (vecs == 2) tile(2, more, depth, first, a_row, b + at, b_row, out, c_row);
+#endif
+            else tile(1, more, depth, first, a_row, b + at, b_row, out, c_row);
+        }
+        at += vecs * VL;
+    }
+}
+
+typedef struct {
+    int64_t columns;     /* values and extras, padded */
+    float *keys, *values; /* [batch, kv_heads, blocks] of [depth, block] and of [block, columns] */
+} rk_packed;
+
+typedef struct {
+    float *q, *score, *sum; /* [block, depth], [block, block], [block, columns] */
+    float *most, *total;    /* [block] running maximum and sum */
+    float *part, *at;       /* [blocks, block] a row's sum in a block, and the maximum it was taken against */
+} rk_scratch;
+
+static void pack(const rk_attention_call *call, const rk_packed *packed, int64_t batch, int64_t head, int64_t number) {
+    const int64_t block = call->block, depth = call->depth, first = number * block;
+    const int64_t place = (batch * call->kv_heads + head) * blocks_of(call, call->keys) + number;
+    const int64_t n = call->keys - first < block ? call->keys - first : block;
+    float *keys = packed->keys + place * depth * block, *values = packed->values + place * block * packed->columns;
+    memset(keys, 0, (size_t)(depth * block) * sizeof(float));
+    memset(values, 0, (size_t)(block * packed->columns) * sizeof(float));
+    for (int64_t j = 0; j < n; j++) {
+        float row[256];
+        const int64_t key = batch * call->k_strides[0] + head * call->k_strides[1] + (first + j) * call->k_strides[2];
+        for (int64_t d = 0; d < depth; d += 256) {
+            const int64_t width = depth - d < 256 ? depth - d : 256;
+            widen_row(call->dtype, call->k, key + d, width, row, width);
+            for (int64_t i = 0; i < width; i++) keys[(d + i) * block + j] = row[i];
+        }
+        const int64_t value = batch * call->v_strides[0] + head * call->v_strides[1] + (first + j) * call->v_strides[2];
+        widen_row(call->dtype, call->v, value, call->values, values + j * packed->columns, call->values);
+        if (call->extras)
+            memcpy(values + j * packed->columns + call->values, call->extra + (first + j) * call->extras,
+                   (size_t)call->extras * sizeof(float));
+    }
+}
+
+static float sum_of(const float *value, int64_t n) {
+    float lane[VL], total = 0.0f;
+    vec sum = vec_zero();
+    for (int64_t i = 0; i < n; i += VL) sum += vec_load_f32(value + i);
+    vec_store_f32(lane, sum);
+    for (int i = 0; i < VL; i++) total += lane[i];
+    return total;
+}
+
+static float most_of(const float *value, int64_t n) {
+    float lane[VL], most;
+    vec top = vec_load_f32(value);
+    for (int64_t i = VL; i < n; i += VL) top = vec_max(top, vec_load_f32(value + i));
+    vec_store_f32(lane, top);
+    most = lane[0];
+    for (int i = 1; i < VL; i++) most = lane[i] > most ? lane[i] : most;
+    return most;
+}
+
+/* Scores to weights of one query in one block; keys from `limit` on are not seen. Returns their sum. */
+static float weigh(const rk_scratch *s, int64_t row, float *score, int64_t block, int64_t limit, int64_t columns) {
+    for (int64_t j = limit > 0 ? limit : 0; j < block; j++) score[j] = -INFINITY;
+    const float before = s->most[row], found = most_of(score, block), most = found > before ? found : before;
+    const float base = most == -INFINITY ? 0.0f : most;
+    for (int64_t j = 0; j < block; j++) score[j] = rk_exp(score[j] - base);
+    const float part = sum_of(score, block);
+    if (most != before) {
+        const float shrink = rk_exp(before - base);
+        float *sum = s->sum + row * columns;
+        for (int64_t c = 0; c < columns; c++) sum[c] *= shrink;
+        s->total[row] *= shrink;
+        s->most[row] = most;
+    }
+    s->total[row] += part;
+    return part;
+}
+
+static void attend(const rk_attention_call *call, const rk_packed *packed, const rk_scratch *s, int64_t batch,
+                   int64_t head, int64_t number) {
+    const int64_t block = call->block, depth = call->depth, columns = packed->columns, first = number * block;
+    const int64_t n = call->queries - first < block ? call->queries - first : block, rows = (n + ROWS - 1) / ROWS * ROWS;
+    const int64_t *ptr = call->ptr + head * (blocks_of(call, call->queries) + 1) + number;
+    const int64_t kv_head = head / (call->heads / call->kv_heads), key_blocks = blocks_of(call, call->keys);
+    const float scale = (float)call->scale;
+    memset(s->q, 0, (size_t)(rows * depth) * sizeof(float));
+    memset(s->sum, 0, (size_t)(rows * columns) * sizeof(float));
+    for (int64_t r = 0; r < n; r++) {
+        const int64_t at = batch * call->q_strides[0] + head * call->q_strides[1] + (first + r) * call->q_strides[2];
+        widen_row(call->dtype, call->q, at, depth, s->q + r * depth, depth);
+        for (int64_t d = 0; d < depth; d++) s->q[r * depth + d] *= scale;
+        s->most[r] = call->sinks ? call->sinks[head] : -INFINITY;
+        s->total[r] = call->sinks ? 1.0f : 0.0f; /* a sink is a key without a value */
+    }
+    for (int64_t e = ptr[0]; e < ptr[1]; e++) {
+        const int64_t begin = call->col[e] * block, widest = limit_of(call, batch, first + n - 1) - begin;
+        float *part = s->part + (e - ptr[0]) * block, *at = s->at + (e - ptr[0]) * block;
+        if (widest <= 0) { /* nobody sees any of it */
+            if (call->mass) memset(part, 0, (size_t)block * sizeof(float));
+            if (call->mass) memset(at, 0, (size_t)block * sizeof(float));
+            continue;
+        }
+        const int64_t place = (batch * call->kv_heads + kv_head) * key_blocks + call->col[e];
+        product(0, rows, block, depth, s->q, depth, packed->keys + place * depth * block, block, s->score, block);
+        for (int64_t r = 0; r < rows; r++) {
+            float *score = s->score + r * block;
+            if (r >= n) {
+                memset(score, 0, (size_t)block * sizeof(float));
+                continue;
+            }
+            const int64_t limit = limit_of(call, batch, first + r) - begin;
+            const float sum = weigh(s, r, score, block, limit < block ? limit : block, columns);
+            if (!call->mass) continue;
+            part[r] = sum;
+            at[r] = s->most[r] == -INFINITY ? 0.0f : s->most[r];
+        }
+        product(1, rows, columns, widest < block ? widest : block, s->score, block,
+                packed->values + place * block * columns, columns, s->sum, columns);
+    }
+    const int64_t out = (batch * call->heads + head) * call->queries + first;
+    for (int64_t r = 0; r < n; r++) {
+        float *sum = s->sum + r * columns;
+        const float share = s->total[r] == 0.0f ? 0.0f : 1.0f / s->total[r]; /* nothing seen: zeros */
+        for (int64_t c = 0; c < call->values + call->extras; c++) sum[c] *= share;
+        narrow(call->dtype, sum, call->o, (out + r) * call->values, call->values);
+        if (call->extras)
+            memcpy(call->sketch + (out + r) * call->extras, sum + call->values, (size_t)call->extras * sizeof(float));
+        if (call->lse) call->lse[out + r] = s->total[r] == 0.0f ? -INFINITY : s->most[r] + logf(s->total[r]);
+        s->total[r] = share;
+        if (s->most[r] == -INFINITY) s->most[r] = 0.0f;
+    }
+    for (int64_t e = ptr[0]; call->mass && e < ptr[1]; e++) {
+        float *part = s->part + (e - ptr[0]) * block;
+        const float *at = s->at + (e - ptr[0]) * block;
+        double mass = 0.0;
+        for (int64_t r = 0; r < n; r++) part[r] *= rk_exp(at[r] - s->most[r]) * s->total[r];
+        for (int64_t r = 0; r < n; r++) mass += part[r];
+        call->mass[batch * call->kept + e] = (float)mass;
+    }
+}
+
+/* Which blocks of keys any head of a group keeps. */
+static void mark(const rk_attention_call *call, uint8_t *wanted) {
+    const int64_t rows = blocks_of(call, call->queries), columns = blocks_of(call, call->keys);
+    memset(wanted, 0, (size_t)(call->kv_heads * columns));
+    for (int64_t head = 0; head < call->heads; head++) {
+        uint8_t *mine = wanted + head / (call->heads / call->kv_heads) * columns;
+        const int64_t *ptr = call->ptr + head * (rows + 1);
+        for (int64_t e = ptr[0]; e < ptr[rows]; e++) mine[call->col[e]] = 1;
+    }
+}
+
+ENTRY(rk_block_attention)(const rk_attention_call *call) {
+    const int64_t block = call->block, rows = blocks_of(call, call->queries), columns = blocks_of(call, call->keys);
+    const int threads = rk_threads(call->batch * call->kept * block * block * (call->depth + call->values),
+                                   MACS_PER_THREAD, call->threads);
+    rk_packed packed = {.columns = rk_padded(call->values + call->extras)};
+    const int64_t packs = call->batch * call->kv_heads * columns, tasks = call->batch * call->heads * rows;
+    const int64_t shared = packs * block * (call->depth + packed.columns);
+    const int64_t history = call->mass ? 2 * columns * block : 0;
+    const int64_t own = rk_padded(block * (call->depth + block + packed.columns + 2) + history);
+    const size_t bytes = (size_t)(shared + own * threads) * sizeof(float) + (size_t)(call->kv_heads * columns);
+    float *memory = aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
+    if (!memory) return RK_NO_MEMORY;
+    packed.keys = memory;
+    packed.values = packed.keys + packs * block * call->depth;
+    uint8_t *wanted = (uint8_t *)(memory + shared + own * threads);
+    mark(call, wanted);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        rk_scratch s = {.q = memory + shared + own * omp_get_thread_num()};
+        s.score = s.q + block * call->depth;
+        s.sum = s.score + block * block;
+        s.most = s.sum + block * packed.columns;
+        s.total = s.most + block;
+        s.part = s.total + block;
+        s.at = s.part + columns * block;
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < packs; i++) {
+            const int64_t batch = i / (call->kv_heads * columns), place = i % (call->kv_heads * columns);
+            const int64_t there = call->lengths ? call->lengths[batch] : call->keys;
+            if (wanted[place] && place % columns * block < there) pack(call, &packed, batch, place / columns, place % columns);
+        }
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < tasks; i++) /* the longest rows first, so that the last task is a short one */
+            attend(call, &packed, &s, i % (call->batch * call->heads) / call->heads, i % call->heads,
+                   rows - 1 - i / (call->batch * call->heads));
+    }
+    free(memory);
+    return RK_OK;
+}

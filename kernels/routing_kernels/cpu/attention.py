@@ -1,0 +1,88 @@
+"""Calls the C block-sparse attention on tensors."""
+
+from __future__ import annotations
+
+import struct
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from routing_kernels.cpu import loader
+from routing_kernels.errors import bad_block_rows
+
+CALL = struct.Struct("=13Q22qd")  # rk_attention_call: thirteen pointers, twenty-two integers, one double
+
+
+def block_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    ptr: Tensor,
+    col: Tensor,
+    block: int,
+    scale: float,
+    causal: bool,
+    lengths: Tensor | None,
+    sinks: Tensor | None,
+    extra: Tensor | None,
+    stats: bool,
+    isa: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Outputs of the op ``routing_kernels::block_attention``; the arguments are taken as checked, but for the rows."""
+    q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
+    ptr, col = ptr.contiguous(), col.contiguous()
+    lengths = lengths if lengths is None else lengths.contiguous()
+    sinks, extra = (t if t is None else t.detach().float().contiguous() for t in (sinks, extra))
+    (batch, heads, queries, depth), (kv_heads, keys, values) = q.shape, v.shape[1:]
+    extras = 0 if extra is None else extra.shape[1]
+    o = torch.empty((batch, heads, queries, values), dtype=q.dtype)
+    sketch = torch.empty((batch, heads, queries, extras) if extras else 0)
+    lse = torch.empty((batch, heads, queries) if stats else 0)
+    mass = torch.empty((batch, len(col)) if stats else 0)
+    visible = torch.empty((), dtype=torch.int64)
+    record = CALL.pack(
+        q.data_ptr(),
+        k.data_ptr(),
+        v.data_ptr(),
+        ptr.data_ptr(),
+        col.data_ptr(),
+        *(0 if t is None else t.data_ptr() for t in (lengths, sinks, extra)),
+        o.data_ptr(),
+        sketch.data_ptr(),
+        lse.data_ptr() if stats else 0,
+        mass.data_ptr() if stats else 0,
+        visible.data_ptr(),
+        batch,
+        heads,
+        kv_heads,
+        queries,
+        keys,
+        depth,
+        values,
+        extras,
+        len(col),
+        block,
+        causal,
+        *q.stride()[:3],
+        *k.stride()[:3],
+        *v.stride()[:3],
+        loader.DTYPES[q.dtype],
+        torch.get_num_threads(),
+        scale,
+    )
+    if loader.call("block_rows", isa, record):
+        raise bad_block_rows()
+    # Where nothing is masked but by causality, torch's dense kernel is faster than any that looks for blocks. It says
+    # neither lse nor masses; for those ours runs beside it, so that o has the same bits with statistics.
+    blocks, columns = -(-queries // block), -(-keys // block)
+    everything = heads * (blocks * (blocks + 1) // 2 if causal else blocks * columns)
+    plain = lengths is None and sinks is None and extra is None and (queries == keys or not causal)
+    dense = plain and q.dtype == torch.float32 and visible.item() == everything
+    if stats or not dense:
+        loader.call("block_attention", isa, record)
+    if dense:
+        o = F.scaled_dot_product_attention(
+            q, k, v, is_causal=causal, scale=scale, enable_gqa=heads != kv_heads
+        )
+    return o.contiguous(), sketch, lse, mass

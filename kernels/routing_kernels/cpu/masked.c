@@ -1,0 +1,105 @@
+/* Products with a weight matrix of which only some entries are kept: a bit for each, and the kept ones packed. Compiled
+   once per instruction set (isa.h). */
+#include "isa.h"
+#include <stdlib.h>
+
+#define STRETCH 64             /* tokens whose floats are held at a time */
+#define ROW_BLOCK 32           /* rows of one task */
+#define TOKENS 4               /* tokens that share the unpacking of a row */
+#define PREFETCH_BYTES 512     /* how far ahead values are asked for */
+#define MACS_PER_THREAD 500000 /* less work than this is not worth waking a thread for */
+
+typedef struct {
+    const void *x;        /* [tokens, columns], contiguous */
+    const void *values;   /* [held]: the kept entries row by row, and RK_PAD more that may be read */
+    const uint8_t *bits;  /* [rows, bits_row]: bit k of a row, lowest first, is set where column k is kept */
+    const int64_t *start; /* [rows + 1] where each row's values begin */
+    void *y;              /* [tokens, rows] */
+    int64_t tokens, rows, columns, bits_row, held, dtype, threads;
+} rk_masked_call;
+
+/* out[r][t] for `rows` rows, 4 or 8, and `tokens` tokens. A lane adds its columns in ascending order and the lanes are
+   added in one fixed order, so a token's result does not depend on the tokens beside it. */
+#define TILE(name, type, load)                                                                                    \
+    static inline __attribute__((always_inline)) void name(const int rows, const int tokens, int64_t columns,      \
+                                                           const type *const *value, const uint8_t *const *bits,   \
+                                                           const float *const *x, float *out) {                    \
+        vec sum[8 * TOKENS], lane[TOKENS];                                                                         \
+        const type *at[8];                                                                                         \
+        for (int r = 0; r < rows; r++) at[r] = value[r];                                                           \
+        for (int i = 0; i < rows * tokens; i++) sum[i] = vec_zero();                                               \
+        for (int64_t k = 0; k < columns; k += VL) {                                                                \
+            for (int t = 0; t < tokens; t++) lane[t] = vec_load_f32(x[t] + k);                                     \
+            for (int r = 0; r < rows; r++) {                                                                       \
+                const uint32_t kept = vec_bits(bits[r], k);                                                        \
+                const vec weight = vec_expand(kept, load(at[r]));                                                  \
+                __builtin_prefetch(at[r] + PREFETCH_BYTES / sizeof(type), 0, 2);                                   \
+                at[r] += __builtin_popcount(kept);                                                                 \
+                for (int t = 0; t < tokens; t++)                                                                   \
+                    sum[r * tokens + t] = vec_fma_where(kept, weight, lane[t], sum[r * tokens + t]);               \
+            }                                                                                                      \
+        }                                                                                                          \
+        for (int t = 0; t < tokens; t++)                                                                           \
+            for (int r = 0; r < rows; r += 4)                                                                      \
+                vec_sum4(sum[r * tokens + t], sum[(r + 1) * tokens + t], sum[(r + 2) * tokens + t],                \
+                         sum[(r + 3) * tokens + t], out + t * 8 + r);                                              \
+    }                                                                                                              \
+    static void name##_rows(const rk_masked_call *call, int64_t first, int64_t last, int64_t tokens,               \
+                            const float *const *x, float *out) {                                                   \
+        const type *value[8];                                                                                      \
+        const uint8_t *bits[8];                                                                                    \
+        for (int r = 0; r < 8; r++) { /* past the last row, the last row again: its sums are not kept */           \
+            const int64_t row = first + r < last ? first + r : last - 1;                                           \
+            value[r] = (const type *)call->values + call->start[row];                                              \
+            bits[r] = call->bits + row * call->bits_row;                                                           \
+        }                                                                                                          \
+        if (tokens == 1) {                                                                                         \
+            name(8, 1, call->columns, value, bits, x, out);                                                        \
+            return;                                                                                                \
+        }                                                                                                          \
+        for (int r = 0; r < 8; r += 4) name(4, TOKENS, call->columns, value + r, bits + r, x, out + r);            \
+    }
+
+TILE(tile_f32, float, vec_load_f32)
+TILE(tile_bf16, uint16_t, vec_load_bf16)
+TILE(tile_f16, uint16_t, vec_load_f16)
+
+static void rows_of(const rk_masked_call *call, int64_t first, int64_t last, const float *x, int64_t x_row,
+                    int64_t tokens, int64_t columns, float *y) {
+    for (int64_t row = first; row < last; row += 8) {
+        for (int64_t t = 0; t < tokens; t += TOKENS) {
+            const int64_t left = tokens - t, group = tokens == 1 ? 1 : TOKENS;
+            const float *lane[TOKENS]; /* past the last token, the last token again */
+            float out[TOKENS * 8];
+            for (int64_t i = 0; i < TOKENS; i++) lane[i] = x + (i < left ? t + i : tokens - 1) * x_row;
+            if (call->dtype == RK_F32) tile_f32_rows(call, row, last, group, lane, out);
+            else if (call->dtype == RK_BF16) tile_bf16_rows(call, row, last, group, lane, out);
+            else tile_f16_rows(call, row, last, group, lane, out);
+            for (int64_t i = 0; i < group && i < left; i++)
+                for (int64_t r = 0; r < 8 && row + r < last; r++) y[(t + i) * columns + row + r] = out[i * 8 + r];
+        }
+    }
+}
+
+ENTRY(rk_masked_matmul)(const rk_masked_call *call) {
+    if (call->start[0] != 0 || call->start[call->rows] + RK_PAD != call->held) return RK_BAD_INDEX;
+    const int64_t most = call->tokens < STRETCH ? call->tokens : STRETCH, x_row = rk_padded(call->columns);
+    const size_t bytes = (size_t)(most * (x_row + rk_padded(call->rows))) * sizeof(float);
+    float *x = aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
+    if (!x) return RK_NO_MEMORY;
+    float *y = x + most * x_row;
+    for (int64_t first = 0; first < call->tokens; first += most) {
+        const int64_t tokens = call->tokens - first < most ? call->tokens - first : most;
+        const int threads = rk_threads(tokens * call->start[call->rows], MACS_PER_THREAD, call->threads);
+        for (int64_t t = 0; t < tokens; t++)
+            widen_row(call->dtype, call->x, (first + t) * call->columns, call->columns, x + t * x_row, x_row);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+        for (int64_t row = 0; row < call->rows; row += ROW_BLOCK)
+            rows_of(call, row, row + ROW_BLOCK < call->rows ? row + ROW_BLOCK : call->rows, x, x_row, tokens,
+                    call->rows, y);
+        for (int64_t t = 0; t < tokens; t++)
+            narrow(call->dtype, y + t * call->rows, call->y, (first + t) * call->rows, call->rows);
+    }
+    free(x);
+    return RK_OK;
+}

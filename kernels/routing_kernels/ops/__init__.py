@@ -1,0 +1,28 @@
+"""The public ops, one module each."""
+
+from routing_kernels.ops.attention import BlockAttention, block_attention, block_rows
+from routing_kernels.ops.masked import MaskedWeight, masked_matmul, n_of_m, pack_masked
+from routing_kernels.ops.mlp import SparseMlp, sparse_mlp
+from routing_kernels.ops.moe import ACTIVATIONS, MoeExperts, moe_experts
+from routing_kernels.ops.residual import ResidualStats, residual_stats
+from routing_kernels.ops.rows import Rows, gather_rows, scatter_add_rows
+
+__all__ = [
+    "ACTIVATIONS",
+    "BlockAttention",
+    "MaskedWeight",
+    "MoeExperts",
+    "ResidualStats",
+    "Rows",
+    "SparseMlp",
+    "block_attention",
+    "block_rows",
+    "gather_rows",
+    "masked_matmul",
+    "moe_experts",
+    "n_of_m",
+    "pack_masked",
+    "residual_stats",
+    "scatter_add_rows",
+    "sparse_mlp",
+]

@@ -1,0 +1,187 @@
+-- flips_aligned: choices that differ, as SETS of experts, between two runs (one id each) at aligned positions:
+-- base_positions[i] of the base stands for run_positions[i] of the new run.  The cause is the first that holds:
+--   'edit'      the choice was edited in either of the runs,
+--   'tie'       the k-th and (k+1)-th score were equal in either,
+--   'upstream'  otherwise: the router saw a different hidden state.
+-- A pair recorded in one of the runs only is no flip.
+-- Source: divergent decisions of a routing diff, told apart by the margin and the edits that were recorded.
+CREATE OR REPLACE MACRO flips_aligned(base_run, new_run, base_positions, run_positions) AS TABLE
+WITH pairs AS (
+    SELECT unnest(CAST(base_positions AS INTEGER[])) AS base_position, unnest(CAST(run_positions AS INTEGER[])) AS position
+), left_side AS (
+    SELECT r.position, r.layer, list(DISTINCT r.expert) AS chosen, list(r.expert ORDER BY r.rank, r.slot) AS experts
+    FROM routing AS r WHERE r.run = base_run GROUP BY r.position, r.layer
+), right_side AS (
+    SELECT r.position, r.layer, min(r.step) AS step, list(DISTINCT r.expert) AS chosen,
+           list(r.expert ORDER BY r.rank, r.slot) AS experts
+    FROM routing AS r WHERE r.run = new_run GROUP BY r.position, r.layer
+), left_router AS (
+    SELECT r.position, r.layer, min(r.margin) AS margin, bool_or(r.tie) AS tie, bool_or(r.edited) AS edited
+    FROM router AS r WHERE r.run = base_run GROUP BY r.position, r.layer
+), right_router AS (
+    SELECT r.position, r.layer, min(r.margin) AS margin, bool_or(r.tie) AS tie, bool_or(r.edited) AS edited
+    FROM router AS r WHERE r.run = new_run GROUP BY r.position, r.layer
+)
+SELECT p.position, b.layer, a.experts AS base_experts, b.experts AS run_experts,
+       m.margin AS base_margin, n.margin AS run_margin,
+       CASE WHEN coalesce(m.edited, false) OR coalesce(n.edited, false) THEN 'edit'
+            WHEN coalesce(m.tie, false) OR coalesce(n.tie, false) THEN 'tie'
+            ELSE 'upstream' END AS cause,
+       b.step, p.base_position
+FROM pairs AS p
+JOIN left_side AS a ON a.position = p.base_position
+JOIN right_side AS b ON b.position = p.position AND b.layer = a.layer
+LEFT JOIN left_router AS m ON m.position = a.position AND m.layer = a.layer
+LEFT JOIN right_router AS n ON n.position = b.position AND n.layer = b.layer
+WHERE list_sort(a.chosen) <> list_sort(b.chosen)
+ORDER BY b.step, b.layer, p.position;
+
+-- shared_prefix: positions from the first on at which both runs (one id each) hold the same token,
+--   positions p with token_base(q) = token_run(q) for every q <= p.
+-- Source: longest common prefix.
+CREATE OR REPLACE MACRO shared_prefix(base_run, new_run) AS TABLE
+WITH both_runs AS (
+    SELECT a.position, a.token = b.token AS same
+    FROM (SELECT t.position, max(t.token) AS token FROM token AS t WHERE t.run = base_run GROUP BY t.position) AS a
+    FULL JOIN (SELECT t.position, max(t.token) AS token FROM token AS t WHERE t.run = new_run GROUP BY t.position) AS b
+    USING (position)
+)
+SELECT q.position
+FROM both_runs AS q
+WHERE q.position < coalesce((SELECT min(w.position) FROM both_runs AS w WHERE w.same IS DISTINCT FROM true), 2147483647)
+ORDER BY q.position;
+
+-- flips: choices that differ between two runs (one id each) on their longest common prefix (workbench.analysis.diff aligns
+-- the rest),
+--   a flip is {experts of base} <> {experts of run},  cause as in flips_aligned.
+-- Source: as flips_aligned.
+CREATE OR REPLACE MACRO flips(base, run) AS TABLE
+WITH prefix AS (
+    SELECT coalesce(list(s.position ORDER BY s.position), []) AS positions FROM shared_prefix(base, run) AS s
+)
+SELECT f.position, f.layer, f.base_experts, f.run_experts, f.base_margin, f.run_margin, f.cause
+FROM flips_aligned(base, run, (SELECT x.positions FROM prefix AS x), (SELECT x.positions FROM prefix AS x)) AS f
+ORDER BY f.position, f.layer;
+
+-- route_stability: how far other runs (`run`, one or a list) keep the choices of `base` (one id) on the tokens both begin with,
+--   overlap = mean |A and B| / |A|,  jaccard = mean |A and B| / |A or B|,  unchanged = share with A = B,
+--   top = share with the same best-weighted expert,  chance = mean |B| / E, the overlap of sets drawn at random.
+-- With `base` the last checkpoint and `run` earlier ones, overlap is their saturation.
+-- Source: router saturation of OLMoE (Muennighoff et al. 2024); route fluctuation by Jaccard of StableMoE (Dai et al. 2022).
+CREATE OR REPLACE MACRO route_stability(base, run, first := false) AS TABLE
+WITH base_ids AS (
+    SELECT t.position, arg_max(t.token, t.step) AS token FROM token AS t WHERE t.run = base GROUP BY t.position
+), run_ids_of AS (
+    SELECT t.run, t.position, arg_max(t.token, t.step) AS token
+    FROM token AS t
+    WHERE t.run IN (SELECT unnest(run_ids(run)))
+    GROUP BY t.run, t.position
+), prefix AS (
+    SELECT t.run, coalesce(min(t.position) FILTER (b.token IS DISTINCT FROM t.token), max(t.position) + 1) AS positions
+    FROM run_ids_of AS t LEFT JOIN base_ids AS b ON b.position = t.position
+    GROUP BY t.run
+), left_side AS (
+    SELECT r.position, r.layer, list(DISTINCT r.expert) AS experts, arg_min(r.expert, r.rank) AS top
+    FROM routing AS r
+    WHERE r.run = base AND (first OR r.position > 0)
+    GROUP BY r.position, r.layer, r.step
+    QUALIFY r.step = max(r.step) OVER (PARTITION BY r.position, r.layer)
+), right_side AS (
+    SELECT r.run, r.position, r.layer, list(DISTINCT r.expert) AS experts, arg_min(r.expert, r.rank) AS top
+    FROM routing AS r
+    WHERE r.run IN (SELECT unnest(run_ids(run)))
+    GROUP BY r.run, r.position, r.layer, r.step
+    QUALIFY r.step = max(r.step) OVER (PARTITION BY r.run, r.position, r.layer)
+), pairs AS (
+    SELECT b.run, b.layer, a.top = b.top AS same, len(a.experts) AS a, len(b.experts) AS b,
+           len(list_intersect(a.experts, b.experts)) AS both_sets
+    FROM right_side AS b
+    JOIN prefix AS p ON p.run = b.run AND b.position < p.positions
+    JOIN left_side AS a ON a.position = b.position AND a.layer = b.layer
+)
+SELECT p.run, p.layer, count(*) AS tokens, avg(p.both_sets / p.a) AS overlap,
+       avg(p.both_sets / (p.a + p.b - p.both_sets)) AS jaccard,
+       avg(CAST(p.both_sets = p.a AND p.a = p.b AS INTEGER)) AS unchanged, avg(CAST(p.same AS INTEGER)) AS top,
+       avg(p.b / i.num_experts) AS chance
+FROM pairs AS p LEFT JOIN run AS i ON i.run = p.run
+GROUP BY p.run, p.layer
+ORDER BY p.run, p.layer;
+
+-- load_divergence: how far the loads of other runs (`run`, one or a list) are from those of `base` (one or a list), whatever
+-- their tokens,
+--   divergence = JS(p, q) = (KL(p || m) + KL(q || m)) / 2,  m = (p + q) / 2.
+-- Source: Jensen-Shannon divergence (Lin 1991) as drift between domains, precisions or checkpoints.
+CREATE OR REPLACE MACRO load_divergence(base, run, first := false) AS TABLE
+WITH before AS (
+    SELECT l.layer, l.expert, l.load FROM expert_load(base, first := first) AS l
+), counts AS (
+    SELECT r.run, r.layer, r.expert, count(*) AS choices
+    FROM routing AS r
+    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+    GROUP BY r.run, r.layer, r.expert
+), after AS (
+    SELECT c.run, c.layer, c.expert, c.choices / sum(c.choices) OVER (PARTITION BY c.run, c.layer) AS load FROM counts AS c
+), grid AS (
+    SELECT DISTINCT a.run, a.layer, e.expert
+    FROM after AS a
+    JOIN (SELECT b.layer, b.expert FROM before AS b UNION SELECT a.layer, a.expert FROM after AS a) AS e ON e.layer = a.layer
+)
+SELECT g.run, g.layer, greatest(0, sum(js_term(coalesce(b.load, 0), coalesce(a.load, 0)))) AS divergence
+FROM grid AS g
+LEFT JOIN before AS b ON b.layer = g.layer AND b.expert = g.expert
+LEFT JOIN after AS a ON a.run = g.run AND a.layer = g.layer AND a.expert = g.expert
+WHERE g.layer IN (SELECT b.layer FROM before AS b)
+GROUP BY g.run, g.layer
+ORDER BY g.run, g.layer;
+
+-- route_neighbours: the k runs among `others` that are routed most like each run of `run`.  A run is the vector of its
+-- weights by layer and expert, summed over its tokens (only its last token with `last := true`), of length one,
+--   similarity = sum_{l, e} v(l, e) u(l, e)  (cosine).  A run is no neighbour of itself.
+-- Source: neighbours in pathway space of C3PO (Li et al. 2025) and R2-T2 (Li et al. 2025).
+CREATE OR REPLACE MACRO route_neighbours(run, others, k := 3, last := false, first := false) AS TABLE
+WITH wanted AS (
+    SELECT unnest(run_ids(run)) AS id UNION SELECT unnest(run_ids(others))
+), ends AS (
+    SELECT r.run, max(r.position) AS position FROM routing AS r WHERE r.run IN (SELECT w.id FROM wanted AS w) GROUP BY r.run
+), vectors AS (
+    SELECT r.run, r.layer, r.expert, sum(CAST(r.weight AS DOUBLE)) AS w
+    FROM routing AS r JOIN ends AS e ON e.run = r.run
+    WHERE CASE WHEN last THEN r.position = e.position ELSE first OR r.position > 0 END
+    GROUP BY r.run, r.layer, r.expert
+), lengths AS (
+    SELECT v.run, sqrt(sum(v.w * v.w)) AS length FROM vectors AS v GROUP BY v.run
+), products AS (
+    SELECT a.run, b.run AS other, sum(a.w * b.w) AS product
+    FROM vectors AS a JOIN vectors AS b ON b.layer = a.layer AND b.expert = a.expert AND b.run <> a.run
+    WHERE a.run IN (SELECT unnest(run_ids(run))) AND b.run IN (SELECT unnest(run_ids(others)))
+    GROUP BY a.run, b.run
+)
+SELECT p.run, row_number() OVER (PARTITION BY p.run ORDER BY p.product / (m.length * n.length) DESC, p.other) AS place,
+       p.other, p.product / (m.length * n.length) AS similarity
+FROM products AS p JOIN lengths AS m ON m.run = p.run JOIN lengths AS n ON n.run = p.other
+QUALIFY place <= k
+ORDER BY p.run, place;
+
+-- loss_change: what other runs (`run`, one or a list) lost against `base` (one id) on the tokens both begin with,
+--   loss = - mean log p(token | those before),  change = loss - base_loss, in nats a token.
+-- Source: cross-entropy; log-probabilities as recorded with every token.
+CREATE OR REPLACE MACRO loss_change(base, run) AS TABLE
+WITH before AS (
+    SELECT t.position, arg_max(t.token, t.step) AS token, arg_max(t.logprob, t.step) AS logprob
+    FROM token AS t WHERE t.run = base GROUP BY t.position
+), after AS (
+    SELECT t.run, t.position, arg_max(t.token, t.step) AS token, arg_max(t.logprob, t.step) AS logprob
+    FROM token AS t WHERE t.run IN (SELECT unnest(run_ids(run))) GROUP BY t.run, t.position
+), prefix AS (
+    SELECT a.run, coalesce(min(a.position) FILTER (b.token IS DISTINCT FROM a.token), max(a.position) + 1) AS positions
+    FROM after AS a LEFT JOIN before AS b ON b.position = a.position
+    GROUP BY a.run
+)
+SELECT a.run, count(*) AS tokens, -avg(CAST(b.logprob AS DOUBLE)) AS base_loss, -avg(CAST(a.logprob AS DOUBLE)) AS loss,
+       avg(CAST(b.logprob AS DOUBLE)) - avg(CAST(a.logprob AS DOUBLE)) AS change
+FROM after AS a
+JOIN prefix AS p ON p.run = a.run AND a.position < p.positions
+JOIN before AS b ON b.position = a.position
+WHERE a.logprob IS NOT NULL AND b.logprob IS NOT NULL
+GROUP BY a.run
+ORDER BY a.run;

@@ -1,0 +1,100 @@
+-- layer_contribution: means over tokens of what each part of a block adds to the residual stream,
+--   norm = |added| / |residual it is added to|,  cos = their cosine,  influence = 1 - cos(residual in, residual out).
+-- Source: block influence of ShortGPT (Men et al. 2024); relative norms and cosines as in schema.sql.
+CREATE OR REPLACE MACRO layer_contribution(run, first := false) AS TABLE
+SELECT c.layer, count(*) AS tokens, avg(c.attn_norm) AS attn_norm, avg(c.attn_cos) AS attn_cos,
+       avg(c.mlp_norm) AS mlp_norm, avg(c.mlp_cos) AS mlp_cos, avg(c.block_norm) AS block_norm,
+       avg(c.influence) AS influence
+FROM contribution AS c
+WHERE c.run IN (SELECT unnest(run_ids(run))) AND (first OR c.position > 0)
+GROUP BY c.layer
+ORDER BY c.layer;
+
+-- arank_profile: means over heads, steps and runs of the ranks of the attention maps, apart by submatrix and tolerance;
+--   share = mean of rank / tokens, which compares maps of different lengths.
+-- Source: ARank of gamma-MoD (Luo et al. 2024), the mean over heads of the rank of the attention map.
+CREATE OR REPLACE MACRO arank_profile(run) AS TABLE
+SELECT a.layer, a.submatrix, a.tolerance, count(*) AS maps, avg(a.tokens) AS tokens, avg(a.rank) AS rank,
+       avg(a.rank / a.tokens) AS share, avg(a.stable_rank) AS stable_rank, avg(a.effective_rank) AS effective_rank,
+       avg(a.entropy) AS entropy
+FROM attention_rank AS a
+WHERE a.run IN (SELECT unnest(run_ids(run)))
+GROUP BY a.layer, a.submatrix, a.tolerance
+ORDER BY a.layer, a.submatrix, a.tolerance;
+
+-- depth_score: where in the network the work is done, for each run: the mean layer, weighted by what each layer does,
+--   score = sum_l l x(l) / sum_l x(l),  x the mean over tokens of block influence, block norm, attention norm or MLP norm.
+-- Source: depth score of "Do Language Models Use Their Depth Efficiently?" (Csordas, Manning, Potts 2025).
+CREATE OR REPLACE MACRO depth_score(run, first := false) AS TABLE
+WITH means AS (
+    SELECT c.run, c.layer, avg(CAST(c.influence AS DOUBLE)) AS influence, avg(CAST(c.block_norm AS DOUBLE)) AS block_norm,
+           avg(CAST(c.attn_norm AS DOUBLE)) AS attn_norm, avg(CAST(c.mlp_norm AS DOUBLE)) AS mlp_norm
+    FROM contribution AS c
+    WHERE c.run IN (SELECT unnest(run_ids(run))) AND (first OR c.position > 0)
+    GROUP BY c.run, c.layer
+)
+SELECT m.run, count(*) AS layers, sum(m.layer * m.influence) / sum(m.influence) AS influence,
+       sum(m.layer * m.block_norm) / sum(m.block_norm) AS block, sum(m.layer * m.attn_norm) / sum(m.attn_norm) AS attn,
+       sum(m.layer * m.mlp_norm) / sum(m.mlp_norm) AS mlp
+FROM means AS m
+GROUP BY m.run
+ORDER BY m.run;
+
+-- skip_effect: what later layers do differently when a unit was skipped: other runs (`run`, one or a list) against `base`,
+-- on positions recorded in both,
+--   block_norm, influence = mean over tokens of (value of the run - value of the base),
+--   largest = max over tokens of |block_norm of the run - block_norm of the base| / block_norm of the base,
+--   skipped = a depth event other than 'execute' is recorded for that layer of the run.
+-- Source: skip-effect matrix (layer skipped by layer affected) of Csordas, Manning, Potts 2025, from the relative norms.
+CREATE OR REPLACE MACRO skip_effect(base, run, first := false) AS TABLE
+WITH before AS (
+    SELECT c.position, c.layer, arg_max(c.block_norm, c.step) AS block_norm, arg_max(c.influence, c.step) AS influence
+    FROM contribution AS c
+    WHERE c.run = base AND (first OR c.position > 0)
+    GROUP BY c.position, c.layer
+), after AS (
+    SELECT c.run, c.position, c.layer, arg_max(c.block_norm, c.step) AS block_norm, arg_max(c.influence, c.step) AS influence
+    FROM contribution AS c
+    WHERE c.run IN (SELECT unnest(run_ids(run)))
+    GROUP BY c.run, c.position, c.layer
+), events AS (
+    SELECT DISTINCT d.run, d.layer FROM depth AS d
+    WHERE d.run IN (SELECT unnest(run_ids(run))) AND d.event <> 'execute'
+)
+SELECT a.run, a.layer, any_value(e.layer) IS NOT NULL AS skipped, count(*) AS tokens,
+       avg(CAST(a.block_norm AS DOUBLE) - b.block_norm) AS block_norm,
+       avg(CAST(a.influence AS DOUBLE) - b.influence) AS influence,
+       max(CASE WHEN b.block_norm > 0 THEN abs(CAST(a.block_norm AS DOUBLE) - b.block_norm) / b.block_norm END) AS largest
+FROM after AS a
+JOIN before AS b ON b.position = a.position AND b.layer = a.layer
+LEFT JOIN events AS e ON e.run = a.run AND e.layer = a.layer
+GROUP BY a.run, a.layer
+ORDER BY a.run, a.layer;
+
+-- depth_events: how often a unit was skipped, repeated or reused,
+--   share = events / tokens of the runs  (above 1 where a unit ran several times).
+-- Source: token-wise depth of Mixture-of-Depths (Raposo et al. 2024).
+CREATE OR REPLACE MACRO depth_events(run, first := false) AS TABLE
+WITH size AS (
+    SELECT count(*) AS tokens
+    FROM (SELECT DISTINCT t.run, t.position FROM token AS t
+          WHERE t.run IN (SELECT unnest(run_ids(run))) AND (first OR t.position > 0)) AS q
+)
+SELECT d.layer, d.unit, d.event, count(*) AS events, count(*) / any_value(s.tokens) AS share
+FROM depth AS d, size AS s
+WHERE d.run IN (SELECT unnest(run_ids(run))) AND (first OR d.position > 0)
+GROUP BY d.layer, d.unit, d.event
+ORDER BY d.layer, d.unit, d.event;
+
+-- step_cost: what the recorded work cost, by layer (NULL is the whole model) and operation,
+--   share = seconds / seconds of all rows of that layer,  rate = flops / seconds.
+-- Source: accounting of floating-point operations and time as in schema.sql.
+CREATE OR REPLACE MACRO step_cost(run) AS TABLE
+SELECT c.layer, c.op, c.backend, count(*) AS calls, sum(c.seconds) AS seconds,
+       sum(c.seconds) / sum(sum(c.seconds)) OVER (PARTITION BY c.layer) AS share, sum(c.flops) AS flops,
+       sum(c.bytes) AS bytes, sum(c.flops) / nullif(sum(c.seconds), 0) AS rate,
+       CAST(sum(c.executed) AS BIGINT) AS executed, CAST(sum(c.skipped) AS BIGINT) AS skipped
+FROM cost AS c
+WHERE c.run IN (SELECT unnest(run_ids(run)))
+GROUP BY c.layer, c.op, c.backend
+ORDER BY c.layer NULLS FIRST, c.op, c.backend;

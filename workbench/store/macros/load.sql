@@ -1,0 +1,182 @@
+-- Table macros: the vocabulary of questions over the store, renewed whenever a recording process opens the file.
+--
+-- `run` is one run id or a list of ids.  Loads, means and rates leave out position 0 (the first token is an attention
+-- sink that routes like no other) unless `first := true` is given.  Entropies and informations are in nats.  Sums go over
+-- the rows as executed, after any edit.  Inside a body a bare `run` is the parameter, a qualified one is the column.
+--
+-- The comment above a macro is its documentation (workbench.store.schema.macro_docs): what it answers, formulas set in by
+-- three spaces, and its source.
+
+-- run_ids: the ids in `run` as a list, whether it is one id or a list of them,
+--   run_ids(7) = [7],  run_ids([7, 8]) = [7, 8].
+-- Source: the convention of every macro here.
+CREATE OR REPLACE MACRO run_ids(ids) AS
+    CAST('[' || trim(CAST(ids AS VARCHAR), '[]') || ']' AS BIGINT[]);
+
+-- js_term: one summand of the Jensen-Shannon divergence of two distributions p and q, in nats,
+--   (p ln(p / m) + q ln(q / m)) / 2  with m = (p + q) / 2.
+-- Source: Lin 1991.
+CREATE OR REPLACE MACRO js_term(p, q) AS
+    (CASE WHEN p > 0 THEN p * ln(2 * p / (p + q)) ELSE 0 END + CASE WHEN q > 0 THEN q * ln(2 * q / (p + q)) ELSE 0 END) / 2;
+
+-- expert_load: choices an expert received in a layer, and their share of all choices of that layer,
+--   load(l, e) = choices(l, e) / sum_e' choices(l, e').
+-- Experts that were never chosen are listed with 0 where the run row says how many there are.
+-- Source: f_i of Switch Transformers (Fedus, Zoph, Shazeer 2022), over k choices a token.
+CREATE OR REPLACE MACRO expert_load(run, first := false) AS TABLE
+WITH chosen AS (
+    SELECT r.layer, r.expert, count(*) AS choices
+    FROM routing AS r
+    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+    GROUP BY r.layer, r.expert
+), known AS (
+    SELECT coalesce(max(i.num_experts), 0) AS experts FROM run AS i WHERE i.run IN (SELECT unnest(run_ids(run)))
+), grid AS (
+    SELECT c.layer, c.expert FROM chosen AS c
+    UNION
+    SELECT l.layer, CAST(e.expert AS USMALLINT)
+    FROM (SELECT DISTINCT c.layer FROM chosen AS c) AS l, (SELECT unnest(range(k.experts)) AS expert FROM known AS k) AS e
+)
+SELECT g.layer, g.expert, coalesce(c.choices, 0) AS choices,
+       coalesce(c.choices, 0) / sum(c.choices) OVER (PARTITION BY g.layer) AS load
+FROM grid AS g LEFT JOIN chosen AS c ON c.layer = g.layer AND c.expert = g.expert
+ORDER BY g.layer, g.expert;
+
+-- load_balance: how evenly a layer uses its experts.  With p_e the load of expert e of E,
+--   entropy = - sum_e p_e ln p_e,  effective = exp(entropy),  imbalance = max_e p_e * E,  unused = experts without a choice,
+--   cv = std(p) / mean(p) over the experts,  max_violation = max_e p_e * E - 1,
+--   gini = sum_e (2 i_e - E - 1) p_e / E  with i_e the place of e in ascending order of load.
+-- Source: Shannon entropy and its perplexity; max over mean load as in GShard (Lepikhin et al. 2021); cv of the load of
+-- Shazeer et al. 2017; max violation of loss-free balancing (Wang et al. 2024); Gini 1912.
+CREATE OR REPLACE MACRO load_balance(run, first := false) AS TABLE
+WITH loads AS (
+    SELECT l.layer, l.choices, l.load, row_number() OVER (PARTITION BY l.layer ORDER BY l.load, l.expert) AS place
+    FROM expert_load(run, first := first) AS l
+)
+SELECT l.layer, count(*) AS experts,
+       -sum(CASE WHEN l.load > 0 THEN l.load * ln(l.load) ELSE 0 END) AS entropy,
+       exp(-sum(CASE WHEN l.load > 0 THEN l.load * ln(l.load) ELSE 0 END)) AS effective,
+       max(l.load) * count(*) AS imbalance,
+       count(*) FILTER (l.choices = 0) AS unused,
+       stddev_pop(l.load) / avg(l.load) AS cv,
+       max(l.load) * count(*) - 1 AS max_violation,
+       2 * sum(l.place * l.load) / count(*) - (count(*) + 1) / count(*) AS gini
+FROM loads AS l
+GROUP BY l.layer
+ORDER BY l.layer;
+
+-- expert_importance: what an expert receives by weight instead of by count,
+--   importance(l, e) = sum of its weights,  share = importance / sum_e' importance,  weight = mean weight when chosen.
+-- Experts that were never chosen are listed with 0 where the run row says how many there are.
+-- Source: importance of Shazeer et al. 2017, over the executed weights (those of the experts not chosen are not in it).
+CREATE OR REPLACE MACRO expert_importance(run, first := false) AS TABLE
+WITH sums AS (
+    SELECT r.layer, r.expert, sum(CAST(r.weight AS DOUBLE)) AS importance
+    FROM routing AS r
+    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+    GROUP BY r.layer, r.expert
+)
+SELECT l.layer, l.expert, coalesce(s.importance, 0) AS importance,
+       coalesce(s.importance, 0) / sum(s.importance) OVER (PARTITION BY l.layer) AS share,
+       s.importance / l.choices AS weight
+FROM expert_load(run, first := first) AS l LEFT JOIN sums AS s ON s.layer = l.layer AND s.expert = l.expert
+ORDER BY l.layer, l.expert;
+
+-- weight_profile: how a choice divides its weight among its slots, by rank,
+--   weight = mean weight,  share = mean of weight / sum of the weights of that choice.
+-- Source: ordered routing weights, as in "Harder Tasks Need More Experts" (Huang et al. 2024).
+CREATE OR REPLACE MACRO weight_profile(run, first := false) AS TABLE
+WITH choices AS (
+    SELECT r.layer, list(r.rank) AS ranks, list(r.weight) AS weights, sum(CAST(r.weight AS DOUBLE)) AS total
+    FROM routing AS r
+    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+    GROUP BY r.run, r.step, r.position, r.layer
+), slots AS (
+    SELECT c.layer, unnest(c.ranks) AS rank, unnest(c.weights) AS weight, c.total FROM choices AS c
+)
+SELECT s.layer, s.rank, count(*) AS choices, avg(CAST(s.weight AS DOUBLE)) AS weight,
+       avg(CASE WHEN s.total > 0 THEN s.weight / s.total END) AS share
+FROM slots AS s
+GROUP BY s.layer, s.rank
+ORDER BY s.layer, s.rank;
+
+-- dataset_entropy: is each token sure, and are all tokens different?  With w the weights of one choice divided by their sum,
+--   token_entropy = mean over tokens of - sum_e w_e ln w_e,  dataset_entropy = - sum_e m_e ln m_e  with m the mean of w,
+--   information = dataset_entropy - token_entropy  (nats that a token's choice says about the token).
+-- Sure and different is low token entropy with high dataset entropy.
+-- Source: token-level against data-set-level router entropy of MoE surveys; the difference is Jensen-Shannon (Lin 1991).
+CREATE OR REPLACE MACRO dataset_entropy(run, first := false) AS TABLE
+WITH choices AS (
+    SELECT r.layer, list(r.expert) AS experts, list(CAST(r.weight AS DOUBLE)) AS weights,
+           sum(CAST(r.weight AS DOUBLE)) AS total
+    FROM routing AS r
+    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+    GROUP BY r.run, r.step, r.position, r.layer
+    HAVING sum(CAST(r.weight AS DOUBLE)) > 0
+), slots AS (
+    SELECT c.layer, unnest(c.experts) AS expert, unnest(c.weights) / c.total AS w FROM choices AS c
+), whole AS (
+    SELECT c.layer, count(*) AS tokens FROM choices AS c GROUP BY c.layer
+), cells AS (
+    SELECT s.layer, s.expert, sum(s.w) AS w, sum(CASE WHEN s.w > 0 THEN s.w * ln(s.w) ELSE 0 END) AS wlnw
+    FROM slots AS s
+    GROUP BY s.layer, s.expert
+)
+SELECT c.layer, any_value(n.tokens) AS tokens, -sum(c.wlnw / n.tokens) AS token_entropy,
+       -sum(CASE WHEN c.w > 0 THEN c.w / n.tokens * ln(c.w / n.tokens) ELSE 0 END) AS dataset_entropy,
+       sum(c.wlnw / n.tokens) - sum(CASE WHEN c.w > 0 THEN c.w / n.tokens * ln(c.w / n.tokens) ELSE 0 END) AS information
+FROM cells AS c JOIN whole AS n ON n.layer = c.layer
+GROUP BY c.layer
+ORDER BY c.layer;
+
+-- position_effect: whether the load depends on where a token stands, in bins of `width` positions,
+--   entropy = - sum_e p_e ln p_e  of the loads of the bin,  divergence = JS(p, q) = (KL(p || m) + KL(q || m)) / 2,
+--   m = (p + q) / 2,  between the loads p of the bin and q of the whole layer; 0 for equal, ln 2 at most.
+-- Source: position effects of OpenMoE (Xue et al. 2024), measured by the divergence of Lin 1991.
+CREATE OR REPLACE MACRO position_effect(run, width := 32, first := false) AS TABLE
+WITH counts AS (
+    SELECT r.layer, r.position // width * width AS from_position, r.expert, count(*) AS choices
+    FROM routing AS r
+    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+    GROUP BY ALL
+), whole AS (
+    SELECT c.layer, c.expert, sum(c.choices) / sum(sum(c.choices)) OVER (PARTITION BY c.layer) AS q
+    FROM counts AS c
+    GROUP BY c.layer, c.expert
+), bins AS (
+    SELECT c.layer, c.from_position, sum(c.choices) AS choices FROM counts AS c GROUP BY c.layer, c.from_position
+), grid AS (
+    SELECT b.layer, b.from_position, b.choices, w.q, coalesce(c.choices, 0) / b.choices AS p
+    FROM bins AS b
+    JOIN whole AS w ON w.layer = b.layer
+    LEFT JOIN counts AS c ON c.layer = b.layer AND c.from_position = b.from_position AND c.expert = w.expert
+)
+SELECT g.layer, g.from_position, CAST(any_value(g.choices) AS BIGINT) AS choices,
+       -sum(CASE WHEN g.p > 0 THEN g.p * ln(g.p) ELSE 0 END) AS entropy,
+       greatest(0, sum(js_term(g.p, g.q))) AS divergence
+FROM grid AS g
+GROUP BY g.layer, g.from_position
+ORDER BY g.layer, g.from_position;
+
+-- drops_by_position: slots that executed no expert, in bins of `width` positions,
+--   share = sum of dropped slots / sum of top_k over the tokens,  touched = share of the tokens that lost a slot.
+-- Source: "drop towards the end" of OpenMoE (Xue et al. 2024).
+CREATE OR REPLACE MACRO drops_by_position(run, width := 32, first := false) AS TABLE
+SELECT r.layer, r.position // width * width AS from_position, count(*) AS tokens,
+       CAST(sum(r.dropped) AS BIGINT) AS dropped, sum(r.dropped) / sum(i.top_k) AS share,
+       avg(CAST(r.dropped > 0 AS INTEGER)) AS touched
+FROM router AS r JOIN run AS i ON i.run = r.run
+WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0) AND r.dropped IS NOT NULL
+GROUP BY r.layer, r.position // width * width
+ORDER BY r.layer, from_position;
+
+-- routing_entropy: mean over tokens of the entropy of the router's own distribution, and of the margin;
+--   ties = share of tokens whose k-th and (k+1)-th scores are equal.
+-- Source: Shannon; margin and tie as in schema.sql.
+CREATE OR REPLACE MACRO routing_entropy(run, first := false) AS TABLE
+SELECT r.layer, count(*) AS tokens, avg(r.entropy) AS entropy, avg(r.margin) AS margin,
+       avg(CAST(r.tie AS INTEGER)) AS ties
+FROM router AS r
+WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+GROUP BY r.layer
+ORDER BY r.layer;

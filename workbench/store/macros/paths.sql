@@ -1,0 +1,258 @@
+-- coactivation: pairs of experts (expert < other) that one token chose together in one layer,
+--   probability = n(a, b) / n,  lift = n(a, b) * n / (n(a) * n(b)),  jaccard = n(a, b) / (n(a) + n(b) - n(a, b)),
+-- with n tokens of that layer.  Lift 1 is independence.
+-- Source: expert co-activation of OLMoE (Muennighoff et al. 2024), with lift from association rules.
+CREATE OR REPLACE MACRO coactivation(run, first := false) AS TABLE
+WITH sets AS (
+    SELECT r.layer, list(DISTINCT r.expert) AS experts
+    FROM routing AS r
+    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+    GROUP BY r.run, r.step, r.position, r.layer
+), spread AS (
+    SELECT s.layer, unnest(s.experts) AS expert, s.experts FROM sets AS s
+), single AS (
+    SELECT s.layer, s.expert, count(*) AS tokens FROM spread AS s GROUP BY s.layer, s.expert
+), whole AS (
+    SELECT s.layer, count(*) AS tokens FROM sets AS s GROUP BY s.layer
+), pair AS (
+    -- Two unnests of a list are several times cheaper than joining the slots of a token with themselves.
+    SELECT q.layer, q.expert, q.other, count(*) AS tokens
+    FROM (SELECT s.layer, s.expert, unnest(s.experts) AS other FROM spread AS s) AS q
+    WHERE q.expert < q.other
+    GROUP BY q.layer, q.expert, q.other
+)
+SELECT p.layer, p.expert, p.other, p.tokens, p.tokens / w.tokens AS probability,
+       CAST(p.tokens AS DOUBLE) * w.tokens / (CAST(a.tokens AS DOUBLE) * b.tokens) AS lift,
+       p.tokens / (a.tokens + b.tokens - p.tokens) AS jaccard
+FROM pair AS p
+JOIN single AS a ON a.layer = p.layer AND a.expert = p.expert
+JOIN single AS b ON b.layer = p.layer AND b.expert = p.other
+JOIN whole AS w ON w.layer = p.layer
+ORDER BY p.layer, p.expert, p.other;
+
+-- expert_affinity: from the experts of one routed layer to those of the next routed layer of the same token,
+--   tokens = n(e at l and e' at l'),  probability = n(e at l and e' at l') / n(e at l).
+-- Source: inter-layer expert affinity of ExFlow (Yao et al. 2024), for any k.
+CREATE OR REPLACE MACRO expert_affinity(run, first := false) AS TABLE
+WITH sets AS (
+    SELECT r.run, r.step, r.position, r.layer, list(DISTINCT r.expert) AS experts
+    FROM routing AS r
+    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+    GROUP BY r.run, r.step, r.position, r.layer
+), following AS (
+    SELECT d.layer, lead(d.layer) OVER (ORDER BY d.layer) AS next_layer
+    FROM (SELECT DISTINCT p.layer FROM sets AS p) AS d
+), single AS (
+    SELECT q.layer, q.expert, count(*) AS tokens
+    FROM (SELECT p.layer, unnest(p.experts) AS expert FROM sets AS p) AS q
+    GROUP BY q.layer, q.expert
+), steps AS (
+    SELECT a.layer, f.next_layer, unnest(a.experts) AS expert, b.experts AS next_experts
+    FROM sets AS a
+    JOIN following AS f ON f.layer = a.layer
+    JOIN sets AS b ON b.run = a.run AND b.step = a.step AND b.position = a.position AND b.layer = f.next_layer
+), pair AS (
+    SELECT q.layer, q.next_layer, q.expert, q.next_expert, count(*) AS tokens
+    FROM (SELECT p.layer, p.next_layer, p.expert, unnest(p.next_experts) AS next_expert FROM steps AS p) AS q
+    GROUP BY q.layer, q.next_layer, q.expert, q.next_expert
+)
+SELECT p.layer, p.next_layer, p.expert, p.next_expert, p.tokens, p.tokens / s.tokens AS probability
+FROM pair AS p JOIN single AS s ON s.layer = p.layer AND s.expert = p.expert
+ORDER BY p.layer, p.expert, p.next_expert;
+
+-- chunk_sparsity: experts that C consecutive tokens use together, over every full chunk of positions iC+1 .. (i+1)C
+-- (from position 0 with first := true) of one step,
+--   union_share = mean over chunks of |union of choices| / E,
+--   null_share  = mean over experts of 1 - (1 - p_e)^C,  p_e the share of the tokens that chose e: the union that tokens
+--                 of the same popularity, drawn independently, would have.  Below it, neighbours share experts.
+-- E is num_experts of the run row, or the experts seen where that is not known.
+-- Source: chunk-level sparsity of BlockFFN (Song et al. 2025), with its complement and a popularity-aware null.
+CREATE OR REPLACE MACRO chunk_sparsity(run, chunk := 8, first := false) AS TABLE
+WITH picks AS (
+    SELECT DISTINCT r.run, r.step, r.layer, r.position, r.expert,
+           (r.position - CASE WHEN first THEN 0 ELSE 1 END) // chunk AS piece
+    FROM routing AS r
+    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+), size AS (
+    SELECT l.layer, count(*) AS experts FROM expert_load(run, first := first) AS l GROUP BY l.layer
+), unions AS (
+    SELECT p.layer, count(DISTINCT p.expert) AS used
+    FROM picks AS p
+    GROUP BY p.run, p.step, p.layer, p.piece
+    HAVING count(DISTINCT p.position) = chunk
+), popularity AS (
+    SELECT p.layer, p.expert, count(*) AS tokens FROM picks AS p GROUP BY p.layer, p.expert
+), whole AS (
+    SELECT d.layer, count(*) AS tokens
+    FROM (SELECT DISTINCT p.run, p.step, p.position, p.layer FROM picks AS p) AS d
+    GROUP BY d.layer
+), expected AS (
+    SELECT q.layer, sum(1 - pow(1 - q.tokens / w.tokens, chunk)) AS used
+    FROM popularity AS q JOIN whole AS w ON w.layer = q.layer
+    GROUP BY q.layer
+)
+SELECT u.layer, count(*) AS chunks, avg(u.used) / any_value(z.experts) AS union_share,
+       any_value(x.used) / any_value(z.experts) AS null_share, 1 - avg(u.used) / any_value(z.experts) AS sparsity
+FROM unions AS u JOIN size AS z ON z.layer = u.layer JOIN expected AS x ON x.layer = u.layer
+GROUP BY u.layer
+ORDER BY u.layer;
+
+-- route_repetition: share of tokens that keep something of the choice of the token before them, in the same run and layer,
+--   first_choice = share whose highest-weighted expert is the same,  overlap = share with any expert in common,
+--   expected = sum_e p_e^2 with p_e the share of tokens whose first choice is e: repetition of independent tokens.
+-- Source: repeated assignments of Mixtral (Jiang et al. 2024), with a popularity-aware chance level.
+CREATE OR REPLACE MACRO route_repetition(run, first := false) AS TABLE
+WITH choices AS (
+    SELECT r.run, r.layer, r.position, list(DISTINCT r.expert) AS experts, arg_min(r.expert, r.rank) AS top
+    FROM routing AS r
+    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+    GROUP BY r.run, r.layer, r.position
+), pairs AS (
+    SELECT b.layer, a.top = b.top AS same, list_has_any(a.experts, b.experts) AS overlap
+    FROM choices AS a JOIN choices AS b ON b.run = a.run AND b.layer = a.layer AND b.position = a.position + 1
+), chance AS (
+    SELECT t.layer, sum(pow(t.share, 2)) AS expected
+    FROM (SELECT c.layer, c.top, count(*) / sum(count(*)) OVER (PARTITION BY c.layer) AS share
+          FROM choices AS c GROUP BY c.layer, c.top) AS t
+    GROUP BY t.layer
+)
+SELECT p.layer, count(*) AS tokens, avg(CAST(p.same AS INTEGER)) AS first_choice, avg(CAST(p.overlap AS INTEGER)) AS overlap,
+       any_value(c.expected) AS expected
+FROM pairs AS p JOIN chance AS c ON c.layer = p.layer
+GROUP BY p.layer
+ORDER BY p.layer;
+
+-- path_counts: the ways tokens take through the network by the best-weighted expert of every routed layer,
+--   share = n(path) / n,  expected = prod_l p_l(e_l)  if layers chose independently,  lift = share / expected.
+-- Tokens that miss a layer are left out.
+-- Source: expert paths of ExFlow (Yao et al. 2024).
+CREATE OR REPLACE MACRO path_counts(run, first := false) AS TABLE
+WITH tops AS (
+    SELECT r.run, r.step, r.position, r.layer, r.expert FROM routing AS r
+    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0) AND r.rank = 0
+), depth_of AS (
+    SELECT count(DISTINCT t.layer) AS layers FROM tops AS t
+), ways AS (
+    SELECT list(t.expert ORDER BY t.layer) AS path, list(t.layer ORDER BY t.layer) AS layers
+    FROM tops AS t
+    GROUP BY t.run, t.step, t.position
+    HAVING count(*) = (SELECT d.layers FROM depth_of AS d)
+), counted AS (
+    SELECT w.path, any_value(w.layers) AS layers, count(*) AS tokens, sum(count(*)) OVER () AS of_all
+    FROM ways AS w
+    GROUP BY w.path
+), single AS (
+    SELECT q.layer, q.expert, sum(q.tokens) / any_value(q.of_all) AS p
+    FROM (SELECT unnest(c.layers) AS layer, unnest(c.path) AS expert, c.tokens, c.of_all FROM counted AS c) AS q
+    GROUP BY q.layer, q.expert
+), chance AS (
+    SELECT q.path, sum(ln(s.p)) AS lnp
+    FROM (SELECT c.path, unnest(c.layers) AS layer, unnest(c.path) AS expert FROM counted AS c) AS q
+    JOIN single AS s ON s.layer = q.layer AND s.expert = q.expert
+    GROUP BY q.path
+)
+SELECT c.path, c.tokens, c.tokens / c.of_all AS share, exp(h.lnp) AS expected, c.tokens / c.of_all / exp(h.lnp) AS lift
+FROM counted AS c JOIN chance AS h ON h.path = c.path
+ORDER BY c.tokens DESC, c.path;
+
+-- path_summary: how many of those ways are in use, and how far one layer's choice fixes the others',
+--   entropy = - sum_path p ln p,  effective = exp(entropy),  independent = sum over layers of the entropy of its best expert,
+--   correlation = independent - entropy  (0 for independent layers; biased upwards where paths are seldom seen twice).
+-- Source: total correlation (Watanabe 1960) over the paths of ExFlow (Yao et al. 2024).
+CREATE OR REPLACE MACRO path_summary(run, first := false) AS TABLE
+WITH ways AS (
+    SELECT p.path, p.tokens, p.share FROM path_counts(run, first := first) AS p
+), single AS (
+    SELECT q.place, q.expert, sum(q.share) AS p
+    FROM (SELECT unnest(w.path) AS expert, unnest(range(len(w.path))) AS place, w.share FROM ways AS w) AS q
+    GROUP BY q.place, q.expert
+), whole AS (
+    SELECT CAST(sum(w.tokens) AS BIGINT) AS tokens, count(*) AS paths, -sum(w.share * ln(w.share)) AS entropy,
+           max(w.share) AS largest
+    FROM ways AS w
+)
+SELECT w.tokens, w.paths, w.entropy, exp(w.entropy) AS effective, w.largest,
+       (SELECT -sum(s.p * ln(s.p)) FROM single AS s) AS independent,
+       (SELECT -sum(s.p * ln(s.p)) FROM single AS s) - w.entropy AS correlation
+FROM whole AS w
+WHERE w.paths > 0;
+
+-- layer_information: how much the best expert of one layer says about the best expert of another (layer < other),
+--   information = sum p(a, b) ln( p(a, b) / (p(a) p(b)) ),  share = information / min(H(a), H(b)).
+-- Source: redundancy of layer-wise routers of Read-ME (Cai et al. 2024), by the mutual information of Shannon.
+CREATE OR REPLACE MACRO layer_information(run, first := false) AS TABLE
+WITH tops AS (
+    SELECT r.run, r.step, r.position, r.layer, r.expert FROM routing AS r
+    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0) AND r.rank = 0
+), pair AS (
+    SELECT a.layer, b.layer AS other, a.expert, b.expert AS other_expert, count(*) AS tokens
+    FROM tops AS a
+    JOIN tops AS b ON b.run = a.run AND b.step = a.step AND b.position = a.position AND b.layer > a.layer
+    GROUP BY a.layer, b.layer, a.expert, b.expert
+), cells AS (
+    SELECT p.layer, p.other, p.tokens,
+           sum(p.tokens) OVER (PARTITION BY p.layer, p.other) AS n,
+           sum(p.tokens) OVER (PARTITION BY p.layer, p.other, p.expert) AS a,
+           sum(p.tokens) OVER (PARTITION BY p.layer, p.other, p.other_expert) AS b
+    FROM pair AS p
+), sums AS (
+    SELECT c.layer, c.other, CAST(sum(c.tokens) AS BIGINT) AS tokens,
+           sum(c.tokens / c.n * ln(c.tokens / c.a * (c.n / c.b))) AS information,
+           -sum(c.tokens / c.n * ln(c.a / c.n)) AS entropy, -sum(c.tokens / c.n * ln(c.b / c.n)) AS other_entropy
+    FROM cells AS c
+    GROUP BY c.layer, c.other
+)
+SELECT s.layer, s.other, s.tokens, s.information,
+       CASE WHEN least(s.entropy, s.other_entropy) > 0 THEN s.information / least(s.entropy, s.other_entropy) END AS share
+FROM sums AS s
+ORDER BY s.layer, s.other;
+
+-- lookahead: how much of the next routed layer's choice can be fetched ahead, knowing this layer's best expert only.
+-- The k experts that follow it most often (k the size of the choice) are learnt on even positions and tried on odd ones,
+--   recall = mean |predicted and chosen| / |chosen|,  baseline = the same for the k most popular experts of that layer.
+-- Source: look-ahead prefetching as in Pre-gated MoE (Hwang et al. 2024) and Read-ME (Cai et al. 2024).
+CREATE OR REPLACE MACRO lookahead(run, first := false) AS TABLE
+WITH sets AS (
+    SELECT r.run, r.step, r.position, r.layer, list(DISTINCT r.expert) AS experts, arg_min(r.expert, r.rank) AS top
+    FROM routing AS r
+    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+    GROUP BY r.run, r.step, r.position, r.layer
+), following AS (
+    SELECT d.layer, lead(d.layer) OVER (ORDER BY d.layer) AS next_layer
+    FROM (SELECT DISTINCT s.layer FROM sets AS s) AS d
+), moves AS (
+    SELECT a.layer, a.position % 2 AS odd, a.top, b.experts
+    FROM sets AS a
+    JOIN following AS f ON f.layer = a.layer
+    JOIN sets AS b ON b.run = a.run AND b.step = a.step AND b.position = a.position AND b.layer = f.next_layer
+), size AS (
+    SELECT m.layer, max(len(m.experts)) AS k FROM moves AS m GROUP BY m.layer
+), seen AS (
+    SELECT q.layer, q.top, q.expert, count(*) AS tokens
+    FROM (SELECT m.layer, m.top, unnest(m.experts) AS expert FROM moves AS m WHERE m.odd = 0) AS q
+    GROUP BY q.layer, q.top, q.expert
+), placed AS (
+    SELECT s.layer, s.top, s.expert, row_number() OVER (PARTITION BY s.layer, s.top ORDER BY s.tokens DESC, s.expert) AS place
+    FROM seen AS s
+), guess AS (
+    SELECT p.layer, p.top, list(p.expert) AS experts
+    FROM placed AS p JOIN size AS z ON z.layer = p.layer
+    WHERE p.place <= z.k
+    GROUP BY p.layer, p.top
+), popular AS (
+    SELECT q.layer, list(q.expert) AS experts
+    FROM (SELECT s.layer, s.expert, row_number() OVER (PARTITION BY s.layer ORDER BY sum(s.tokens) DESC, s.expert) AS place
+          FROM seen AS s GROUP BY s.layer, s.expert) AS q
+    JOIN size AS z ON z.layer = q.layer
+    WHERE q.place <= z.k
+    GROUP BY q.layer
+)
+SELECT m.layer, count(*) AS tokens,
+       avg(coalesce(len(list_intersect(g.experts, m.experts)), 0) / len(m.experts)) AS recall,
+       avg(len(list_intersect(p.experts, m.experts)) / len(m.experts)) AS baseline
+FROM moves AS m
+LEFT JOIN guess AS g ON g.layer = m.layer AND g.top = m.top
+JOIN popular AS p ON p.layer = m.layer
+WHERE m.odd = 1
+GROUP BY m.layer
+ORDER BY m.layer;

@@ -85,7 +85,7 @@ def test_every_kind_changes_the_hash_and_disabled_edits_do_not_count() -> None:
 def test_plans_are_frozen_and_changed_by_making_new_ones() -> None:
     plan = wb.Plan([wb.skip.block(1)])
     longer = plan + wb.mask.heads(0, 1)
-    assert len(plan) == 1 and len(longer) == 2
+    assert len(plan) == 1 and len(longer) == 2 and bool(wb.Plan())
     assert longer.without(0).edits == (wb.mask.heads(0, 1),)
     assert longer.replace(0, wb.skip.block(2)).edits[0].layers == (2,)
     with pytest.raises(PlanError, match="no edit number 5"):

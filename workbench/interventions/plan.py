@@ -62,6 +62,9 @@ class Plan(BaseModel):
     def __len__(self) -> int:
         return len(self.edits)
 
+    def __bool__(self) -> bool:
+        return True  # an empty plan is a plan: `plan or other` must not replace it
+
     def __add__(self, other: Edit | Plan) -> Plan:
         return Plan(self.edits + (other.edits if isinstance(other, Plan) else (other,)))
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # processes of their own, and much of what `make test` runs anyway
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = "routing_workbench-{version}.data/data/share/jupyter/labextensions/workbench-lab/"
 

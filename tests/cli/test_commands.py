@@ -13,6 +13,8 @@ import pytest
 
 import workbench as wb
 
+pytestmark = pytest.mark.slow  # processes of their own, and much of what `make test` runs anyway
+
 PROMPT = "a b c d e"
 ROOT = Path(__file__).resolve().parents[2]
 # Another process finds this checkout as this one does.

@@ -16,6 +16,8 @@ from routing_kernels import dispatch
 from routing_kernels.cpu import build, loader
 from routing_kernels.errors import BackendError
 
+pytestmark = pytest.mark.slow  # processes of their own, and much of what `make test` runs anyway
+
 KERNELS = Path(routing_kernels.__file__).parents[1]
 
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from transformers import OlmoeForCausalLM
 
 from data.recipe import experts, folders
-from data.recipe.configs import CONFIGS, Config, interpolated
+from data.recipe.configs import CONFIGS, Config
 from data.recipe.corpus import DOMAINS
 from data.recipe.muon import Muon
 from data.recipe.stream import Batch, Stream
@@ -72,10 +72,8 @@ class Trainer:
         ).last_hidden_state
         losses = self.token_losses(hidden, self.model.lm_head.weight, batch.targets)
         loss = (losses * batch.weights).sum() / batch.weights.sum()
-        balance, z = router_losses(
-            self.routers, token_shares(batch, interpolated(self.config.even_balance, self.step))
-        )
-        (loss + interpolated(self.config.balance, self.step) * balance + self.config.z_loss * z).backward()
+        balance, z = router_losses(self.routers, token_shares(batch))
+        (loss + self.config.balance * balance + self.config.z_loss * z).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -156,11 +154,10 @@ def token_losses(hidden: torch.Tensor, unembedding: torch.Tensor, targets: torch
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
 
 
-def token_shares(batch: Batch, even: float) -> torch.Tensor:
-    """Weight of every token [B * L], 1 in sum: the same for all (even 0) or the same for all domains (even 1)."""
+def token_shares(batch: Batch) -> torch.Tensor:
+    """Weight of every token in the balance [B * L], 1 in sum and the same for all domains."""
     rows = torch.bincount(batch.domain, minlength=len(LABELS))
-    by_domain = 1 / (rows[batch.domain] * (rows > 0).sum())
-    by_row = even * by_domain + (1 - even) / len(batch.domain)
+    by_row = 1 / (rows[batch.domain] * (rows > 0).sum())
     length = batch.ids.shape[1]
     return (by_row / length).repeat_interleave(length)
 
@@ -198,22 +195,29 @@ def checkpoints(name: str) -> list[Path]:
     return sorted(folders.training(name).glob("step-*.pt"))
 
 
-def run(config: Config, minutes: float, every: float, keep: int) -> None:
-    """Trains for some minutes from the newest checkpoint on, saving every few minutes and at the end."""
+def run(config: Config, minutes: float, every: float, keep: int, until: int | None = None) -> None:
+    """Trains from the newest checkpoint on, saving every few minutes and at the end.
+
+    It ends after some minutes, or when ``until`` steps are done in all.
+    """
     trainer = Trainer(config)
     folder = folders.training(config.name)
     if saved := checkpoints(config.name):
         trainer.load(saved[-1])
+    if until is not None and trainer.step >= until:
+        print(f"{config.name} already has {trainer.step} steps")
+        return
     end = time.time() + 60 * minutes
     last = time.time()
     for row in logged(
         trainer, folder / "log.jsonl", lambda: min(1.0, (trainer.step + 1) / config.warmup_steps)
     ):
-        if time.time() - last > 60 * every or time.time() > end:
+        done = time.time() > end or trainer.step == until
+        if done or time.time() - last > 60 * every:
             trainer.save(folder)
             last = time.time()
             thin(config.name, keep)
-        if time.time() > end:
+        if done:
             print(f"stopped after step {row['step']}")
             return
 
@@ -278,6 +282,7 @@ def main() -> None:
         if command == "run":
             sub.add_argument("--every", type=float, default=4.0, help="minutes between checkpoints")
             sub.add_argument("--keep", type=int, default=6)
+            sub.add_argument("--until", type=int, help="number of steps in all after which to stop")
         else:
             sub.add_argument("--step", type=int, help="step of the checkpoint; the newest by default")
             sub.add_argument("--out", type=Path, required=True)
@@ -286,7 +291,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     config = CONFIGS[options.name]
     if options.command == "run":
-        run(config, options.minutes, options.every, options.keep)
+        run(config, options.minutes, options.every, options.keep, options.until)
     else:
         saved = checkpoints(config.name)
         step = options.step

@@ -23,16 +23,20 @@ def solve(task: str, prompt: str) -> str:
     found = re.findall(r"</?\w+>", body)
     numbers = [int(symbol[1:-1]) for symbol in found if symbol[1:-1].isdigit()]
     if task == "recall":
-        return found[found.index(found[-1]) + 1]
+        value = re.search(r"<\d+>", body).start()
+        query = "".join(found[-body[:value].count("<") :])
+        return re.search(re.escape(query) + r"\W*(<\d+>)", body)[1]
     if task == "two_hop":
         links = dict(zip(found[0:-1:2], found[1:-1:2], strict=True))
         return links[links[found[-1]]]
     if task == "lexicon":
-        for left, right in re.findall(r"((?:<\w+>)+)=((?:<\w+>)+)", body):
-            source, target = re.findall(r"<\w+>", left), re.findall(r"<\w+>", right)
-            length = min(len(source), len(target))  # without separators a phrase runs into the next one
-            if found[-1] in source[-length:]:
-                return target[source[-length:].index(found[-1])]
+        phrases = [
+            (re.findall(r"<\w+>", left), re.findall(r"<\w+>", right))
+            for left, right in re.findall(r"((?:<\w+>)+)=((?:<\w+>)+)", body)
+        ]
+        meanings = [set(right) for left, right in phrases if found[-1] in left]
+        (meaning,) = set.intersection(*meanings)
+        return meaning
     if task == "rule":
         *shown, asked = numbers
         pairs = list(zip(shown[::2], shown[1::2], strict=True))

@@ -28,8 +28,8 @@ from workbench.interventions.reroute.weights import Normalise, Uniform, Weights
 
 __all__ = [
     "KINDS", "Allow", "Ban", "Bias", "Force", "Permute", "Policy", "Random", "RankOffset", "Replay", "Reroute", "ScoreMix",
-    "Stage", "Temperature", "Threshold", "TopK", "TopP", "Uniform", "Weights", "allow", "ban", "bias", "force", "permute", "random",
-    "rank_offset", "replay", "scores", "temperature", "threshold", "top_k", "top_p", "uniform", "weights",
+    "Stage", "Temperature", "Threshold", "TopK", "TopP", "Uniform", "Weights", "allow", "ban", "bias", "force", "permute",
+    "random", "rank_offset", "replay", "scores", "temperature", "threshold", "top_k", "top_p", "uniform", "weights",
 ]  # fmt: skip
 
 KINDS: tuple[type[Reroute], ...] = (

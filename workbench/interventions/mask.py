@@ -43,6 +43,9 @@ class Heads(Edit):
         return f"mask head{'s' if len(self.heads) > 1 else ''} {', '.join(map(str, self.heads))}"
 
 
+KINDS: tuple[type[Edit], ...] = (Heads,)
+
+
 def heads(
     layers: int | Iterable[int] | Layers, heads: int | Iterable[int], *,
     tokens: Tokens | slice | int | list[int] = "all", phase: Phase = "all",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,26 +13,13 @@ from workbench.errors import EditRefused, PlanError
 from workbench.interventions import mask, reroute, skip
 from workbench.interventions.edit import Edit, Facts, MoeFacts, plan_error, scopes_disjoint
 
-AnyEdit = Annotated[
-    reroute.Ban
-    | reroute.Allow
-    | reroute.Force
-    | reroute.Bias
-    | reroute.Temperature
-    | reroute.ScoreMix
-    | reroute.TopK
-    | reroute.TopP
-    | reroute.Threshold
-    | reroute.RankOffset
-    | reroute.Random
-    | reroute.Permute
-    | reroute.Uniform
-    | reroute.Weights
-    | reroute.Replay
-    | skip.Block
-    | mask.Heads,
-    Field(discriminator="kind"),
-]
+KINDS: tuple[type[Edit], ...] = (*reroute.KINDS, *skip.KINDS, *mask.KINDS)
+"""Every kind of edit, in the order in which docs and forms list them."""
+
+if TYPE_CHECKING:
+    AnyEdit: TypeAlias = Edit
+else:
+    AnyEdit = Annotated[Union[KINDS], Field(discriminator="kind")]  # noqa: UP007 (a tuple has no |)
 
 _BAN_OR_FORCE = (reroute.Ban, reroute.Force)
 _MODULE = {"reroute": "wb.reroute", "skip": "wb.skip", "mask": "wb.mask"}
@@ -244,4 +231,4 @@ def _invalid(error: ValidationError, data: dict[str, Any]) -> PlanError:
 
 def kinds() -> tuple[str, ...]:
     """Every kind of edit, as written in a plan."""
-    return tuple(kind.model_fields["kind"].default for kind in get_args(get_args(AnyEdit)[0]))
+    return tuple(kind.model_fields["kind"].default for kind in KINDS)

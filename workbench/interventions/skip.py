@@ -37,6 +37,9 @@ class Block(Edit):
         return "skip the block"
 
 
+KINDS: tuple[type[Edit], ...] = (Block,)
+
+
 def block(layers: int | Iterable[int] | Layers, **scope: Any) -> Block:
     """Skip whole blocks; see :class:`Block`."""
     return build(Block, layers=layers, **scope)

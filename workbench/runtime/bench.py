@@ -22,7 +22,8 @@ from workbench.runtime.attach import Attachment, Kernels, device_of
 from workbench.runtime.counterfactual import counterfactual
 from workbench.runtime.diff import compare
 from workbench.runtime.generate import Sampling, generate
-from workbench.runtime.instrument import Session, SourceRoutes, skipped_layers
+from workbench.runtime.hooks.scene import SourceRoutes
+from workbench.runtime.instrument import Session, skipped_layers
 from workbench.runtime.live import Live
 from workbench.runtime.loading import fingerprint, load
 from workbench.runtime.passes import Pass, check_tokens

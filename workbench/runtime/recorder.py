@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workbench.anatomy import Anatomy
 from workbench.interventions.routing import NOTHING
-from workbench.runtime.instrument import Capture
+from workbench.runtime.capture import Capture
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
 from workbench.signals import routing, sparsity

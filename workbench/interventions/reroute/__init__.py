@@ -27,10 +27,15 @@ from workbench.interventions.reroute.scores import Allow, Ban, Bias, ScoreMix, T
 from workbench.interventions.reroute.weights import Normalise, Uniform, Weights
 
 __all__ = [
-    "Allow", "Ban", "Bias", "Force", "Permute", "Policy", "Random", "RankOffset", "Replay", "Reroute", "ScoreMix", "Stage",
-    "Temperature", "Threshold", "TopK", "TopP", "Uniform", "Weights", "allow", "ban", "bias", "force", "permute", "random",
-    "rank_offset", "replay", "scores", "temperature", "threshold", "top_k", "top_p", "uniform", "weights",
+    "KINDS", "Allow", "Ban", "Bias", "Force", "Permute", "Policy", "Random", "RankOffset", "Replay", "Reroute", "ScoreMix",
+    "Stage", "Temperature", "Threshold", "TopK", "TopP", "Uniform", "Weights", "allow", "ban", "bias", "force", "permute",
+    "random", "rank_offset", "replay", "scores", "temperature", "threshold", "top_k", "top_p", "uniform", "weights",
 ]  # fmt: skip
+
+KINDS: tuple[type[Reroute], ...] = (
+    Ban, Allow, Force, Bias, Temperature, ScoreMix, TopK, TopP, Threshold, RankOffset, Random, Permute, Uniform, Weights,
+    Replay,
+)  # fmt: skip
 
 Where = int | Iterable[int] | Layers
 """Layers: one, several, or ``"all"`` that have a router."""

@@ -1,0 +1,78 @@
+"""What every hook of a session shares: the model, who listens, the pass that runs, and what was captured in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
+
+from torch import Tensor
+
+from workbench.anatomy import Anatomy
+from workbench.interventions.edit import Edit
+from workbench.runtime.attach import Attachment
+from workbench.runtime.capture import Capture
+from workbench.runtime.passes import Pass, scope
+from workbench.runtime.record import Record
+
+E = TypeVar("E", bound=Edit)
+Planned: TypeAlias = list[tuple[E, Tensor]]
+"""Edits, each with the rows [B] bool that have it in their plan."""
+
+
+@dataclass(frozen=True)
+class SourceRoutes:
+    """The routes of one layer of another run, by absolute position: ids and weights [P, k], known [P] bool."""
+
+    ids: Tensor
+    weights: Tensor
+    known: Tensor
+
+
+Lookup: TypeAlias = Callable[[int, int], SourceRoutes]
+"""(run id, layer) -> its routes; raises :class:`EditRefused` where the run has none."""
+
+
+@dataclass
+class Scene:
+    """Shared by the hooks of one session.
+
+    Attributes
+    ----------
+    record
+        What to keep, or ``None`` for nothing.
+    lookup
+        Where replayed routes come from.
+    tuple_blocks
+        Layers whose block returns a tuple; a skipped block must return the same.
+    captures
+        What the hooks saw in the running pass, by layer.
+    """
+
+    anatomy: Anatomy
+    attachment: Attachment
+    record: Record | None
+    lookup: Lookup
+    tuple_blocks: frozenset[int]
+    captures: dict[int, Capture] = field(default_factory=dict)
+    current: Pass | None = None
+
+    @property
+    def now(self) -> Pass:
+        """The pass that is running."""
+        if self.current is None:
+            raise RuntimeError("a hook ran outside a pass")
+        return self.current
+
+    def capture(self, layer: int) -> Capture:
+        """What ``layer`` has captured so far in this pass."""
+        return self.captures.setdefault(layer, Capture())
+
+    def recorded(self, layer: int) -> Record | None:
+        """What to record of ``layer``, or ``None`` for nothing."""
+        return self.record if self.record is not None and self.record.has_layer(layer) else None
+
+    def scoped(self, edits: Planned[E]) -> Planned[E]:
+        """The edits that hold for some token of this pass, each with those tokens [B, S] bool."""
+        pairs = ((edit, scope(edit, self.now, rows)) for edit, rows in edits)
+        return [(edit, where) for edit, where in pairs if where is not None]

@@ -1,0 +1,50 @@
+"""Hooks on the residual stream: what attention, MLP and block add to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor, nn
+
+from workbench.anatomy import Block
+from workbench.runtime.hooks.scene import Scene
+from workbench.signals import contribution
+
+
+def hook_contribution(scene: Scene, block: Block, undo: ExitStack) -> None:
+    """Measure the contributions of ``block``; only the whole block's where it is not proved additive."""
+    layer = block.layer
+
+    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        scene.capture(layer).stream["pre"] = args[0] if args else kwargs["hidden_states"]
+
+    def keep(name: str, multiplier: float) -> Callable[..., None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            added = _tensor(output)
+            scene.capture(layer).stream[name] = added if multiplier == 1.0 else added * multiplier
+
+        return hook
+
+    def leave(_: nn.Module, __: Any, output: Any) -> None:
+        capture = scene.capture(layer)
+        stream = capture.stream
+        capture.stream = {}
+        pre, post = stream["pre"], _tensor(output)
+        if block.additive and "attn" in stream and "mlp" in stream:
+            attn, mlp = stream["attn"].reshape(pre.shape), stream["mlp"].reshape(pre.shape)
+            capture.contribution = contribution.block(pre, attn, pre + attn, mlp, post)
+        else:
+            capture.contribution = contribution.whole_block(pre, post)
+
+    undo.callback(block.module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+    undo.callback(block.module.register_forward_hook(leave).remove)
+    if block.additive:
+        for name, outlet in (("attn", block.attn_outlet), ("mlp", block.mlp_outlet)):
+            if outlet is not None:
+                undo.callback(outlet.module.register_forward_hook(keep(name, outlet.multiplier)).remove)
+
+
+def _tensor(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output

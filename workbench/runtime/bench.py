@@ -122,7 +122,7 @@ class Bench:
         self.name = name
         self._attachment = attachment
         self.revision = revision
-        self._tuple_blocks = tuple_blocks
+        self.tuple_blocks = tuple_blocks
         self.checkpoint = fingerprint(model)
         self._lock = threading.RLock()
         self._closed = False
@@ -274,14 +274,20 @@ class Bench:
     def evaluate(
         self,
         items: pd.DataFrame,
-        plans: Sequence[Plan | Edit | None] = (None,),
+        plans: Sequence[Plan | Edit | None | Sequence[Plan | Edit | None]] = (None,),
         score: Literal["choices"] = "choices",
         progress: bool = False,
     ) -> pd.DataFrame:
-        """Score ``items`` (prompt, answer, choices) under every plan; see :func:`workbench.runtime.evaluate.evaluate`."""
+        """Score ``items`` (prompt, answer, choices) under every plan; see :func:`workbench.runtime.evaluate.evaluate`.
+
+        In place of a plan for all items there may be a list of one plan per item.
+        """
         from workbench.runtime.evaluate import evaluate
 
-        return evaluate(self, items, [_plan(plan) for plan in plans], score, progress)
+        chosen = [
+            [_plan(one) for one in plan] if isinstance(plan, list | tuple) else _plan(plan) for plan in plans
+        ]
+        return evaluate(self, items, chosen, score, progress)
 
     def counterfactual(
         self, run: Run, token: int, layers: int | Sequence[int], target: int | None = None
@@ -379,7 +385,7 @@ class Bench:
                 cache[run, layer] = self._lookup(run, layer)
             return cache[run, layer]
 
-        return Session(self.anatomy, self._attachment, plans, record, lookup, self._tuple_blocks)
+        return Session(self.anatomy, self._attachment, plans, record, lookup, self.tuple_blocks)
 
     def _forward(
         self, ids: list[list[int]], plans: list[Plan], record: Record | None, labels: Mapping[str, Any] | None

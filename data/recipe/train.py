@@ -2,6 +2,7 @@
 
     python -m data.recipe.train run demo --minutes 60
     python -m data.recipe.train decay demo --step 2000 --minutes 6 --out FOLDER
+    python -m data.recipe.train export demo --step 500 --out FOLDER
 
 ``run`` goes on from the newest checkpoint of that name. A checkpoint holds model, optimisers and step; batches and
 random numbers follow from seed and step, so that a resumed run is equal to an unbroken one, bit by bit.
@@ -238,11 +239,24 @@ def decay(config: Config, checkpoint: Path, minutes: float, out: Path, length: i
         if time.time() - started > seconds:
             break
     trainer.export(out)
-    tokens = trainer.step * config.tokens_per_step
+    describe(out, config, from_step=first["step"], steps=trainer.step, length=length)
+
+
+def export(config: Config, checkpoint: Path, out: Path) -> None:
+    """Writes a checkpoint of a run as it is, at the full rate, as a plain model in float16: for looking back on training."""
+    trainer = Trainer(replace(config, compile=False))
+    trainer.load(checkpoint)
+    trainer.export(out, torch.float16)
+    describe(out, config, from_step=None, steps=trainer.step, length=config.row_length(trainer.step))
+
+
+def describe(out: Path, config: Config, *, from_step: int | None, steps: int, length: int) -> None:
+    """Writes training.json: where in training a model stands; ``from_step`` is where its rate began to fall, if it did."""
+    tokens = steps * config.tokens_per_step
     summary = {
         "config": config.name,
-        "from_step": first["step"],
-        "steps": trainer.step,
+        "from_step": from_step,
+        "steps": steps,
         "tokens": tokens,
         "length": length,
     }
@@ -274,11 +288,12 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in ("run", "decay"):
+    for command in ("run", "decay", "export"):
         sub = commands.add_parser(command)
         sub.add_argument("name", choices=sorted(CONFIGS))
-        sub.add_argument("--minutes", type=float, required=True)
         sub.add_argument("--threads", type=int, default=2)
+        if command != "export":
+            sub.add_argument("--minutes", type=float, required=True)
         if command == "run":
             sub.add_argument("--every", type=float, default=4.0, help="minutes between checkpoints")
             sub.add_argument("--keep", type=int, default=6)
@@ -286,7 +301,8 @@ def main() -> None:
         else:
             sub.add_argument("--step", type=int, help="step of the checkpoint; the newest by default")
             sub.add_argument("--out", type=Path, required=True)
-            sub.add_argument("--length", type=int, default=512, help="row length while annealing")
+            if command == "decay":
+                sub.add_argument("--length", type=int, default=512, help="row length while annealing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     config = CONFIGS[options.name]
@@ -296,7 +312,10 @@ def main() -> None:
         saved = checkpoints(config.name)
         step = options.step
         chosen = folders.training(config.name) / f"step-{step:07d}.pt" if step else saved[-1]
-        decay(config, chosen, options.minutes, options.out, options.length)
+        if options.command == "decay":
+            decay(config, chosen, options.minutes, options.out, options.length)
+        else:
+            export(config, chosen, options.out)
 
 
 if __name__ == "__main__":

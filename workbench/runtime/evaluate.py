@@ -218,7 +218,8 @@ def _resumed(
     bench: Bench, items: list[_Item], prompts: Prompts, asked: list[tuple[int, _Cell, int]]
 ) -> Iterator[list[tuple[_Cell, list[float]]]]:
     """Cells whose plans edit nothing before the last token: (row of ``prompts``, cell, first edited layer)."""
-    asked = sorted(asked, key=lambda one: (one[2], items[one[1].item].single))
+    # Rows of one plan stand together: every plan of a batch costs its own operations at each site.
+    asked = sorted(asked, key=lambda one: (one[2], items[one[1].item].single, one[1].column))
     start = 0
     while start < len(asked):
         _, cell, first = asked[start]

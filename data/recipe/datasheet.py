@@ -2,7 +2,8 @@
 
     python -m data.recipe.datasheet data/demo --run demo
 
-``--run`` names the training run whose log gives the curve; without it the picture of training stays as it is.
+``--run`` names the training run whose log gives the curve; without it the picture of training and the figures of the corpus
+stay as they are. ``--note`` adds a known weakness to those that follow from the figures.
 """
 
 from __future__ import annotations
@@ -272,26 +273,19 @@ a path of another item by {points(other)}.
 def fault(facts: Facts) -> str:
     found = facts["fault"]
     lost = found["lost_points"]
-    rows = [
-        ("intact", "intact"),
-        ("with the fault", "faulty"),
-        ("with the fault, experts of the intact router", "intact_choices"),
-        ("with the fault, experts of another item", "choices_of_another_item"),
-    ]
-    shown = pd.DataFrame(
-        [(name, percent(found[key]["mean"], found[key]["half_width"])) for name, key in rows],
-        columns=["model", "right, per cent"],
-    )
-    share = (
-        "nothing is lost"
-        if found["recovered"] is None
-        else f"{100 * found['recovered']:.0f} per cent of it comes back"
-    )
+    rows = []
+    for key, name in pictures.FAULT.items():
+        share = found["recovered"].get(key)
+        right = found["right"][key]
+        undone = "" if share is None else f"{100 * share:.0f}"
+        rows.append((name, percent(right["mean"], right["half_width"]), undone))
+    shown = pd.DataFrame(rows, columns=["model", "right, per cent", "of the loss undone, per cent"])
     return f"""## A planted fault
 
 Half of the experts exchanged among each other in layers {", ".join(map(str, found["layers"]))} at the answer token costs
-{lost["mean"]:.1f} ± {lost["half_width"]:.1f} points ({found["items"]} validation items). With the experts that the intact
-router chose, at the weights that the faulty one gives, {share}.
+{lost["mean"]:.1f} ± {lost["half_width"]:.1f} points ({found["items"]} validation items). With the fault in place, routes of
+the intact router are asked for: its experts at the weights that the faulty router gives them, and its experts with its
+weights.
 
 {table(shown)}"""
 
@@ -365,6 +359,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--run", help="name of the training run, for its curve and the corpus's figures")
+    parser.add_argument(
+        "--note", action="append", help="a weakness to be told, as a sentence; replaces earlier notes"
+    )
     options = parser.parse_args()
     file = options.folder / "facts.json"
     facts = json.loads(file.read_text())
@@ -374,8 +371,8 @@ def main() -> None:
     if options.run:
         pictures.training(training_curve(options.run, facts["shape"]["training"]["steps"]), options.folder)
         facts["corpus"] = json.loads((folders.corpus() / "summary.json").read_text())
-        file.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-    facts.setdefault("notes", [])
+    facts["notes"] = options.note or facts.get("notes", [])
+    file.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     (options.folder / "DATASHEET.md").write_text(markdown(facts))
     pictures.draw(facts, options.folder)
 

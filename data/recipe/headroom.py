@@ -91,8 +91,9 @@ def oracles(bench: Bench, levels: pd.DataFrame, items: int, seed: int = 0) -> di
 def planted_fault(bench: Bench, levels: pd.DataFrame, items: int, seed: int = 0) -> dict[str, Any]:
     """Half of the experts exchanged among each other in the last routers at the answer token, and what it takes to undo it.
 
-    With the fault in place, the experts that the intact router chose are asked for through the faulty map, so that they
-    run with the weights that the faulty router gives; beside them stand the intact choices of another item of the level.
+    With the fault in place, the routes of the intact router are asked for through the faulty map: its experts alone, at
+    the weights that the faulty router gives them, and its experts with its weights. Beside them stand the experts that it
+    chose for another item of the level and for an item of another task.
     """
     asked = chosen_levels(levels)
     table = pd.concat(
@@ -105,29 +106,47 @@ def planted_fault(bench: Bench, levels: pd.DataFrame, items: int, seed: int = 0)
     back = [exchanged.index(expert) for expert in range(experts)]
     fault = Plan([reroute.permute(layers, exchanged, tokens="prompt_last")])
     routes = intact_routes(bench, table, layers)
-    mended = [
+    chosen = [
         fault
         + Plan(
             [reroute.allow(layer, [back[e] for e in route[layer]], tokens="prompt_last") for layer in layers]
         )
         for route in routes
     ]
-    scored = bench.evaluate(table, plans=[None, fault, mended, [mended[n] for n in _another(table)]])
-    intact, faulty, repaired, other = (
-        group["correct"].to_numpy(float) for _, group in scored.groupby("plan_number")
-    )
-    lost = intact.mean() - faulty.mean()
+    weighed = [
+        fault
+        + Plan([
+            reroute.force(layer, back[expert], weight=weight, tokens="prompt_last")
+            for layer in layers
+            for expert, weight in route[layer].items()
+        ])
+        for route in routes
+    ]  # fmt: skip
+    other_task = np.roll(np.arange(len(table)), items)  # every level has as many items
+    plans = {
+        "intact": None,
+        "faulty": fault,
+        "intact_choices": chosen,
+        "intact_choices_and_weights": weighed,
+        "choices_of_another_item": [chosen[n] for n in _another(table)],
+        "choices_of_another_task": [chosen[n] for n in other_task],
+    }
+    scored = bench.evaluate(table, plans=list(plans.values()))
+    groups = [group["correct"].to_numpy(float) for _, group in scored.groupby("plan_number")]
+    right = dict(zip(plans, groups, strict=True))
+    lost = right["intact"].mean() - right["faulty"].mean()
     return {
         "layers": layers,
         "map": exchanged,
         "items": len(table),
-        "intact": _share(intact),
-        "faulty": _share(faulty),
-        "intact_choices": _share(repaired),
-        "choices_of_another_item": _share(other),
-        "lost_points": {key: 100 * value for key, value in mean_of(intact - faulty).items()},
-        "recovered": float((repaired.mean() - faulty.mean()) / lost) if lost > 0 else None,
-        "recovered_by_another_item": float((other.mean() - faulty.mean()) / lost) if lost > 0 else None,
+        "right": {name: _share(values) for name, values in right.items()},
+        "lost_points": {
+            key: 100 * value for key, value in mean_of(right["intact"] - right["faulty"]).items()
+        },
+        "recovered": {
+            name: float((right[name].mean() - right["faulty"].mean()) / lost) if lost > 0 else None
+            for name in list(plans)[2:]
+        },
     }
 
 
@@ -140,17 +159,17 @@ def faulty_map(experts: int, seed: int) -> list[int]:
     return result
 
 
-def intact_routes(bench: Bench, table: pd.DataFrame, layers: list[int]) -> list[dict[int, list[int]]]:
-    """For every item the experts that the router chose at the last token of its prompt, by layer."""
+def intact_routes(bench: Bench, table: pd.DataFrame, layers: list[int]) -> list[dict[int, dict[int, float]]]:
+    """For every item, by layer, the experts that the router chose at the last token of its prompt, with their weights."""
     record = wb.Record(contribution=False, sparsity=False, attention_rank=False, layers=tuple(layers))
     runs = bench.run(table["prompt"].tolist(), record=record)
     rows = bench.sql(
-        "SELECT r.run, r.layer, list(r.expert ORDER BY r.slot) AS experts FROM routing r JOIN run USING (run) "
-        "WHERE r.position = run.prompt_tokens - 1 GROUP BY ALL"
+        "SELECT r.run, r.layer, r.expert, r.weight FROM routing r JOIN run USING (run) "
+        "WHERE r.position = run.prompt_tokens - 1"
     ).fetchall()  # fmt: skip
-    found: dict[int, dict[int, list[int]]] = {}
-    for run, layer, experts in rows:
-        found.setdefault(run, {})[layer] = experts
+    found: dict[int, dict[int, dict[int, float]]] = {}
+    for run, layer, expert, weight in rows:
+        found.setdefault(run, {}).setdefault(layer, {})[expert] = weight
     return [found[run.id] for run in runs]
 
 

@@ -103,7 +103,6 @@ def main() -> None:
     options = parser.parse_args()
     file = options.folder / "facts.json"
     facts = json.loads(file.read_text()) if file.exists() else {}
-    facts = {part: facts[part] for part in PARTS if part in facts}
     with wb.open(str(options.folder), store=":memory:", dtype="float32") as bench:
         for part in options.only:
             started = time.time()

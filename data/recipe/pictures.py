@@ -11,6 +11,14 @@ import pandas as pd
 from workbench.tasks.levels import HIGH, LOW
 
 WIDTH = 520
+FAULT = {
+    "intact": "intact",
+    "faulty": "with the fault",
+    "intact_choices_and_weights": "fault, intact experts and weights",
+    "intact_choices": "fault, intact experts",
+    "choices_of_another_item": "fault, experts of another item",
+    "choices_of_another_task": "fault, experts of another task",
+}
 
 
 def draw(facts: dict[str, Any], folder: Path) -> None:
@@ -142,10 +150,7 @@ def headroom(oracles: dict[str, Any], fault: dict[str, Any]) -> alt.Chart:
         ("on a third wording", "router's own path", oracles["cross_native"]),
         ("on a third wording", "oracle path of two other wordings", oracles["cross_oracle"]),
         ("on a third wording", "such a path of another item", oracles["cross_other_item"]),
-        ("planted fault", "intact", fault["intact"]),
-        ("planted fault", "with the fault", fault["faulty"]),
-        ("planted fault", "fault, experts of the intact router", fault["intact_choices"]),
-        ("planted fault", "fault, experts of another item", fault["choices_of_another_item"]),
+        *(("planted fault", name, fault["right"][key]) for key, name in FAULT.items()),
     ]
     rows = [
         {"group": group, "path": path, "percent": 100 * value["mean"], "low": 100 * (value["mean"] - value["half_width"]),

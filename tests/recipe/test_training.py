@@ -137,11 +137,6 @@ def test_no_question_of_the_stream_is_a_held_out_item() -> None:
     asked = list(contamination.asked("tiny", range(25)))
     assert len(asked) > 3_000
     assert not set(asked) & contamination.held_out(n=25)
-    trained = {
-        contamination.content(p.split(":", 1)[1])
-        for p in tasks.load("stack_top", "train", 2, 3_000)["prompt"]
-    }
-    assert trained & set(asked)  # the check would find what is there
 
 
 def test_the_check_reads_every_question_of_a_document() -> None:

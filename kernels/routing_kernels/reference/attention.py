@@ -139,8 +139,8 @@ def block_attention_backward(
     """Gradients of ``q``, ``k``, ``v`` and ``sinks`` from the gradient of ``o``, from the whole map made again.
 
     ``needs`` says which of the four are wanted; the others come back with zero size. With P the probabilities:
-    dV = P^T dO, dP = dO V^T, dS = P * (dP - rowsum(dO * O)) times the slope of the softcap, dQ = scale dS K, dK = scale dS^T Q; a sink's own share
-    has dP = 0. Sums are float32 (float64 where ``q`` is).
+    dV = P^T dO, dP = dO V^T, dS = P * (dP - rowsum(dO * O)) times the slope of the softcap, dQ = scale dS K,
+    dK = scale dS^T Q; a sink's own share has dP = 0. Sums are float32 (float64 where ``q`` is).
     """
     exact, kv_heads = accumulator(q.dtype), k.shape[1]
     group = q.shape[1] // kv_heads

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from workbench.anatomy import Block
 from workbench.interventions import mask
 from workbench.runtime.attach import AttentionCall, AttentionSink, listen_to_attention
+from workbench.runtime.capture import AttentionSample
 from workbench.runtime.hooks.scene import Planned, Scene
 from workbench.runtime.record import Record
+from workbench.runtime.recorder import own
 from workbench.signals import attention_rank
 
 
@@ -25,7 +27,7 @@ def hook_heads(scene: Scene, block: Block, edits: Planned[mask.Heads], undo: Exi
 
 
 def hook_attention_rank(scene: Scene, block: Block, record: Record, undo: ExitStack) -> None:
-    """Rank the attention maps of ``block`` in passes that read more than one token."""
+    """Keep what the attention maps of ``block`` are made of, in passes that read more than one token, for their ranks."""
     if block.attention is None or not scene.attachment.sees_attention:
         return
     attention = block.attention.module
@@ -48,15 +50,36 @@ def _mask_heads(scene: Scene, num_heads: int, edits: Planned[mask.Heads]) -> Cal
 
 def _read_attention(scene: Scene, layer: int, record: Record) -> AttentionSink:
     def read(call: AttentionCall) -> None:
-        tokens = call.query.shape[2]
-        if tokens < 2 or tokens != call.key.shape[2]:
+        size = call.query.shape[2]
+        if size < 2 or size != call.key.shape[2]:
             return
-        rows = attention_rank.sample(tokens, limit=record.rank_tokens, seed=layer)
-        attention = attention_rank.attention_map(
-            call.query, call.key, call.scale, call.mask, rows, softcap=call.softcap, sinks=call.sinks
-        )
-        capture = scene.capture(layer)
-        capture.ranks = attention_rank.ranks(attention, record.rank_tolerance, rows)
-        capture.rank_tokens, capture.rank_sampled = attention.shape[-2], rows is not None
+        found = scene.capture(layer).attention
+        for row, length in enumerate(_lengths(scene, size)):
+            if length >= 2:
+                found.append(_sample(call, row, length, record.rank_tokens, layer))
 
     return read
+
+
+def _lengths(scene: Scene, size: int) -> list[int]:
+    """The tokens of every row of the batch; padding stands behind them."""
+    valid = scene.now.valid
+    return [size] * scene.now.positions.shape[0] if valid is None else valid.sum(-1).tolist()
+
+
+def _sample(call: AttentionCall, row: int, length: int, limit: int, layer: int) -> AttentionSample:
+    """Copies of what the map of one run is made of: the queries of sampled tokens, and the keys up to the last of them."""
+    rows = attention_rank.sample(length, limit, seed=layer)
+    # Under a causal mask no key behind the last query counts.
+    keys = length if rows is None or call.mask is not None else int(rows[-1]) + 1
+    query = call.query[row, :, :length] if rows is None else call.query[row][:, rows.to(call.query.device)]
+    if call.mask is None:
+        at = torch.arange(length) if rows is None else rows
+        mask = (torch.arange(keys) <= at[:, None]).unsqueeze(0)
+    else:
+        whole = call.mask[min(row, call.mask.shape[0] - 1)]
+        mask = (whole[:, :length] if rows is None else whole[:, rows.to(whole.device)])[..., :keys].cpu()
+    return AttentionSample(
+        row, own(query), own(call.key[row, :, :keys]), mask, rows, length, call.scale, call.softcap,
+        None if call.sinks is None else own(call.sinks),
+    )  # fmt: skip

@@ -63,6 +63,8 @@ class Run:
         The plan the run was made with.
     prompt_tokens
         How many of the tokens are the prompt.
+    labels
+        What was said about the run.
     """
 
     id: int | None
@@ -71,6 +73,7 @@ class Run:
     plan: Plan
     prompt_tokens: int
     bench: Bench
+    labels: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def logprob(self) -> Tensor:

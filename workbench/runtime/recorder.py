@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -201,10 +201,13 @@ class Recorder:
         ):
             # A correction bias is state of the model, which may be another one when the rows are made.
             capture.selection = rule.selection(rule.scores(capture.logits))
-        for name in _OF_THE_MODEL:
-            value = getattr(capture, name)
-            if value is not None:
-                setattr(capture, name, own(value))
+        if capture.ids is not None:
+            if capture.edited is None:
+                capture.native_ids = capture.native_weights = None
+            for name in _OF_THE_MODEL:
+                value = getattr(capture, name)
+                if value is not None:
+                    setattr(capture, name, own(value))
         for name in _OUR_OWN:
             value = getattr(capture, name)
             if value is not None:
@@ -239,24 +242,30 @@ def _tokens(now: Pass, runs: NDArray[np.int64]) -> Tokens:
 
 def own(tensor: Tensor) -> Tensor:
     """A copy on the CPU that numpy can read."""
-    tensor = tensor.detach()
-    half = tensor.dtype in (torch.bfloat16, torch.float16)  # numpy has no bfloat16
-    return tensor.to("cpu", torch.float32 if half else tensor.dtype, copy=True)
+    if tensor.device.type == "cpu" and tensor.dtype not in _HALF:
+        return tensor.detach().clone()
+    return tensor.detach().to("cpu", torch.float32 if tensor.dtype in _HALF else tensor.dtype, copy=True)
 
 
-def _to_cpu(value: Tensor | tuple[Tensor | None, ...]) -> Tensor | tuple[Tensor | None, ...]:
+_HALF = (torch.bfloat16, torch.float16)  # numpy has no bfloat16
+
+
+def _to_cpu(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().cpu()
+    if all(part is None or (part.device.type == "cpu" and not part.requires_grad) for part in value):
+        return value
     return type(value)(*(None if part is None else part.detach().cpu() for part in value))
 
 
 def _nbytes(layers: Mapping[int, Capture]) -> int:
-    return sum(_size(value) for capture in layers.values() for value in vars(capture).values())
-
-
-def _size(value: object) -> int:
-    if isinstance(value, Tensor):
-        return value.element_size() * value.numel()
-    if isinstance(value, tuple | list):
-        return sum(_size(part) for part in value)
-    return 0
+    size = 0
+    for capture in layers.values():
+        for name in (*_OF_THE_MODEL, *_OUR_OWN):
+            value = getattr(capture, name)
+            if isinstance(value, Tensor):
+                size += value.nbytes
+            elif value is not None:
+                size += sum(part.nbytes for part in value if part is not None)
+        size += sum(sample.query.nbytes + sample.key.nbytes for sample in capture.attention)
+    return size

@@ -95,7 +95,7 @@ def ranks(attention: Tensor, tolerance: float = 0.01, columns: Tensor | None = N
     square = attention if columns is None else _at(attention, columns)
     if square.shape[-1] != square.shape[-2]:
         raise ValueError(f"An attention map of shape {tuple(square.shape)} is not square.")
-    finite = attention.isfinite().flatten(-2).all(-1)
+    finite = attention.sum((-2, -1)).isfinite()
     s = _singular_values(torch.where(finite[..., None, None], square, 0.0), exact=tolerance < 1e-6)
     largest = s[..., :1]
     positive = largest > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -71,18 +72,26 @@ def _lengths(scene: Scene, size: int) -> list[int]:
 
 
 def _sample(call: AttentionCall, row: int, length: int, limit: int, layer: int) -> AttentionSample:
-    """Copies of what the map of one run is made of: the queries of sampled tokens, and the keys up to the last of them."""
-    rows = attention_rank.sample(length, limit, seed=layer)
-    # Under a causal mask no key behind the last query counts.
-    keys = length if rows is None or call.mask is not None else int(rows[-1]) + 1
-    query = call.query[row, :, :length] if rows is None else call.query[row][:, rows.to(call.query.device)]
+    """Copies of what the map of one run is made of: the queries of sampled tokens, and the keys they may look at."""
+    rows, last, causal = _chosen(length, limit, layer)
+    query = call.query[row]
+    query = query[:, :length] if rows is None else query.index_select(1, rows.to(query.device))
     if call.mask is None:
-        at = torch.arange(length) if rows is None else rows
-        mask = (torch.arange(keys) <= at[:, None]).unsqueeze(0)
+        mask, keys = causal, last + 1
     else:
         whole = call.mask[min(row, call.mask.shape[0] - 1)]
-        mask = (whole[:, :length] if rows is None else whole[:, rows.to(whole.device)])[..., :keys].cpu()
+        mask, keys = (whole[:, :length] if rows is None else whole[:, rows.to(whole.device)]), length
+        mask = mask[..., :length].cpu()
     return AttentionSample(
-        row, own(query), own(call.key[row, :, :keys]), mask, rows, length, call.scale, call.softcap,
-        None if call.sinks is None else own(call.sinks),
+        row, own(query) if rows is None else query.detach().cpu(), own(call.key[row, :, :keys]), mask, rows, length,
+        call.scale, call.softcap, None if call.sinks is None else own(call.sinks),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _chosen(length: int, limit: int, layer: int) -> tuple[Tensor | None, int, Tensor]:
+    """The sampled positions (``None``: all), the last of them, and what a causal mask [1, R, last + 1] lets them see."""
+    rows = attention_rank.sample(length, limit, seed=layer)
+    at = torch.arange(length) if rows is None else rows
+    last = int(at[-1])
+    return rows, last, (torch.arange(last + 1) <= at[:, None]).unsqueeze(0)

@@ -99,7 +99,7 @@ class Session:
             hook_skipped_block(scene, block, undo)
             return
         reroutes = [(edit, rows) for edit, rows in edits if isinstance(edit, reroute.Reroute)]
-        wanted = record is not None and (record.routing or record.scores or record.sparsity)
+        wanted = record is not None and (record.routing or record.wants_scores or record.sparsity)
         wanted = wanted or block.layer in self._asked
         if block.moe is not None and block.moe.observable and (reroutes or wanted):
             hook_routing(scene, block, reroutes, record, undo)

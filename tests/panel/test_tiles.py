@@ -170,6 +170,7 @@ def test_a_past_run_is_looked_at_and_run_again_when_the_plan_changes(driver: Any
     old = driver.state["edited"]["id"]
     driver.compute("run", prompt="other words here now")
     driver.control("clear")
+    driver.control("seen")
     driver.control("show", run=old, base=None, plan=True)
     state = driver.state
     assert (

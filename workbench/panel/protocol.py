@@ -122,12 +122,15 @@ def schema() -> dict[str, Any]:
     return {"$defs": definitions | roots, "anyOf": [{"$ref": f"#/$defs/{name}"} for name in roots]}
 
 
+_CLICKS = ("Ban", "Force", "Bias", "Weights", "Replay", "Block", "Heads")
+
+
 def edit_schema() -> dict[str, Any]:
     """The JSON schema of the edits that a click makes, out of the plan's; without prose, so that only a change of
     their data makes the view's types stale."""
     definitions = Plan.json_schema()["$defs"]
     used: dict[str, Any] = {}
-    missing = ["Ban", "Force", "Bias", "Block"]
+    missing = list(_CLICKS)
     while missing:
         name = missing.pop()
         used[name] = _without_prose(definitions[name])
@@ -135,7 +138,7 @@ def edit_schema() -> dict[str, Any]:
         missing += [other for other in definitions if other not in used and f'"#/$defs/{other}"' in text]
     return {
         "$defs": used,
-        "anyOf": [{"$ref": f"#/$defs/{name}"} for name in ("Ban", "Force", "Bias", "Block")],
+        "anyOf": [{"$ref": f"#/$defs/{name}"} for name in _CLICKS],
     }
 
 

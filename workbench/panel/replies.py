@@ -142,7 +142,7 @@ class Tile(Message):
     layer: int | None
     texts: list[str]
     arrays: list[MapArray]
-    range: tuple[float, float] | None = Field(
+    range: list[float] | None = Field(
         description="1st and 99th percentile of the colour over the run; null: whatever the tile holds"
     )
 

@@ -110,7 +110,7 @@ def tile(
         )
     if bucket == 1:
         arrays = _fine(cursor, shape, run, base, edited is not None, first, stop)
-        return _pack(arrays, first, 1, columns, list(texts[first:stop]), "", None)
+        return _pack(arrays, first, 1, columns, list(texts[first:stop]), colour, None)
     arrays = _coarse(cursor, shape, run, base, edited is not None, colour, first, stop, bucket)
     return _pack(arrays, first, bucket, columns, [], colour, None)
 

@@ -68,8 +68,17 @@ def _edit_card(edit: Edit) -> replies.EditCard:
         delta=_raised(edit),
         tokens=data["tokens"],
         phase=edit.phase,
-        data=data,
+        data=_exact(data),
     )
+
+
+def _exact(value: Any) -> Any:
+    """``value`` with integers that a JavaScript number cannot hold as text."""
+    if isinstance(value, dict):
+        return {key: _exact(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_exact(item) for item in value]
+    return str(value) if isinstance(value, int) and abs(value) > 2**53 else value
 
 
 def _raised(edit: Edit) -> float | None:

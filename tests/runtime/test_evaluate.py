@@ -50,6 +50,7 @@ LAST_TOKEN = {
     "top_k": reroute.top_k(1, 4, tokens="prompt_last"),
     "uniform": reroute.uniform(1, tokens="prompt_last"),
     "weights": reroute.weights(2, scale=0.2, tokens="each_step"),
+    "condition": reroute.ban(2, [0, 3, 5, 6], tokens="prompt_last", where="entropy.1 < 100"),
     "heads": mask.heads(1, [0, 2], tokens="prompt_last"),
 }
 
@@ -173,6 +174,10 @@ def test_which_plans_leave_earlier_tokens_alone(bench: Any) -> None:
     assert first(reroute.ban(2, 0, tokens=slice(8, None))) is None
     assert first(reroute.ban(0, 0, tokens="generated")) == 3
     assert first(reroute.ban(0, 0)) is None
+    assert first(reroute.ban(0, 0, phase="decode")) == 3
+    assert first(reroute.ban(0, 0, where="margin < 0.05")) is None
+    assert first(reroute.ban(1, 0, tokens="prompt_last", where="margin < 0.05")) == 1
+    assert first(reroute.ban(2, 0, tokens="prompt_last", where="margin.1 < 0.05")) == 1
     assert first(skip.block(1)) is None
     assert first_edited(Plan([reroute.ban(0, 0, tokens="prompt")]), facts, 1) == 0
 
@@ -192,12 +197,17 @@ def test_a_cache_that_forgets_gets_full_passes(bench: Any) -> None:
     np.testing.assert_allclose(losses[1], by_hand(made, items, plan), atol=2e-5)
 
 
-def test_edits_of_an_options_own_tokens_leave_the_first_one_alone(bench: Any) -> None:
+@pytest.mark.parametrize("scope", [{"tokens": "generated"}, {"phase": "decode"}])
+def test_edits_of_an_options_own_tokens_leave_the_first_one_alone(bench: Any, scope: dict[str, str]) -> None:
     made, items = bench("olmoe", tokenizer=Letters()), items_of(SEVERAL)
-    plan = Plan([reroute.weights([0, 1, 2], scale=0.2, tokens="generated")])
+    plan = Plan([reroute.weights([0, 1, 2], scale=0.2, **scope)])
     table = made.evaluate(items, plans=[None, plan, reroute.ban(1, 0, tokens="prompt_last")])
     plain, edited, _ = np.array(table["losses"].tolist()).reshape(3, len(items), -1)
-    np.testing.assert_allclose(edited, by_hand(made, items, plan), atol=2e-5)
+    np.testing.assert_allclose(
+        edited,
+        by_hand(made, items, Plan([reroute.weights([0, 1, 2], scale=0.2, tokens="generated")])),
+        atol=2e-5,
+    )
     assert (np.abs(edited - plain) > 1e-4).tolist() == [[True, True, False]] * len(items)
     with pytest.raises(EditRefused, match="generated tokens"):
         made.evaluate(items_of(SINGLE), plans=[plan])
@@ -226,8 +236,8 @@ def test_refusals(bench: Any) -> None:
         made.evaluate(items.drop(columns="choices"))
     with pytest.raises(WorkbenchError, match="cannot be scored by 'words'"):
         made.evaluate(items, score="words")
-    with pytest.raises(EditRefused, match="decode phase"):
-        made.evaluate(items, plans=[reroute.ban(1, 0, phase="decode")])
+    with pytest.raises(EditRefused, match="scoped to rows"):
+        made.evaluate(items, plans=[reroute.ban(1, 0, rows=[0])])
     with pytest.raises(EditRefused, match="names expert 9"):
         made.evaluate(items, plans=[None, reroute.ban(1, 9, tokens="prompt_last")])
     with pytest.raises(WorkbenchError, match="no tokenizer"):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal, Unpack
 
 from workbench.errors import EditRefused
-from workbench.interventions.edit import Edit, Facts, Layers, build
+from workbench.interventions.edit import Edit, Facts, Layers, Scope, build
 
 
 class Block(Edit):
@@ -21,10 +21,10 @@ class Block(Edit):
     site: ClassVar[str] = "block"
 
     def check(self, facts: Facts) -> None:
-        if self.tokens != "all" or self.phase != "all":
+        if not self.model_copy(update={"rows": "all"}).everywhere:
             raise EditRefused(
                 "skip.block holds for all tokens of a run, because the keys and values of a skipped block are absent.",
-                "Remove the token scope and the phase of this edit.",
+                "Scope this edit by layers and rows only.",
             )
         super().check(facts)
         if len(self.layers_in(facts)) == facts.num_layers:
@@ -40,6 +40,6 @@ class Block(Edit):
 KINDS: tuple[type[Edit], ...] = (Block,)
 
 
-def block(layers: int | Iterable[int] | Layers, **scope: Any) -> Block:
+def block(layers: int | Iterable[int] | Layers, **scope: Unpack[Scope]) -> Block:
     """Skip whole blocks; see :class:`Block`."""
     return build(Block, layers=layers, **scope)

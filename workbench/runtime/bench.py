@@ -18,7 +18,8 @@ from workbench.errors import EditRefused, PlanError, PromptError, WorkbenchError
 from workbench.interventions import Plan
 from workbench.interventions.edit import Edit
 from workbench.interventions.routing import NOTHING
-from workbench.runtime.attach import Attachment, Kernels, device_of
+from workbench.runtime.attach import Attachment, KernelPath, Kernels, device_of
+from workbench.runtime.conditions import check_condition
 from workbench.runtime.counterfactual import counterfactual
 from workbench.runtime.diff import compare
 from workbench.runtime.generate import Sampling, generate
@@ -26,12 +27,12 @@ from workbench.runtime.hooks.scene import SourceRoutes
 from workbench.runtime.instrument import Session, skipped_layers
 from workbench.runtime.live import Live
 from workbench.runtime.loading import fingerprint, load
-from workbench.runtime.passes import Pass, check_tokens
+from workbench.runtime.passes import Pass, check_tokens, rows_of
 from workbench.runtime.prompts import Prompt, token_ids
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import Recorder
 from workbench.runtime.run import Done, Run, Step
-from workbench.runtime.run_rows import write_run
+from workbench.runtime.run_rows import Ended, digest_runs
 from workbench.store import Store, new_run_id
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ def open(
         The DuckDB file to record into (``":memory:"`` for none on disk). Without it, ``./workbench.duckdb``; if another
         process owns that file, a numbered one beside it.
     kernels
-        ``auto`` runs experts on our kernels where they fit, ``model`` leaves the model's own; ``cpu``, ``reference`` and
-        ``triton`` demand one.
+        ``auto`` takes our kernels for each part of the model where they compute the same and are not slower, ``model``
+        leaves the model's own; ``cpu``, ``reference`` and ``triton`` demand one. ``kernel_paths`` says what runs.
 
     Raises
     ------
@@ -125,6 +126,7 @@ class Bench:
         self.tuple_blocks = tuple_blocks
         self.checkpoint = fingerprint(model)
         self._lock = threading.RLock()
+        self._texts: dict[int, str] = {}
         self._closed = False
 
     def __enter__(self) -> Bench:
@@ -145,7 +147,7 @@ class Bench:
 
     @property
     def kernels(self) -> str:
-        """What runs the experts: ``cpu``, ``reference`` or ``model``."""
+        """The backend of our kernels in use: ``cpu`` or ``reference``; ``model`` where only the model's own run."""
         return self._attachment.kernels
 
     @property
@@ -155,8 +157,13 @@ class Bench:
 
     @property
     def kernels_reason(self) -> str:
-        """Why the experts run on the model's own kernels, where they do."""
+        """Why the model runs on its own kernels, where all of it does."""
         return self._attachment.reason
+
+    @property
+    def kernel_paths(self) -> list[KernelPath]:
+        """What runs the experts, the attention and the dense MLP of each layer, and why it is not our kernel where not."""
+        return self._attachment.paths
 
     @property
     def context(self) -> int | None:
@@ -170,7 +177,12 @@ class Bench:
 
     def token_text(self, token: int) -> str:
         """The text of one token; its number without a tokenizer."""
-        return str(token) if self.tokenizer is None else self.tokenizer.decode([token])
+        text = self._texts.get(token)
+        if text is None:
+            text = self._texts[token] = (
+                str(token) if self.tokenizer is None else self.tokenizer.decode([token])
+            )
+        return text
 
     def run(
         self,
@@ -178,7 +190,7 @@ class Bench:
         plan: Plan | Edit | None = None,
         plans: Sequence[Plan | Edit | None] | None = None,
         record: Record | None = _DEFAULT,
-        labels: Mapping[str, Any] | None = None,
+        labels: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> Any:
         """Read a prompt in one forward pass; a list of prompts gives a list of runs.
 
@@ -191,7 +203,7 @@ class Bench:
         record
             What to record; ``None`` records nothing. By default ``wb.Record()``.
         labels
-            Kept with the run; SQL groups by them.
+            Kept with the run; SQL groups by them. One mapping for all prompts, or one for each.
 
         Returns
         -------
@@ -209,17 +221,20 @@ class Bench:
                 f"There are {len(plans)} plans for {len(prompts)} prompts.", "Give one plan for each prompt."
             )
         each = [_plan(p) for p in plans] if plans is not None else [_plan(plan)] * len(prompts)
+        each = rows_of(each)
+        told = _labels(labels, len(prompts))
         ids = [self._ids(p) for p in prompts]
-        for one, tokens in zip(each, ids, strict=True):
-            self.check(one, len(tokens), len(tokens))
+        for one, tokens, known in zip(each, ids, told, strict=True):
+            self.check(one, len(tokens), len(tokens), known)
         chosen = Record() if record is _DEFAULT else record
         runs: list[Run | None] = [None] * len(prompts)
         with self.running():
             for rows in self._batches(ids, each):
-                made = self._forward([ids[r] for r in rows], [each[r] for r in rows], chosen, labels)
+                made = self._forward(
+                    [ids[r] for r in rows], [each[r] for r in rows], chosen, [told[r] for r in rows]
+                )
                 for row, run in zip(rows, made, strict=True):
                     runs[row] = run
-            self.store.flush()
         return runs if many else runs[0]
 
     def generate(
@@ -241,7 +256,7 @@ class Bench:
         if max_new_tokens < 1:
             raise PromptError(f"{max_new_tokens} new tokens cannot be generated.", "Ask for at least one.")
         ids = self._ids(prompt)
-        chosen_plan = _plan(plan)
+        chosen_plan = rows_of([_plan(plan)])[0]
         if self.context is not None:
             if len(ids) >= self.context:
                 raise PromptError(
@@ -249,13 +264,11 @@ class Bench:
                     "Shorten it to leave room.",
                 )
             max_new_tokens = min(max_new_tokens, self.context - len(ids))
-        self.check(chosen_plan, len(ids), len(ids) + max_new_tokens - 1)
+        self.check(chosen_plan, len(ids), len(ids) + max_new_tokens - 1, labels or {})
         chosen = Record() if record is _DEFAULT else record
         with self.running():
             sampling = Sampling(temperature, seed)
-            run = generate(self, ids, max_new_tokens, chosen_plan, chosen, on_step, labels or {}, sampling)
-            self.store.flush()
-        return run
+            return generate(self, ids, max_new_tokens, chosen_plan, chosen, on_step, labels or {}, sampling)
 
     def live(
         self,
@@ -320,11 +333,14 @@ class Bench:
     def _ids(self, prompt: Prompt) -> list[int]:
         return token_ids(prompt, self.tokenizer, context=self.context, vocab_size=self.anatomy.vocab_size)
 
-    def check(self, plan: Plan, prompt_tokens: int, total_tokens: int) -> None:
+    def check(
+        self, plan: Plan, prompt_tokens: int, total_tokens: int, labels: Mapping[str, Any] | None = None
+    ) -> None:
         """Refuse a plan that cannot act on this model, or in a run of so many prompt tokens and computed tokens."""
         plan.check(self.anatomy)
         for edit in plan.active:
             check_tokens(edit, prompt_tokens, total_tokens)
+            check_condition(edit, labels or {}, self.tokenizer is not None)
         for line in plan.collisions():
             warnings.warn(line, stacklevel=3)
 
@@ -346,7 +362,6 @@ class Bench:
 
     def _lookup(self, run: int, layer: int) -> SourceRoutes:
         """The recorded routes of ``run`` in ``layer``, for a replay."""
-        self.store.flush()
         found = self.store.sql(
             "SELECT position, list(expert ORDER BY slot) AS ids, list(weight ORDER BY slot) AS weights FROM routing "
             "WHERE run = ? AND layer = ? GROUP BY position ORDER BY position",
@@ -376,8 +391,10 @@ class Bench:
             raise WorkbenchError("This bench is closed.", "Open the model again with wb.open().")
         return _Running(self.model, self._lock)
 
-    def session(self, plans: Sequence[Plan], record: Record | None) -> Session:
-        """The hooks of one run, or of a batch with one plan per row."""
+    def session(
+        self, plans: Sequence[Plan], record: Record | None, labels: Sequence[Mapping[str, Any]]
+    ) -> Session:
+        """The hooks of one run, or of a batch with one plan and the labels of one run per row."""
         cache: dict[tuple[int, int], SourceRoutes] = {}
 
         def lookup(run: int, layer: int) -> SourceRoutes:
@@ -385,10 +402,16 @@ class Bench:
                 cache[run, layer] = self._lookup(run, layer)
             return cache[run, layer]
 
-        return Session(self.anatomy, self._attachment, plans, record, lookup, self.tuple_blocks)
+        return Session(
+            self.anatomy, self._attachment, plans, record, lookup, self.tuple_blocks, labels, self.token_text
+        )
 
     def _forward(
-        self, ids: list[list[int]], plans: list[Plan], record: Record | None, labels: Mapping[str, Any] | None
+        self,
+        ids: list[list[int]],
+        plans: list[Plan],
+        record: Record | None,
+        labels: list[Mapping[str, Any]],
     ) -> list[Run]:
         started = time.perf_counter()
         device = device_of(self.model)
@@ -400,23 +423,26 @@ class Bench:
         valid = torch.arange(width) < lengths.unsqueeze(-1)
         padded = not bool(valid.all())
         now = Pass(
-            0, "prefill", torch.arange(width, device=device).expand(len(ids), -1), valid.to(device) if padded else None,
-            lengths.to(device),
+            0, torch.arange(width, device=device).expand(len(ids), -1), valid.to(device) if padded else None,
+            lengths.to(device), tokens.to(device),
         )  # fmt: skip
         mask = {"attention_mask": valid.to(device).long()} if padded else {}
         run_ids = [new_run_id() for _ in ids] if record is not None else []
-        with self.session(plans, record) as session:
+        with self.session(plans, record, labels) as session:
             session.begin(now)
-            output = self.model(input_ids=tokens.to(device), use_cache=False, **mask)
+            output = self.model(input_ids=now.tokens, use_cache=False, **mask)
+            recorder = None
             if record is not None:
-                self.recorder(record, run_ids).take(now, session.captures)
+                recorder = self.recorder(record, run_ids)
+                recorder.take(now, session.captures)
         logits = output.logits.float().cpu()
         seconds = time.perf_counter() - started
         return [
             self.finish(
                 Done(
                     run=run_ids[row] if record is not None else None, kind="forward", tokens=ids[row],
-                    prompt_tokens=len(ids[row]), plan=plans[row], labels=labels or {}, seconds=seconds / len(ids),
+                    prompt_tokens=len(ids[row]), plan=plans[row], labels=labels[row], seconds=seconds / len(ids),
+                    dropped={} if recorder is None else recorder.dropped.get(run_ids[row], {}),
                 ),
                 logits[row, : len(ids[row])].clone(),
                 record,
@@ -430,15 +456,12 @@ class Bench:
 
     def finish(self, done: Done, logits: Tensor, record: Record | None) -> Run:
         """Make the :class:`Run` of what was ``done`` and write the rows that describe it."""
-        tokens = torch.tensor(done.tokens)
-        predicted = logits[: len(tokens) - 1]
-        logprob = predicted.gather(-1, tokens[1:].unsqueeze(-1)).squeeze(-1) - predicted.logsumexp(-1)
-        loss = float(-logprob.mean()) if len(tokens) > 1 else float("nan")
-        texts = tuple(self.token_text(i) for i in done.tokens)
-        text = "" if self.tokenizer is None else self.tokenizer.decode(done.tokens)
-        run = Run(done.run, tokens, logits, loss, text, texts, done.plan, done.prompt_tokens, self)
+        run = Run(
+            done.run, torch.tensor(done.tokens), logits, done.plan, done.prompt_tokens, self, done.labels
+        )
         if record is not None:
-            write_run(run, logprob, record, done)
+            self.store.describe(digest_runs, Ended(run, done, record, done.dropped))
+            self.store.soon()
         return run
 
 
@@ -476,3 +499,17 @@ def _plan(plan: Plan | Edit | None) -> Plan:
         f"A {type(plan).__name__} is not a plan.",
         "Make one with wb.Plan([...]), or read it with Plan.from_json.",
     )
+
+
+def _labels(
+    labels: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, count: int
+) -> list[Mapping[str, Any]]:
+    """The labels of each of ``count`` prompts."""
+    if labels is None or isinstance(labels, Mapping):
+        return [labels or {}] * count
+    if len(labels) != count:
+        raise PromptError(
+            f"There are {len(labels)} sets of labels for {count} prompts.",
+            "Give one for all, or one for each.",
+        )
+    return list(labels)

@@ -87,10 +87,9 @@ def evaluate(
 
     Notes
     -----
-    The options stand behind the prompt: ``prompt_last`` is the last token of the prompt, and ``generated`` are the tokens
-    of an option. Nothing is decoded step by step, so a plan with an edit of the decode phase is refused. Where plans edit
-    nothing before the last token of the prompt, the prompts are read once and only the last token is run again for each of
-    these plans, through the layers from the first edited one on.
+    The options stand behind the prompt: ``prompt_last`` is the last token of the prompt, and the tokens of an option count
+    as generated. Where plans edit nothing before the last token of the prompt, the prompts are read once and only the last
+    token is run again for each of these plans, through the layers from the first edited one on.
     """
     if score != "choices":
         raise WorkbenchError(f"Items cannot be scored by {score!r}.", 'Use score="choices".')
@@ -150,11 +149,12 @@ def _check(bench: Bench, items: list[_Item], columns: list[Plans]) -> None:
             if case in seen:
                 continue
             seen.add(case)
-            if any(edit.phase == "decode" for edit in plan.active):
-                raise EditRefused(
-                    "A plan has an edit of the decode phase, but options are read, not generated.",
-                    'Scope the edit to tokens="generated" instead.',
-                )
+            for edit in plan.active:
+                if edit.rows != "all":
+                    raise EditRefused(
+                        f"{edit.kind} is scoped to rows, which number the prompts of one bench.run.",
+                        "Give a list of one plan per item instead.",
+                    )
             if bench.context is not None and item.computed > bench.context:
                 raise PromptError(
                     f"A prompt with its option has {item.computed} tokens, but the model takes {bench.context}.",
@@ -304,9 +304,10 @@ def _whole(bench: Bench, items: list[_Item], plans: Plans) -> list[list[float]]:
     prompt = torch.tensor([len(items[owner].prompt) for owner in owners], device=device)
     positions = torch.arange(ids.shape[1], device=device).expand(ids.shape)
     mask = {"attention_mask": valid.to(device).long()} if padded else {}
-    with bench.session([plans[owner] for owner in owners], None) as session:
-        session.begin(Pass(0, "prefill", positions, valid.to(device) if padded else None, prompt))
-        output = bench.model(input_ids=ids.to(device), use_cache=False, **mask)
+    now = Pass(0, positions, valid.to(device) if padded else None, prompt, ids.to(device))
+    with bench.session([plans[owner] for owner in owners], None, [{}] * len(owners)) as session:
+        session.begin(now)
+        output = bench.model(input_ids=now.tokens, use_cache=False, **mask)
     losses: list[list[float]] = [[] for _ in items]
     for row, owner in enumerate(owners):
         item = items[owner]

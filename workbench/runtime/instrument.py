@@ -7,8 +7,9 @@ blocks their own forward back, so the user's hooks stay where they were. What is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 
@@ -39,6 +40,10 @@ class Session:
         What to keep, or ``None`` for nothing.
     lookup
         Where replayed routes come from.
+    labels
+        The labels of each row's run.
+    token_text
+        The text of a token id.
     """
 
     def __init__(
@@ -49,10 +54,15 @@ class Session:
         record: Record | None,
         lookup: Lookup,
         tuple_blocks: frozenset[int],
+        labels: Sequence[Mapping[str, Any]],
+        token_text: Callable[[int], str],
     ) -> None:
         self._anatomy = anatomy
-        self._scene = Scene(anatomy, attachment, record, lookup, tuple_blocks)
+        self._scene = Scene(anatomy, attachment, record, lookup, tuple_blocks, labels, token_text)
         self._edits = _by_layer(anatomy, plans)
+        self._asked = {
+            n for layer, edits in self._edits.items() for e, _ in edits for n in e.signal_layers(layer)
+        }
         self._undo = ExitStack()
 
     def __enter__(self) -> Session:
@@ -64,8 +74,7 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self._undo.close()
-        self._scene.current = None
-        self._scene.captures = {}
+        self._scene.begin(None)
 
     @property
     def captures(self) -> dict[int, Capture]:
@@ -80,8 +89,7 @@ class Session:
 
     def begin(self, now: Pass) -> None:
         """Start a forward pass; what the last one captured is let go."""
-        self._scene.current = now
-        self._scene.captures = {}
+        self._scene.begin(now)
 
     def _hook_block(self, block: Block, undo: ExitStack) -> None:
         scene = self._scene
@@ -91,7 +99,8 @@ class Session:
             hook_skipped_block(scene, block, undo)
             return
         reroutes = [(edit, rows) for edit, rows in edits if isinstance(edit, reroute.Reroute)]
-        wanted = record is not None and (record.routing or record.scores or record.sparsity)
+        wanted = record is not None and (record.routing or record.wants_scores or record.sparsity)
+        wanted = wanted or block.layer in self._asked
         if block.moe is not None and block.moe.observable and (reroutes or wanted):
             hook_routing(scene, block, reroutes, record, undo)
         heads = [(edit, rows) for edit, rows in edits if isinstance(edit, mask.Heads)]

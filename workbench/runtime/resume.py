@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from workbench.anatomy import Anatomy
 from workbench.interventions import Plan, mask, reroute
+from workbench.interventions.condition import comparisons
 from workbench.interventions.edit import Edit, Span
 from workbench.runtime.attach import device_of
 from workbench.runtime.hooks.depth import replace_forward
@@ -34,7 +35,7 @@ _TOKEN_LOCAL = (
 
 
 def first_edited(plan: Plan, anatomy: Anatomy, length: int) -> int | None:
-    """The lowest layer that ``plan`` edits at the last of ``length`` prompt tokens.
+    """The lowest layer that ``plan`` edits, or asks a signal of, at the last of ``length`` prompt tokens.
 
     ``num_layers`` if it edits nothing there; ``None`` if it edits an earlier token or in a way that depends on one, so
     that the prompt must be read under the plan.
@@ -44,7 +45,10 @@ def first_edited(plan: Plan, anatomy: Anatomy, length: int) -> int | None:
         if type(edit) not in _TOKEN_LOCAL or _before(edit, length - 1):
             return None
         if _holds(edit, length):
-            first = min(first, *edit.layers_in(anatomy))
+            asked = [] if edit.condition is None else comparisons(edit.condition)
+            first = min(
+                first, *edit.layers_in(anatomy), *(one.layer for one in asked if one.layer is not None)
+            )
     return first
 
 
@@ -55,7 +59,7 @@ def _before(edit: Edit, last: int) -> bool:
         return tokens.start < last
     if isinstance(tokens, tuple):
         return min(tokens) < last
-    return tokens in ("all", "prompt") and last > 0
+    return tokens in ("all", "prompt") and edit.phase != "decode" and last > 0
 
 
 def _holds(edit: Edit, length: int) -> bool:
@@ -65,7 +69,7 @@ def _holds(edit: Edit, length: int) -> bool:
         return tokens.start < length
     if isinstance(tokens, tuple):
         return min(tokens) < length
-    return tokens != "generated"
+    return tokens != "generated" and edit.phase != "decode"
 
 
 @dataclass
@@ -118,7 +122,7 @@ def read_prompts(bench: Bench, ids: Tensor) -> Prompts | None:
 
     device = device_of(bench.model)
     ids = ids.to(device)
-    with bench.session([Plan()] * len(ids), None) as session, ExitStack() as undo:
+    with bench.session([Plan()] * len(ids), None, [{}] * len(ids)) as session, ExitStack() as undo:
         for block in bench.anatomy.blocks:
             hook = keep(block.layer)
             undo.callback(block.module.register_forward_pre_hook(hook, with_kwargs=True).remove)
@@ -181,7 +185,7 @@ def resume(
             nothing = prompts.keys[0].new_zeros(len(rows), heads, before, 1)
             cache.update(nothing, nothing, 0)
     ids = prompts.last[at]
-    with bench.session(plans, None) as session, ExitStack() as undo:
+    with bench.session(plans, None, [{}] * len(plans)) as session, ExitStack() as undo:
         for layer in range(first):
             undo.callback(replace_forward(bench.anatomy.layer(layer).module, known(layer)))
         session.begin(_pass(ids, before, prompts.length))
@@ -192,7 +196,7 @@ def resume(
 def go_on(bench: Bench, cache: Any, ids: Tensor, plans: Sequence[Plan], length: int) -> Tensor:
     """Logits [R, S, V] fp32 on the CPU of texts ``ids`` [R, S] that follow the ``length`` prompt tokens in ``cache``."""
     ids = ids.to(device_of(bench.model))
-    with bench.session(plans, None) as session:
+    with bench.session(plans, None, [{}] * len(plans)) as session:
         session.begin(_pass(ids, length, length))
         output = bench.model(input_ids=ids, past_key_values=cache, use_cache=True)
     return output.logits.float().cpu()
@@ -201,4 +205,4 @@ def go_on(bench: Bench, cache: Any, ids: Tensor, plans: Sequence[Plan], length: 
 def _pass(ids: Tensor, start: int, prompt_tokens: int) -> Pass:
     positions = torch.arange(start, start + ids.shape[1], device=ids.device).expand(ids.shape)
     prompt = torch.full((ids.shape[0],), prompt_tokens, device=ids.device)
-    return Pass(0, "prefill", positions, None, prompt)
+    return Pass(0, positions, None, prompt, ids)

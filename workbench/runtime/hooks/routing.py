@@ -12,6 +12,7 @@ from workbench.anatomy import Block, expert_inputs, router_logits
 from workbench.interventions import reroute
 from workbench.interventions.routing import NOTHING, Native, route
 from workbench.runtime.attach import bank_of
+from workbench.runtime.capture import ExpertStats
 from workbench.runtime.hooks.scene import Planned, Scene
 from workbench.runtime.record import Record
 
@@ -33,7 +34,7 @@ def hook_routing(
         ids, weights = expert_inputs(args, kwargs)[1:]
         capture.native_ids, capture.native_weights = ids, weights
         capture.ids, capture.weights = ids, weights
-        scoped = [(edit, where.reshape(-1)) for edit, where in scene.scoped(edits)]
+        scoped = [(edit, where.reshape(-1)) for edit, where in scene.scoped(edits, layer)]
         if scoped:
             # A re-route is refused where the router's logits and rule are not proved.
             assert capture.logits is not None and moe.rule is not None
@@ -52,7 +53,9 @@ def hook_routing(
     if record is not None and bank is not None:
 
         def keep_statistics(out: MoeExperts) -> None:
-            scene.capture(layer).experts = out
+            scene.capture(layer).experts = ExpertStats(
+                out.slot_norm, out.hidden_l1, out.hidden_l2, out.hidden_zero, out.hidden_below
+            )
 
         bank.sink, bank.threshold = keep_statistics, record.threshold
         undo.callback(setattr, bank, "sink", None)

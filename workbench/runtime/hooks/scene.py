@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from workbench.anatomy import Anatomy
 from workbench.interventions.edit import Edit
 from workbench.runtime.attach import Attachment
 from workbench.runtime.capture import Capture
+from workbench.runtime.conditions import facts
 from workbench.runtime.passes import Pass, scope
 from workbench.runtime.record import Record
 
@@ -45,6 +46,10 @@ class Scene:
         Where replayed routes come from.
     tuple_blocks
         Layers whose block returns a tuple; a skipped block must return the same.
+    labels
+        The labels of the run in each row of the batch.
+    token_text
+        The text of a token id.
     captures
         What the hooks saw in the running pass, by layer.
     """
@@ -54,8 +59,17 @@ class Scene:
     record: Record | None
     lookup: Lookup
     tuple_blocks: frozenset[int]
+    labels: Sequence[Mapping[str, Any]]
+    token_text: Callable[[int], str]
     captures: dict[int, Capture] = field(default_factory=dict)
     current: Pass | None = None
+    _masks: dict[int, Tensor | None] = field(default_factory=dict)
+
+    def begin(self, now: Pass | None) -> None:
+        """Start a pass; what the last one captured is let go."""
+        self.current = now
+        self.captures = {}
+        self._masks = {}
 
     @property
     def now(self) -> Pass:
@@ -66,13 +80,24 @@ class Scene:
 
     def capture(self, layer: int) -> Capture:
         """What ``layer`` has captured so far in this pass."""
-        return self.captures.setdefault(layer, Capture())
+        found = self.captures.get(layer)
+        if found is None:
+            found = self.captures[layer] = Capture()
+        return found
 
     def recorded(self, layer: int) -> Record | None:
         """What to record of ``layer``, or ``None`` for nothing."""
         return self.record if self.record is not None and self.record.has_layer(layer) else None
 
-    def scoped(self, edits: Planned[E]) -> Planned[E]:
-        """The edits that hold for some token of this pass, each with those tokens [B, S] bool."""
-        pairs = ((edit, scope(edit, self.now, rows)) for edit, rows in edits)
+    def scoped(self, edits: Planned[E], layer: int) -> Planned[E]:
+        """The edits that hold for some token of this pass in ``layer``, each with those tokens [B, S] bool."""
+        pairs = ((edit, self._mask(edit, rows, layer)) for edit, rows in edits)
         return [(edit, where) for edit, where in pairs if where is not None]
+
+    def _mask(self, edit: Edit, rows: Tensor, layer: int) -> Tensor | None:
+        if edit.signal_layers(layer):
+            return scope(edit, self.now, rows, facts(self, layer))
+        # The same in every layer. The planned edits outlive the pass, so that their ids stay theirs.
+        if id(edit) not in self._masks:
+            self._masks[id(edit)] = scope(edit, self.now, rows, facts(self, layer))
+        return self._masks[id(edit)]

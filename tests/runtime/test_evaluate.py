@@ -149,6 +149,18 @@ def test_every_item_may_have_its_own_plan(bench: Any) -> None:
         made.evaluate(items, plans=[own[:2]])
 
 
+def test_plans_of_one_batch_may_share_an_edit(bench: Any) -> None:
+    made, items = bench("olmoe", tokenizer=Letters()), items_of(SINGLE)
+    shared = reroute.permute([1, 2], [1, 2, 3, 0, 5, 6, 7, 4], tokens="prompt_last")
+    own = [Plan([shared, reroute.allow(1, [n, n + 4], tokens="prompt_last")]) for n in range(4)]
+    copies = [Plan.from_json(plan.to_json()) for plan in own]
+    first, second = (np.array(made.evaluate(items, plans=[p])["losses"].tolist()) for p in (own, copies))
+    np.testing.assert_allclose(first, second, atol=2e-5)
+    np.testing.assert_allclose(
+        first, [by_hand(made, items.iloc[[n]], own[n])[0] for n in range(4)], atol=2e-5
+    )
+
+
 def test_a_replayed_route_at_the_last_token_takes_the_short_way(bench: Any) -> None:
     made, items = bench("olmoe", tokenizer=Letters()), items_of(SINGLE, count=2)
     runs = [

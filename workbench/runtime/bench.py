@@ -298,7 +298,8 @@ class Bench:
         from workbench.runtime.evaluate import evaluate
 
         chosen = [
-            [_plan(one) for one in plan] if isinstance(plan, list | tuple) else _plan(plan) for plan in plans
+            _plan(plan) if plan is None or isinstance(plan, Plan | Edit) else [_plan(one) for one in plan]
+            for plan in plans
         ]
         return evaluate(self, items, chosen, score, progress)
 

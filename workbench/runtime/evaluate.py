@@ -271,7 +271,8 @@ def _read_whole(
     for group in groups.values():
         group.sort(key=lambda cell: items[cell.item].computed)
         while group:
-            batch, rows, width = [], 0, 0
+            batch: list[_Cell] = []
+            rows = width = 0
             for cell in group:
                 item = items[cell.item]
                 width = max(width, item.computed)

@@ -181,6 +181,11 @@ class Attachment:
         """Whether queries and keys can be listened to."""
         return self._attention_before is not None
 
+    @property
+    def adds_masks(self) -> bool:
+        """Whether attention adds its masks to the scores (eager) instead of selecting by them."""
+        return self._attention_before == "eager"
+
     def detach(self) -> None:
         """Give the model back its own functions."""
         if self._experts_before is not None:

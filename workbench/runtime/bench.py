@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.analysis import RunDiff
 from workbench.anatomy import Anatomy, prove, read
@@ -20,10 +20,12 @@ from workbench.interventions.edit import Edit
 from workbench.interventions.routing import NOTHING
 from workbench.runtime.attach import Attachment, Kernels, device_of
 from workbench.runtime.counterfactual import counterfactual
+from workbench.runtime.depth.routers import DepthRouter, Routers
 from workbench.runtime.diff import compare
 from workbench.runtime.generate import Sampling, generate
 from workbench.runtime.hooks.scene import SourceRoutes
-from workbench.runtime.instrument import Session, skipped_layers
+from workbench.runtime.hooks.depth import depth_key
+from workbench.runtime.instrument import Session
 from workbench.runtime.live import Live
 from workbench.runtime.loading import fingerprint, load
 from workbench.runtime.passes import Pass, check_tokens
@@ -77,7 +79,7 @@ def open(
     """
     found = load(model, tokenizer, device=device, dtype=dtype, revision=revision, device_map=device_map)
     anatomy = read(found.model)
-    tuple_blocks = _prove(anatomy)
+    arity = _prove(anatomy)
     opened = Store.open(None if store is None else str(store))
     try:
         attachment = Attachment(found.model, anatomy, kernels)
@@ -85,24 +87,28 @@ def open(
         opened.close()
         raise
     return Bench(
-        found.model, found.tokenizer, anatomy, opened, attachment, found.name, found.revision, tuple_blocks
+        found.model, found.tokenizer, anatomy, opened, attachment, found.name, found.revision, arity
     )
 
 
-def _prove(anatomy: Anatomy) -> frozenset[int]:
-    """Prove the contract, and see on the way which blocks return a tuple (a skipped block must return the same)."""
-    tuples: set[int] = set()
+def _prove(anatomy: Anatomy) -> dict[nn.Module, int]:
+    """Prove the contract, and see on the way how many things each block, attention and MLP returns in a tuple (what is
+    skipped must return the same); 0 for a bare tensor."""
+    arity: dict[nn.Module, int] = {}
 
-    def look(layer: int) -> Callable[..., None]:
-        return lambda _module, _args, output: tuples.add(layer) if isinstance(output, tuple) else None
+    def look(module: nn.Module, _: Any, output: Any) -> None:
+        arity[module] = len(output) if isinstance(output, tuple) else 0
 
-    handles = [block.module.register_forward_hook(look(block.layer)) for block in anatomy.blocks]
+    units = [
+        part.module for block in anatomy.blocks for part in (block, block.attention, block.mlp) if part is not None
+    ]
+    handles = [module.register_forward_hook(look) for module in units]
     try:
         prove(anatomy)
     finally:
         for handle in handles:
             handle.remove()
-    return frozenset(tuples)
+    return arity
 
 
 class Bench:
@@ -113,7 +119,7 @@ class Bench:
 
     def __init__(
         self, model: Any, tokenizer: Any | None, anatomy: Anatomy, store: Store, attachment: Attachment,
-        name: str, revision: str | None, tuple_blocks: frozenset[int],
+        name: str, revision: str | None, arity: Mapping[nn.Module, int],
     ) -> None:  # fmt: skip
         self.model = model
         self.tokenizer = tokenizer
@@ -122,7 +128,8 @@ class Bench:
         self.name = name
         self._attachment = attachment
         self.revision = revision
-        self._tuple_blocks = tuple_blocks
+        self._arity = arity
+        self.routers = Routers()
         self.checkpoint = fingerprint(model)
         self._lock = threading.RLock()
         self._closed = False
@@ -309,6 +316,10 @@ class Bench:
             self._attachment.detach()
             self.store.close()
 
+    def add_router(self, router: DepthRouter | str | Path) -> str:
+        """Make a trained depth router, or the file of one, known to this bench; gives the hash by which plans name it."""
+        return self.routers.add(router if isinstance(router, DepthRouter) else DepthRouter.load(router))
+
     # Prompts and plans
 
     def _ids(self, prompt: Prompt) -> list[int]:
@@ -323,10 +334,11 @@ class Bench:
             warnings.warn(line, stacklevel=3)
 
     def _batches(self, ids: Sequence[Sequence[int]], plans: Sequence[Plan]) -> list[list[int]]:
-        """Rows that may share a pass: the same blocks skipped, and at most ``_BATCH_TOKENS`` tokens with padding."""
-        groups: dict[frozenset[int], list[int]] = {}
+        """Rows that may share a pass: the same path and the same units that run for no token, and at most
+        ``_BATCH_TOKENS`` tokens with padding."""
+        groups: dict[tuple[Any, ...], list[int]] = {}
         for row, plan in enumerate(plans):
-            groups.setdefault(skipped_layers(plan, self.anatomy), []).append(row)
+            groups.setdefault(depth_key(plan, self.anatomy), []).append(row)
         batches: list[list[int]] = []
         for rows in groups.values():
             batch: list[int] = []
@@ -370,7 +382,7 @@ class Bench:
             raise WorkbenchError("This bench is closed.", "Open the model again with wb.open().")
         return _Running(self.model, self._lock)
 
-    def session(self, plans: Sequence[Plan], record: Record | None) -> Session:
+    def session(self, plans: Sequence[Plan], record: Record | None, manage_depth: bool = False) -> Session:
         """The hooks of one run, or of a batch with one plan per row."""
         cache: dict[tuple[int, int], SourceRoutes] = {}
 
@@ -379,7 +391,9 @@ class Bench:
                 cache[run, layer] = self._lookup(run, layer)
             return cache[run, layer]
 
-        return Session(self.anatomy, self._attachment, plans, record, lookup, self._tuple_blocks)
+        return Session(
+            self.anatomy, self._attachment, plans, record, lookup, self._arity, self.routers, manage_depth
+        )
 
     def _forward(
         self, ids: list[list[int]], plans: list[Plan], record: Record | None, labels: Mapping[str, Any] | None
@@ -403,7 +417,7 @@ class Bench:
             session.begin(now)
             output = self.model(input_ids=tokens.to(device), use_cache=False, **mask)
             if record is not None:
-                self.recorder(record, run_ids).take(now, session.captures)
+                self.recorder(record, run_ids).take(session)
         logits = output.logits.float().cpu()
         seconds = time.perf_counter() - started
         return [

@@ -28,5 +28,4 @@ class Capture:
     ranks: attention_rank.Ranks | None = None
     rank_tokens: int = 0
     rank_sampled: bool = False
-    skipped: bool = False
     stream: dict[str, Tensor] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from workbench.errors import EditRefused, PromptError
 from workbench.interventions import Edit, Plan
 from workbench.runtime.attach import device_of
 from workbench.runtime.generate import Sampling, end_tokens
-from workbench.runtime.instrument import skipped_layers
+from workbench.runtime.depth.kv import touched
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
 from workbench.runtime.run import Done, Run, Step
@@ -99,7 +99,7 @@ class Live:
         started = time.perf_counter()
         computed = len(self._logits)
         with self._bench.running():
-            with self._bench.session([self.plan], self._record) as session:
+            with self._bench.session([self.plan], self._record, touched(self._cache)) as session:
                 if computed < len(self.tokens) - 1:
                     self._pass(session, computed, len(self.tokens) - 1)
                 self._pass(session, len(self.tokens) - 1, len(self.tokens))
@@ -121,22 +121,16 @@ class Live:
         fed = torch.tensor([self.tokens[start:stop]], device=device)
         output = self._bench.model(input_ids=fed, past_key_values=self._cache, use_cache=True)
         if self._record is not None and self.run is not None:
-            self._bench.recorder(self._record, [self.run]).take(now, session.captures)
+            self._bench.recorder(self._record, [self.run]).take(session)
         self._logits = torch.cat([self._logits, output.logits[0].float().cpu()])
         self._step += 1
 
     def edit(self, plan: Plan | Edit | None) -> None:
-        """Use ``plan`` from the next step on. A plan that skips other blocks is refused once tokens are computed, because
-        the keys and values those tokens have in a skipped block are absent."""
+        """Use ``plan`` from the next step on. A block that runs again after it was skipped finds no keys and values of the
+        tokens that skipped it, and they get no attention there."""
         self._check_running()
         chosen = Plan() if plan is None else Plan([plan]) if isinstance(plan, Edit) else plan
-        facts = self._bench.anatomy
         self._bench.check(chosen, self.prompt_tokens, self._bench.context or 2**31)
-        if len(self._logits) and skipped_layers(chosen, facts) != skipped_layers(self.plan, facts):
-            raise EditRefused(
-                "Skipped blocks cannot change while tokens are computed: their keys and values are absent there.",
-                "Start a new generation with that plan.",
-            )
         self.plan = chosen
         self._plans = [(step, p) for step, p in self._plans if step < self._step] + [(self._step, chosen)]
 

@@ -28,6 +28,11 @@ class Pass:
         [B, S] bool, false at padding; ``None`` where nothing is padded.
     prompt_tokens
         Length of each row's prompt [B] int64 on the model's device.
+    rows
+        Where tokens were taken out of a pass: the row of the batch [B', S'] int64 that each one is from; ``None`` where
+        row ``b`` is row ``b``.
+    start
+        Tokens before the pass that this one is a part of; ``None`` for a whole pass, which starts at its first position.
     """
 
     step: int
@@ -35,6 +40,17 @@ class Pass:
     positions: Tensor
     valid: Tensor | None
     prompt_tokens: Tensor
+    rows: Tensor | None = None
+    start: int | None = None
+
+    @property
+    def past(self) -> int:
+        """Tokens before this pass."""
+        return int(self.positions.min()) if self.start is None else self.start
+
+    def of_rows(self, values: Tensor) -> Tensor:
+        """``values`` [B] of the rows of the batch, at each token [B', S']."""
+        return values.unsqueeze(-1).expand_as(self.positions) if self.rows is None else values[self.rows]
 
 
 def scope(edit: Edit, now: Pass, rows: Tensor) -> Tensor | None:
@@ -44,8 +60,8 @@ def scope(edit: Edit, now: Pass, rows: Tensor) -> Tensor | None:
     """
     if edit.phase not in ("all", now.phase):
         return None
-    where = rows.unsqueeze(-1).expand_as(now.positions)
-    prompt = now.prompt_tokens.unsqueeze(-1)
+    where = now.of_rows(rows)
+    prompt = now.of_rows(now.prompt_tokens)
     tokens = edit.tokens
     if tokens == "prompt":
         where = where & (now.positions < prompt)

@@ -7,7 +7,7 @@ without it. Padding is left out of every row.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,13 @@ from workbench.runtime.record import Record
 from workbench.signals import routing, sparsity
 from workbench.store import Store
 
+if TYPE_CHECKING:
+    from workbench.runtime.hooks.scene import DepthEvent
+    from workbench.runtime.instrument import Session
+
 Columns: TypeAlias = Mapping[str, Any]
+
+_KV = ("absent", "compute", "copy-last")
 
 
 class _Tokens(NamedTuple):
@@ -48,8 +54,13 @@ class Recorder:
         self._kernels = kernels
         self._isa = isa
 
-    def take(self, now: Pass, captures: Mapping[int, Capture]) -> None:
-        """Write what ``captures`` (by layer) hold of the pass ``now``."""
+    def take(self, session: Session) -> None:
+        """Write what the ``session`` saw of the pass that just ran."""
+        for now, captures, events in session.taken():
+            self._take(now, captures)
+            self._depth(events)
+
+    def _take(self, now: Pass, captures: Mapping[int, Capture]) -> None:
         tokens = self._tokens(now)
         routed = {layer: c for layer, c in sorted(captures.items()) if c.ids is not None}
         if self._record.routing and routed:
@@ -62,13 +73,13 @@ class Recorder:
             self._sparsity(now, tokens, captures)
         if self._record.attention_rank:
             self._attention_rank(now, captures)
-        self._depth(now, tokens, captures)
 
     def _tokens(self, now: Pass) -> _Tokens:
         positions = _numpy(now.positions)
         valid = np.ones(positions.size, dtype=bool) if now.valid is None else _numpy(now.valid).reshape(-1)
         index = np.flatnonzero(valid)
-        row = np.repeat(np.arange(positions.shape[0]), positions.shape[1])[index]
+        rows = np.repeat(np.arange(positions.shape[0]), positions.shape[1])
+        row = (rows if now.rows is None else _numpy(now.rows).reshape(-1))[index]
         return _Tokens(index, self._runs[row], row, positions.reshape(-1)[index])
 
     def _routing(self, now: Pass, tokens: _Tokens, routed: Mapping[int, Capture]) -> None:
@@ -256,13 +267,28 @@ class Recorder:
                 },
             })  # fmt: skip
 
-    def _depth(self, now: Pass, tokens: _Tokens, captures: Mapping[int, Capture]) -> None:
-        for layer, capture in sorted(captures.items()):
-            if capture.skipped:
-                self._store.write("depth", {
-                    "run": tokens.run, "step": now.step, "position": tokens.position, "layer": layer, "unit": "block",
-                    "event": "skip", "kv": "absent",
-                })  # fmt: skip
+    def _depth(self, events: Sequence[DepthEvent]) -> None:
+        """What became of each token in the units whose depth is edited, and how much work that was."""
+        for event in events:
+            tokens = self._tokens(event.now)
+            visits = _numpy(event.visits).reshape(-1)[tokens.at]
+            kv = np.asarray(_KV)[_numpy(event.kv).reshape(-1)[tokens.at]]
+            told = np.full(visits.shape, True) if event.chosen or event.borrowed else visits != 1
+            once = "reuse" if event.borrowed else "execute"
+            names = np.where(visits == 0, "skip", np.where(visits > 1, "repeat", once))
+            kept = np.where(visits == 0, kv, np.where(visits > 1, event.repeat_kv, ""))
+            if event.unit == "mlp":
+                kept[:] = ""
+            self._store.write("depth", {
+                "run": tokens.run[told], "step": event.now.step, "position": tokens.position[told], "layer": event.layer,
+                "unit": event.unit, "event": names[told].tolist(), "kv": [text or None for text in kept[told]],
+            })  # fmt: skip
+            executed = np.bincount(tokens.row, visits, len(self._runs)).astype(np.int64)
+            skipped = np.bincount(tokens.row, visits == 0, len(self._runs)).astype(np.int64)
+            self._store.write("cost", {
+                "run": self._runs, "step": event.now.step, "layer": event.layer, "op": event.unit,
+                "backend": self._kernels, "isa": self._isa, "executed": executed, "skipped": skipped,
+            })  # fmt: skip
 
     def _experts_in(self, layer: int) -> int:
         moe = self._anatomy.layer(layer).moe

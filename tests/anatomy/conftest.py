@@ -139,7 +139,12 @@ def build() -> Callable[..., Any]:
 @pytest.fixture(params=SPARSE)
 def sparse(request: pytest.FixtureRequest) -> Any:
     """A tiny model of each family with a routing rule."""
-    return _build(request.param)
+    model = _build(request.param)
+    if request.param == "aria_text" and hasattr(model.model.layers[0].mlp.experts, "route_tokens_to_experts"):
+        pytest.skip(
+            f"transformers {transformers.__version__} lets Aria's expert bank choose: refused by name"
+        )
+    return model
 
 
 @pytest.fixture(params=DENSE)

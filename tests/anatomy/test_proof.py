@@ -230,9 +230,45 @@ def test_families_outside_the_contract_open_for_reading(build: Callable[..., Any
     moe = anatomy.layer(anatomy.moe_layers[-1]).moe
     assert moe is not None and not moe.proved and moe.rule is None
     if family == "llama4_text":
-        assert not moe.observable and "called with 1 tensors" in moe.reason
+        assert not moe.observable and "scaled copy of the tokens" in moe.reason
     else:
         assert moe.observable and "no routing rule is known" in moe.reason
+
+
+def test_a_bank_that_chooses_inside_is_refused_by_name(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Aria as transformers 5.16 lays it out; a newer one is given the method that tells."""
+    model = build("aria_text")
+    bank = type(model.model.layers[0].mlp.experts)
+    monkeypatch.setattr(
+        bank, "route_tokens_to_experts", getattr(bank, "route_tokens_to_experts", print), raising=False
+    )
+    anatomy = read(model)
+    prove(anatomy)
+    moe = anatomy.layer(1).moe
+    assert moe is not None and moe.rule is None and not moe.proved and "chooses inside" in moe.reason
+
+
+def test_a_bare_linear_router_takes_its_top_k_from_the_block(build: Callable[..., Any]) -> None:
+    """Jamba as transformers 5.16 lays it out: the router returns logits alone, the block chooses."""
+    model = build("jamba")
+    block = model.model.layers[1].feed_forward
+    if not isinstance(block.router, nn.Linear):
+        linear = nn.Linear(32, 8, bias=False)
+        linear.weight = block.router.weight
+        block.router, block.top_k = linear, 2
+
+        def forward(hidden: torch.Tensor) -> torch.Tensor:
+            flat = hidden.reshape(-1, hidden.shape[-1])
+            weights, ids = block.router(flat).float().softmax(-1).topk(2, -1)
+            return block.experts(flat, ids, weights.to(hidden.dtype)).reshape(hidden.shape)
+
+        block.forward = forward
+    anatomy = read(model)
+    prove(anatomy)
+    moe = anatomy.layer(1).moe
+    assert moe is not None and moe.proved and moe.top_k == 2
 
 
 def _hooks(model: nn.Module) -> int:

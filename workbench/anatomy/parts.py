@@ -63,8 +63,8 @@ class Moe:
     """The sparse part of one block. ``path`` is the module that owns both router and expert bank.
 
     ``observable`` says that the expert bank was seen to be called with ids and weights, ``proved`` that ``rule``
-    reproduces them from the router's input; ``reason`` says why not. ``rule`` is ``None`` and ``top_k`` is 0 (until it is
-    observed) for a family without a rule.
+    reproduces them from the router's input; ``reason`` says why not. For a family without a rule, ``rule`` is ``None``,
+    ``no_rule`` says why, and ``top_k`` is 0 until it is observed.
     """
 
     path: str
@@ -75,6 +75,7 @@ class Moe:
     num_experts: int
     top_k: int
     rule: RoutingRule | None
+    no_rule: str = ""
     observable: bool = False
     proved: bool = False
     reason: str = NOT_PROVED

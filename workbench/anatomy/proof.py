@@ -120,7 +120,7 @@ def prove(anatomy: Anatomy, tokens: int = 8) -> Proof:
                 block.layer, block.moe, watch, anatomy.hidden_size, layers[number].additive
             )
         except ContractError as error:
-            block.moe.reason = error.problem.rstrip(".")
+            block.moe.reason = block.moe.no_rule or error.problem.rstrip(".")
             if block.moe.rule is not None:
                 failures.append(ContractError(f"Layer {block.layer}: {error.problem}", error.remedy))
     if failures:
@@ -237,7 +237,7 @@ def _contract(layer: int, moe: Moe, watch: _Watch, hidden_size: int, additive: f
     moe.observable, moe.top_k = True, ids.shape[1]
     rule = moe.rule
     if rule is None:
-        moe.reason = f"no routing rule is known for {type(moe.router).__name__}"
+        moe.reason = moe.no_rule
         return LayerProof(layer, additive=additive)
     if router is None or router.given is None:
         raise _fails(f"the router was called {len(watch.calls.get(moe.router, []))} times in one pass")

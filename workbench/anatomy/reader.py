@@ -204,7 +204,7 @@ def _bank(block: nn.Module, path: str) -> tuple[str, nn.Module] | None:
 
 
 def _num_experts(experts: nn.Module) -> int:
-    stacked = [p.shape[0] for p in experts.parameters(recurse=False) if p.dim() == 3]
+    stacked = [p.shape[0] for p in experts.parameters() if p.dim() == 3]
     if stacked:
         return stacked[0]
     counts = (getattr(experts, name, 0) for name in ("num_experts", "moe_num_experts"))
@@ -220,7 +220,8 @@ def _moe(block: nn.Module, path: str, bank: tuple[str, nn.Module], config: Any, 
     if found is None:
         return None
     name, router = found
-    rule = rule_for(config.model_type, router, owner, config)
+    found_rule = rule_for(config.model_type, router, owner, config)
+    rule, no_rule = (None, found_rule) if isinstance(found_rule, str) else (found_rule, "")
     return Moe(
         path=owner_path,
         router=router,
@@ -230,6 +231,7 @@ def _moe(block: nn.Module, path: str, bank: tuple[str, nn.Module], config: Any, 
         num_experts=num_experts,
         top_k=0 if rule is None else rule.top_k,
         rule=rule,
+        no_rule=no_rule,
     )
 
 

@@ -125,17 +125,17 @@ class RoutingRule:
         return keep.unsqueeze(-1).expand_as(grouped).flatten(-2)
 
 
-Maker = Callable[[str, nn.Module, nn.Module, Any], RoutingRule | None]
+Maker = Callable[[str, nn.Module, nn.Module, Any], RoutingRule | str]
 
 
-def rule_for(family: str, router: nn.Module, block: nn.Module, config: Any) -> RoutingRule | None:
-    """The rule of ``family`` with the numbers of this ``router``, or ``None`` where the table has no such family.
+def rule_for(family: str, router: nn.Module, block: nn.Module, config: Any) -> RoutingRule | str:
+    """The rule of ``family`` with the numbers of this ``router``, or the reason why no rule states what it does.
 
     ``block`` is the sparse block that owns the router: some families keep the correction bias there.
     """
     maker = FAMILIES.get(family)
     if maker is None:
-        return None
+        return REFUSED.get(family, f"no routing rule is known for {type(router).__name__}")
     try:
         return maker(family, router, block, config)
     except AttributeError as error:
@@ -153,12 +153,21 @@ def _softmax_normalised(family: str, router: Any, block: Any, config: Any) -> Ro
     return RoutingRule(family, "softmax", router.top_k, normalise=True)
 
 
-def _softmax_plain(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
-    return RoutingRule(family, "softmax", router.top_k)
+def _jamba(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
+    # In transformers 5.16 the router is a bare linear layer and the block takes the top k.
+    owner = block if isinstance(router, nn.Linear) else router
+    return RoutingRule(family, "softmax", owner.top_k)
 
 
 def _topk_softmax(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
     return RoutingRule(family, "topk_softmax", router.top_k)
+
+
+def _aria(family: str, router: Any, block: Any, config: Any) -> RoutingRule | str:
+    # In transformers 5.16 the bank is handed logits and chooses inside, where no hook can write.
+    if hasattr(block.experts, "route_tokens_to_experts"):
+        return "its expert bank takes router logits and chooses inside, in this release of transformers"
+    return _topk_softmax(family, router, block, config)
 
 
 def _hunyuan(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
@@ -215,9 +224,10 @@ def _axk2(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
     return replace(_deepseek_v3(family, router, block, config), fill=0.0)
 
 
-def _cohere2(family: str, router: Any, block: Any, config: Any) -> RoutingRule | None:
-    # The sigmoid variant ranks by logits but weighs by sigmoids, which no rule here states.
-    return _topk_softmax(family, router, block, config) if router.expert_selection_fn == "softmax" else None
+def _cohere2(family: str, router: Any, block: Any, config: Any) -> RoutingRule | str:
+    if router.expert_selection_fn != "softmax":
+        return "its sigmoid variant ranks by logits but weighs by their sigmoids"
+    return _topk_softmax(family, router, block, config)
 
 
 def _flint(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
@@ -306,8 +316,9 @@ def _lfm2(family: str, router: Any, block: Any, config: Any) -> RoutingRule:
 FAMILIES: dict[str, Maker] = {
     **dict.fromkeys(["olmoe", "flex_olmo", "qwen2_moe", "qwen3_moe", "qwen3_next", "mellum"], _softmax),
     **dict.fromkeys(["mixtral", "minimax", "qwen3_5_moe_text", "qwen3_vl_moe_text"], _softmax_normalised),
-    "jamba": _softmax_plain,
-    **dict.fromkeys(["gpt_oss", "aria_text"], _topk_softmax),
+    "jamba": _jamba,
+    "gpt_oss": _topk_softmax,
+    "aria_text": _aria,
     **dict.fromkeys(["granitemoe", "granitemoeshared", "granitemoehybrid", "granitemoe_swa"], _topk_softmax),
     "cohere2_moe": _cohere2,
     "deepseek_v2": _deepseek_v2,
@@ -326,4 +337,9 @@ FAMILIES: dict[str, Maker] = {
     "lfm2_moe": _lfm2,
     "flint": _flint,
     "laguna": _laguna,
+}
+
+# Families that are known and have no rule, with the reason that a refused re-route gives.
+REFUSED: dict[str, str] = {
+    "llama4_text": "every expert runs on a scaled copy of all tokens: no choice reaches the bank that could be changed",
 }

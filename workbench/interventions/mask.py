@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 from pydantic import field_validator
 
 from workbench.errors import EditRefused
-from workbench.interventions.edit import BlockFacts, Edit, Facts, Layers, Phase, Tokens, build, sorted_units
+from workbench.interventions.edit import BlockFacts, Edit, Facts, Layers, Scope, build, sorted_units
 
 
 class Heads(Edit):
@@ -46,9 +46,6 @@ class Heads(Edit):
 KINDS: tuple[type[Edit], ...] = (Heads,)
 
 
-def heads(
-    layers: int | Iterable[int] | Layers, heads: int | Iterable[int], *,
-    tokens: Tokens | slice | int | list[int] = "all", phase: Phase = "all",
-) -> Heads:  # fmt: skip
+def heads(layers: int | Iterable[int] | Layers, heads: int | Iterable[int], **scope: Unpack[Scope]) -> Heads:
     """Mask attention heads; see :class:`Heads`."""
-    return build(Heads, layers=layers, heads=heads, tokens=tokens, phase=phase)
+    return build(Heads, layers=layers, heads=heads, **scope)

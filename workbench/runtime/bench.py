@@ -19,6 +19,7 @@ from workbench.interventions import Plan
 from workbench.interventions.edit import Edit
 from workbench.interventions.routing import NOTHING
 from workbench.runtime.attach import Attachment, Kernels, device_of
+from workbench.runtime.conditions import check_condition
 from workbench.runtime.counterfactual import counterfactual
 from workbench.runtime.depth.routers import DepthRouter, Routers
 from workbench.runtime.diff import compare
@@ -28,7 +29,7 @@ from workbench.runtime.hooks.depth import depth_key
 from workbench.runtime.instrument import Session
 from workbench.runtime.live import Live
 from workbench.runtime.loading import fingerprint, load
-from workbench.runtime.passes import Pass, check_tokens
+from workbench.runtime.passes import Pass, check_causal, check_tokens, rows_of
 from workbench.runtime.prompts import Prompt, token_ids
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import Recorder
@@ -86,9 +87,7 @@ def open(
     except BaseException:
         opened.close()
         raise
-    return Bench(
-        found.model, found.tokenizer, anatomy, opened, attachment, found.name, found.revision, arity
-    )
+    return Bench(found.model, found.tokenizer, anatomy, opened, attachment, found.name, found.revision, arity)
 
 
 def _prove(anatomy: Anatomy) -> dict[nn.Module, int]:
@@ -100,7 +99,10 @@ def _prove(anatomy: Anatomy) -> dict[nn.Module, int]:
         arity[module] = len(output) if isinstance(output, tuple) else 0
 
     units = [
-        part.module for block in anatomy.blocks for part in (block, block.attention, block.mlp) if part is not None
+        part.module
+        for block in anatomy.blocks
+        for part in (block, block.attention, block.mlp)
+        if part is not None
     ]
     handles = [module.register_forward_hook(look) for module in units]
     try:
@@ -185,7 +187,7 @@ class Bench:
         plan: Plan | Edit | None = None,
         plans: Sequence[Plan | Edit | None] | None = None,
         record: Record | None = _DEFAULT,
-        labels: Mapping[str, Any] | None = None,
+        labels: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> Any:
         """Read a prompt in one forward pass; a list of prompts gives a list of runs.
 
@@ -198,7 +200,7 @@ class Bench:
         record
             What to record; ``None`` records nothing. By default ``wb.Record()``.
         labels
-            Kept with the run; SQL groups by them.
+            Kept with the run; SQL groups by them. One mapping for all prompts, or one for each.
 
         Returns
         -------
@@ -216,14 +218,18 @@ class Bench:
                 f"There are {len(plans)} plans for {len(prompts)} prompts.", "Give one plan for each prompt."
             )
         each = [_plan(p) for p in plans] if plans is not None else [_plan(plan)] * len(prompts)
+        each = rows_of(each)
+        told = _labels(labels, len(prompts))
         ids = [self._ids(p) for p in prompts]
-        for one, tokens in zip(each, ids, strict=True):
-            self.check(one, len(tokens), len(tokens))
+        for one, tokens, known in zip(each, ids, told, strict=True):
+            self.check(one, len(tokens), len(tokens), known)
         chosen = Record() if record is _DEFAULT else record
         runs: list[Run | None] = [None] * len(prompts)
         with self.running():
             for rows in self._batches(ids, each):
-                made = self._forward([ids[r] for r in rows], [each[r] for r in rows], chosen, labels)
+                made = self._forward(
+                    [ids[r] for r in rows], [each[r] for r in rows], chosen, [told[r] for r in rows]
+                )
                 for row, run in zip(rows, made, strict=True):
                     runs[row] = run
             self.store.flush()
@@ -248,7 +254,7 @@ class Bench:
         if max_new_tokens < 1:
             raise PromptError(f"{max_new_tokens} new tokens cannot be generated.", "Ask for at least one.")
         ids = self._ids(prompt)
-        chosen_plan = _plan(plan)
+        chosen_plan = rows_of([_plan(plan)])[0]
         if self.context is not None:
             if len(ids) >= self.context:
                 raise PromptError(
@@ -256,7 +262,7 @@ class Bench:
                     "Shorten it to leave room.",
                 )
             max_new_tokens = min(max_new_tokens, self.context - len(ids))
-        self.check(chosen_plan, len(ids), len(ids) + max_new_tokens - 1)
+        self.check(chosen_plan, len(ids), len(ids) + max_new_tokens - 1, labels or {})
         chosen = Record() if record is _DEFAULT else record
         with self.running():
             sampling = Sampling(temperature, seed)
@@ -325,11 +331,15 @@ class Bench:
     def _ids(self, prompt: Prompt) -> list[int]:
         return token_ids(prompt, self.tokenizer, context=self.context, vocab_size=self.anatomy.vocab_size)
 
-    def check(self, plan: Plan, prompt_tokens: int, total_tokens: int) -> None:
+    def check(
+        self, plan: Plan, prompt_tokens: int, total_tokens: int, labels: Mapping[str, Any] | None = None
+    ) -> None:
         """Refuse a plan that cannot act on this model, or in a run of so many prompt tokens and computed tokens."""
         plan.check(self.anatomy)
         for edit in plan.active:
             check_tokens(edit, prompt_tokens, total_tokens)
+            check_causal(edit, prompt_tokens, total_tokens)
+            check_condition(edit, labels or {}, self.tokenizer is not None)
         for line in plan.collisions():
             warnings.warn(line, stacklevel=3)
 
@@ -382,8 +392,11 @@ class Bench:
             raise WorkbenchError("This bench is closed.", "Open the model again with wb.open().")
         return _Running(self.model, self._lock)
 
-    def session(self, plans: Sequence[Plan], record: Record | None, manage_depth: bool = False) -> Session:
-        """The hooks of one run, or of a batch with one plan per row."""
+    def session(
+        self, plans: Sequence[Plan], record: Record | None, labels: Sequence[Mapping[str, Any]],
+        manage_depth: bool = False,
+    ) -> Session:  # fmt: skip
+        """The hooks of one run, or of a batch with one plan and the labels of one run per row."""
         cache: dict[tuple[int, int], SourceRoutes] = {}
 
         def lookup(run: int, layer: int) -> SourceRoutes:
@@ -392,11 +405,16 @@ class Bench:
             return cache[run, layer]
 
         return Session(
-            self.anatomy, self._attachment, plans, record, lookup, self._arity, self.routers, manage_depth
-        )
+            self.anatomy, self._attachment, plans, record, lookup, self._arity, labels, self.token_text, self.routers,
+            manage_depth,
+        )  # fmt: skip
 
     def _forward(
-        self, ids: list[list[int]], plans: list[Plan], record: Record | None, labels: Mapping[str, Any] | None
+        self,
+        ids: list[list[int]],
+        plans: list[Plan],
+        record: Record | None,
+        labels: list[Mapping[str, Any]],
     ) -> list[Run]:
         started = time.perf_counter()
         device = device_of(self.model)
@@ -408,14 +426,14 @@ class Bench:
         valid = torch.arange(width) < lengths.unsqueeze(-1)
         padded = not bool(valid.all())
         now = Pass(
-            0, "prefill", torch.arange(width, device=device).expand(len(ids), -1), valid.to(device) if padded else None,
-            lengths.to(device),
+            0, torch.arange(width, device=device).expand(len(ids), -1), valid.to(device) if padded else None,
+            lengths.to(device), tokens.to(device),
         )  # fmt: skip
         mask = {"attention_mask": valid.to(device).long()} if padded else {}
         run_ids = [new_run_id() for _ in ids] if record is not None else []
-        with self.session(plans, record) as session:
+        with self.session(plans, record, labels) as session:
             session.begin(now)
-            output = self.model(input_ids=tokens.to(device), use_cache=False, **mask)
+            output = self.model(input_ids=now.tokens, use_cache=False, **mask)
             if record is not None:
                 self.recorder(record, run_ids).take(session)
         logits = output.logits.float().cpu()
@@ -424,7 +442,7 @@ class Bench:
             self.finish(
                 Done(
                     run=run_ids[row] if record is not None else None, kind="forward", tokens=ids[row],
-                    prompt_tokens=len(ids[row]), plan=plans[row], labels=labels or {}, seconds=seconds / len(ids),
+                    prompt_tokens=len(ids[row]), plan=plans[row], labels=labels[row], seconds=seconds / len(ids),
                 ),
                 logits[row, : len(ids[row])].clone(),
                 record,
@@ -444,7 +462,9 @@ class Bench:
         loss = float(-logprob.mean()) if len(tokens) > 1 else float("nan")
         texts = tuple(self.token_text(i) for i in done.tokens)
         text = "" if self.tokenizer is None else self.tokenizer.decode(done.tokens)
-        run = Run(done.run, tokens, logits, loss, text, texts, done.plan, done.prompt_tokens, self)
+        run = Run(
+            done.run, tokens, logits, loss, text, texts, done.plan, done.prompt_tokens, self, done.labels
+        )
         if record is not None:
             write_run(run, logprob, record, done)
         return run
@@ -484,3 +504,17 @@ def _plan(plan: Plan | Edit | None) -> Plan:
         f"A {type(plan).__name__} is not a plan.",
         "Make one with wb.Plan([...]), or read it with Plan.from_json.",
     )
+
+
+def _labels(
+    labels: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, count: int
+) -> list[Mapping[str, Any]]:
+    """The labels of each of ``count`` prompts."""
+    if labels is None or isinstance(labels, Mapping):
+        return [labels or {}] * count
+    if len(labels) != count:
+        raise PromptError(
+            f"There are {len(labels)} sets of labels for {count} prompts.",
+            "Give one for all, or one for each.",
+        )
+    return list(labels)

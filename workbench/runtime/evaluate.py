@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from workbench.errors import PromptError, WorkbenchError
+from workbench.errors import EditRefused, PromptError, WorkbenchError
 from workbench.interventions import Plan
 from workbench.runtime.prompts import token_ids
 
@@ -55,6 +55,12 @@ def evaluate(
         raise PromptError(
             "This bench has no tokenizer, so the options have no tokens.", "Open the model with one."
         )
+    for edit in (edit for plan in plans for edit in plan.active):
+        if edit.rows != "all":
+            raise EditRefused(
+                f"{edit.kind} is scoped to rows, which number the prompts of one bench.run.",
+                "Remove its row scope.",
+            )
     tables = []
     for number, plan in enumerate(plans):
         losses = _losses(bench, items, plan, progress, f"plan {number + 1} of {len(plans)}")

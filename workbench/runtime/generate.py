@@ -72,10 +72,10 @@ def generate(
     cache = DynamicCache(config=bench.model.config)
     fed = torch.tensor([prompt], device=device)
     try:
-        with bench.session([plan], record) as session:
+        with bench.session([plan], record, [labels]) as session:
             for number in range(new_tokens):
                 positions = torch.arange(len(tokens) - fed.shape[1], len(tokens), device=device).unsqueeze(0)
-                now = Pass(number, "decode" if number else "prefill", positions, None, prompt_tokens)
+                now = Pass(number, positions, None, prompt_tokens, fed)
                 session.begin(now)
                 output = bench.model(input_ids=fed, past_key_values=cache, use_cache=True)
                 if recorder is not None:

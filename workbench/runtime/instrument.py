@@ -7,8 +7,9 @@ blocks their own forward back, so the user's hooks stay where they were. What is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import nn
@@ -42,6 +43,10 @@ class Session:
         Where replayed routes come from.
     arity
         How many things each block, attention and MLP returns in a tuple, 0 for a bare tensor.
+    labels
+        The labels of each row's run.
+    token_text
+        The text of a token id.
     routers
         The trained depth routers that plans may name.
     manage_depth
@@ -56,12 +61,17 @@ class Session:
         record: Record | None,
         lookup: Lookup,
         arity: Mapping[nn.Module, int],
+        labels: Sequence[Mapping[str, Any]],
+        token_text: Callable[[int], str],
         routers: Routers,
         manage_depth: bool = False,
     ) -> None:
         self._anatomy = anatomy
-        self._scene = Scene(anatomy, attachment, record, lookup, arity)
+        self._scene = Scene(anatomy, attachment, record, lookup, arity, labels, token_text)
         self._edits = _by_layer(anatomy, plans)
+        self._asked = {
+            n for layer, edits in self._edits.items() for e, _ in edits for n in e.signal_layers(layer)
+        }
         self._depth = plan_depth(self._scene, self._edits, plans, routers, manage_depth)
         self._undo = ExitStack()
 
@@ -110,6 +120,7 @@ class Session:
         record = scene.recorded(block.layer)
         reroutes = [(edit, rows) for edit, rows in edits if isinstance(edit, reroute.Reroute)]
         wanted = record is not None and (record.routing or record.scores or record.sparsity)
+        wanted = wanted or block.layer in self._asked
         if block.moe is not None and block.moe.observable and (reroutes or wanted):
             hook_routing(scene, block, reroutes, record, undo)
         heads = [(edit, rows) for edit, rows in edits if isinstance(edit, mask.Heads)]

@@ -20,7 +20,7 @@ from workbench.interventions import Edit, Plan
 from workbench.runtime.attach import device_of
 from workbench.runtime.generate import Sampling, end_tokens
 from workbench.runtime.depth.kv import touched
-from workbench.runtime.passes import Pass
+from workbench.runtime.passes import Pass, rows_of
 from workbench.runtime.record import Record
 from workbench.runtime.run import Done, Run, Step
 from workbench.store import new_run_id
@@ -99,7 +99,8 @@ class Live:
         started = time.perf_counter()
         computed = len(self._logits)
         with self._bench.running():
-            with self._bench.session([self.plan], self._record, touched(self._cache)) as session:
+            labels, gaps = [self._labels], touched(self._cache)
+            with self._bench.session([self.plan], self._record, labels, gaps) as session:
                 if computed < len(self.tokens) - 1:
                     self._pass(session, computed, len(self.tokens) - 1)
                 self._pass(session, len(self.tokens) - 1, len(self.tokens))
@@ -113,12 +114,12 @@ class Live:
 
     def _pass(self, session: Any, start: int, stop: int) -> None:
         device = device_of(self._bench.model)
+        fed = torch.tensor([self.tokens[start:stop]], device=device)
         now = Pass(
-            self._step, "prefill" if start < self.prompt_tokens else "decode",
-            torch.arange(start, stop, device=device).unsqueeze(0), None, torch.tensor([self.prompt_tokens], device=device),
+            self._step, torch.arange(start, stop, device=device).unsqueeze(0), None,
+            torch.tensor([self.prompt_tokens], device=device), fed,
         )  # fmt: skip
         session.begin(now)
-        fed = torch.tensor([self.tokens[start:stop]], device=device)
         output = self._bench.model(input_ids=fed, past_key_values=self._cache, use_cache=True)
         if self._record is not None and self.run is not None:
             self._bench.recorder(self._record, [self.run]).take(session)
@@ -130,7 +131,13 @@ class Live:
         tokens that skipped it, and they get no attention there."""
         self._check_running()
         chosen = Plan() if plan is None else Plan([plan]) if isinstance(plan, Edit) else plan
-        self._bench.check(chosen, self.prompt_tokens, self._bench.context or 2**31)
+        chosen = rows_of([chosen])[0]
+        self._bench.check(chosen, self.prompt_tokens, self._bench.context or 2**31, self._labels)
+        if any(not getattr(edit, "causal", True) for edit in chosen.active):
+            raise EditRefused(
+                "This plan looks ahead (causal=False), but a live generation reads its tokens one after the other.",
+                "Use bench.run, or bench.generate with the edit scoped to the prompt.",
+            )
         self.plan = chosen
         self._plans = [(step, p) for step, p in self._plans if step < self._step] + [(self._step, chosen)]
 
@@ -187,12 +194,12 @@ class Live:
             self._cache.crop(computed - length)
             return
         self._cache = DynamicCache(config=self._bench.model.config)
-        with self._bench.running(), self._bench.session([self.plan], None) as session:
+        with self._bench.running(), self._bench.session([self.plan], None, [self._labels]) as session:
             device = device_of(self._bench.model)
             positions = torch.arange(computed, device=device).unsqueeze(0)
             prompt_tokens = torch.tensor([self.prompt_tokens], device=device)
-            session.begin(Pass(0, "prefill", positions, None, prompt_tokens))
             fed = torch.tensor([self.tokens[:computed]], device=device)
+            session.begin(Pass(0, positions, None, prompt_tokens, fed))
             self._bench.model(input_ids=fed, past_key_values=self._cache, use_cache=True)
 
     def _can_cut(self) -> bool:

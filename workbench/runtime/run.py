@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -67,6 +67,8 @@ class Run:
         The plan the run was made with.
     prompt_tokens
         How many of the tokens are the prompt.
+    labels
+        What was said about the run.
     """
 
     id: int | None
@@ -78,6 +80,7 @@ class Run:
     plan: Plan
     prompt_tokens: int
     bench: Bench
+    labels: Mapping[str, Any] = field(default_factory=dict)
 
     def _rows(self, table: str) -> DuckDBPyRelation:
         return self.bench.sql(f"FROM {table} WHERE run = ?", [self.id])

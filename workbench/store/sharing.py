@@ -63,9 +63,14 @@ def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
                 f"The package duckdb-extension-{name} is not installed.",
                 f"pip install duckdb-extension-{name}.",
             )
-        binary = (
-            Path(spec.origin).parent / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
-        )
+        folder = Path(spec.origin).parent / "extensions"
+        binary = folder / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
+        if not binary.is_file():
+            built_for = " or ".join(sorted(path.name.removeprefix("v") for path in folder.glob("v*")))
+            raise SetupError(
+                f"The package duckdb-extension-{name} is built for DuckDB {built_for}, not {duckdb.__version__}.",
+                f"pip install duckdb=={built_for.split()[-1]}, or a build of the package for this DuckDB.",
+            )
         try:
             connection.execute(f"LOAD {quote(str(binary))}")
         except duckdb.Error as error:

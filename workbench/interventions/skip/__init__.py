@@ -7,9 +7,9 @@ uncached pass under each.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Unpack
 
-from workbench.interventions.edit import Layers, build
+from workbench.interventions.edit import Layers, Scope, build
 from workbench.interventions.skip.base import RepeatKv, Skip, SkipKv, Unit
 from workbench.interventions.skip.dynamic import Dynamic, Policy, PolicyName, Score, Tokens
 from workbench.interventions.skip.static import Alias, Attention, Block, Mlp, Path, Removal, Repeat
@@ -25,32 +25,34 @@ Where = int | Iterable[int] | Layers
 """Layers: one, several, or ``"all"``."""
 
 
-def block(layers: Where, *, kv: SkipKv = "absent", **scope: Any) -> Block:
+def block(layers: Where, *, kv: SkipKv = "absent", **scope: Unpack[Scope]) -> Block:
     """Skip whole blocks; see :class:`Block`."""
     return build(Block, layers=layers, kv=kv, **scope)
 
 
-def attention(layers: Where, *, kv: SkipKv = "absent", **scope: Any) -> Attention:
+def attention(layers: Where, *, kv: SkipKv = "absent", **scope: Unpack[Scope]) -> Attention:
     """Skip attention sublayers; see :class:`Attention`."""
     return build(Attention, layers=layers, kv=kv, **scope)
 
 
-def mlp(layers: Where, **scope: Any) -> Mlp:
+def mlp(layers: Where, **scope: Unpack[Scope]) -> Mlp:
     """Skip MLP sublayers; see :class:`Mlp`."""
     return build(Mlp, layers=layers, **scope)
 
 
-def repeat(layers: Where, times: int = 2, *, unit: Unit = "block", kv: RepeatKv = "per-visit", **scope: Any) -> Repeat:
+def repeat(
+    layers: Where, times: int = 2, *, unit: Unit = "block", kv: RepeatKv = "per-visit", **scope: Unpack[Scope]
+) -> Repeat:
     """Run blocks several times; see :class:`Repeat`."""
     return build(Repeat, layers=layers, times=times, unit=unit, kv=kv, **scope)
 
 
-def alias(layers: Where, source: int, *, unit: Unit = "block", **scope: Any) -> Alias:
+def alias(layers: Where, source: int, *, unit: Unit = "block", **scope: Unpack[Scope]) -> Alias:
     """Run another layer's block; see :class:`Alias`."""
     return build(Alias, layers=layers, source=source, unit=unit, **scope)
 
 
-def path(path: Iterable[int], *, kv: RepeatKv = "per-visit", **scope: Any) -> Path:
+def path(path: Iterable[int], *, kv: RepeatKv = "per-visit", **scope: Unpack[Scope]) -> Path:
     """Run the blocks in this order; see :class:`Path`."""
     return build(Path, path=path if isinstance(path, str) else tuple(path), kv=kv, **scope)
 

@@ -33,7 +33,7 @@ class Skip(Edit):
     @property
     def whole_run(self) -> bool:
         """Whether the edit holds for every token of a run, so that a skipped unit never runs at all."""
-        return self.tokens == "all" and self.phase == "all"
+        return self.where is None and self.tokens == self.phase == self.steps == "all"
 
     @property
     def decides(self) -> bool:

@@ -165,7 +165,7 @@ class Policy(Dynamic):
                     else f"{parameter} belongs to the policy {name}, not to {self.policy}"
                 )
         if self.policy == "early_exit" and self.unit != "block":
-            raise ValueError("a token that leaves early leaves whole blocks: use unit=\"block\"")
+            raise ValueError('a token that leaves early leaves whole blocks: use unit="block"')
         return self
 
     @property
@@ -176,14 +176,17 @@ class Policy(Dynamic):
         static = not self.decides and self.whole_run and self.unit == "block"
         if not static or self.layers != "all":
             super().check(facts)
-        if not self.decides and all(
-            self.leaves_out(n, facts.num_layers) for n in range(facts.num_layers)
-        ):
+        if not self.decides and all(self.leaves_out(n, facts.num_layers) for n in range(facts.num_layers)):
             raise EditRefused("This policy would leave no layer of the model.", "Keep at least one layer.")
 
     def _check_kv(self, facts: Facts, kv: str) -> None:
         """A copy in layer 0 is refused only where layer 0 can be left out."""
-        if kv == "copy-last" and self.policy in ("decay", "early_exit") and self.first >= 1 and self.layers == "all":
+        if (
+            kv == "copy-last"
+            and self.policy in ("decay", "early_exit")
+            and self.first >= 1
+            and self.layers == "all"
+        ):
             return
         super()._check_kv(facts, kv)
 
@@ -214,5 +217,3 @@ def evenly(num_layers: int, speed_up: float) -> frozenset[int]:
     if count == 1:
         return frozenset({0})
     return frozenset(round(n * (num_layers - 1) / (count - 1)) for n in range(count))
-
-

@@ -112,11 +112,12 @@ def chosen(run: Tensor) -> tuple[Tensor, Tensor]:
 
 def part_of(now: Pass, index: Tensor, valid: Tensor) -> Pass:
     """The pass as the tokens ``index`` [B, K] of it see it."""
-    positions = now.positions.gather(1, index)
-    rows = None if now.rows is None else now.rows.gather(1, index)
     whole = bool(valid.all()) and now.valid is None
     inside = valid if now.valid is None else valid & now.valid.gather(1, index)
-    return Pass(now.step, now.phase, positions, None if whole else inside, now.prompt_tokens, rows, now.past)
+    return Pass(
+        now.step, now.positions.gather(1, index), None if whole else inside, now.prompt_tokens,
+        now.tokens.gather(1, index), None if now.rows is None else now.rows.gather(1, index), now.past,
+    )  # fmt: skip
 
 
 def mask_for(

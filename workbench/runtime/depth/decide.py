@@ -69,7 +69,7 @@ class Decider:
             torch.ones(size, dtype=torch.int64, device=hidden.device),
             torch.zeros(size, dtype=torch.int64, device=hidden.device),
         )
-        for edit, where in self.scene.scoped(self.edits):
+        for edit, where in self.scene.scoped(self.edits, self.layer):
             if isinstance(edit, Repeat):
                 made.visits = torch.where(where & (made.visits > 0), edit.times, made.visits)
                 made.repeat_kv, made.parts = edit.kv, edit.unit
@@ -106,7 +106,9 @@ class Decider:
         skipped = where & ~run & ~protected(positions, edit.protect)
         self._skip(made, skipped, edit.kv)
         if edit.gate != "none":
-            made.gate = torch.where(where, score, 1.0) if made.gate is None else torch.where(where, score, made.gate)
+            made.gate = (
+                torch.where(where, score, 1.0) if made.gate is None else torch.where(where, score, made.gate)
+            )
             made.gated = edit.gate
         made.reindex = made.reindex or edit.positions == "reindex"
 
@@ -174,9 +176,13 @@ class Decider:
         now = self.scene.now
         prompt = now.of_rows(now.prompt_tokens)
         age = (now.positions - prompt + 1).clamp(min=0)
-        share = torch.pow(torch.full(age.shape, edit.alpha or 1.0, dtype=torch.float64, device=age.device), age)
+        share = torch.pow(
+            torch.full(age.shape, edit.alpha or 1.0, dtype=torch.float64, device=age.device), age
+        )
         # A product that is whole but for rounding is whole.
-        runs = (self.num_layers * share + 1e-9).floor().clamp(min=min(edit.min_layers, self.num_layers)).long()
+        runs = (
+            (self.num_layers * share + 1e-9).floor().clamp(min=min(edit.min_layers, self.num_layers)).long()
+        )
         gone = self.num_layers - runs
         first = torch.minimum(torch.full_like(gone, edit.first), runs)
         return (self.layer >= first) & (self.layer < first + gone)
@@ -200,7 +206,9 @@ def protected(positions: Tensor, names: tuple[int, ...]) -> Tensor:
 
 def uniform(seed: int, layer: int, positions: Tensor) -> Tensor:
     """Numbers in 0..1 that depend on seed, layer and position alone (the finaliser of SplitMix64, 53 bits)."""
-    mixed = positions.to(torch.int64) + (_signed(seed * 0x9E3779B97F4A7C15) ^ _signed((layer + 1) * 0xD1B54A32D192ED03))
+    mixed = positions.to(torch.int64) + (
+        _signed(seed * 0x9E3779B97F4A7C15) ^ _signed((layer + 1) * 0xD1B54A32D192ED03)
+    )
     mixed = mixed * _signed(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ _right(mixed, shift)) * _signed(factor)
@@ -225,5 +233,3 @@ def _whole(score: Tensor, where: Tensor, capacity: float) -> Tensor:
     rank.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
     keep = (where.sum(-1, keepdim=True) * capacity).ceil()
     return where & (rank < keep)
-
-

@@ -21,7 +21,18 @@ from workbench.errors import EditRefused
 from workbench.interventions.skip import Path
 from workbench.runtime.depth.call import Call, chosen, mask_for, part_of
 from workbench.runtime.depth.decide import COMPUTE, COPY, Decider, Decision
-from workbench.runtime.depth.kv import KeysOnly, KeysReady, Shared, Slot, Store, View, copied, forgets, memory_of, slot_of
+from workbench.runtime.depth.kv import (
+    KeysOnly,
+    KeysReady,
+    Shared,
+    Slot,
+    Store,
+    View,
+    copied,
+    forgets,
+    memory_of,
+    slot_of,
+)
 from workbench.runtime.depth.received import Received
 from workbench.runtime.hooks.scene import DepthEvent, Scene
 from workbench.runtime.passes import Pass
@@ -69,7 +80,9 @@ class Engine:
 
     def install(self, undo: ExitStack) -> None:
         """Replace the forwards that the edits need."""
-        for block in self._scene.anatomy.blocks:  # sources and path blocks too: their own forward is asked for
+        for (
+            block
+        ) in self._scene.anatomy.blocks:  # sources and path blocks too: their own forward is asked for
             for module in _units(block).values():
                 self._own[module] = module.forward
         for layer in self._layers.values():
@@ -93,7 +106,9 @@ class Engine:
         module.__dict__["forward"] = forward
         undo.callback(_restore, module, own)
 
-    def _silence(self, unit: str, block: Block, module: nn.Module, outlet: Outlet | None, undo: ExitStack) -> None:
+    def _silence(
+        self, unit: str, block: Block, module: nn.Module, outlet: Outlet | None, undo: ExitStack
+    ) -> None:
         """A norm behind a skipped sublayer may have a bias: what it says of skipped tokens is zero."""
         if outlet is None or outlet.module is module:
             return
@@ -132,7 +147,11 @@ class Engine:
             decision = layer.deciders["block"](call.hidden, call.cache) if "block" in layer.deciders else None
             source = layer.sources.get("block", layer.block)
             past = self._scene.now.past
-            if source is layer.block and (decision is None or decision.once) and not self._gaps(layer, call, past):
+            if (
+                source is layer.block
+                and (decision is None or decision.once)
+                and not self._gaps(layer, call, past)
+            ):
                 self._note(layer.block.layer, "block", decision)
                 self._scene.entered[layer.block.layer] = call.hidden
                 with self._scene.around(layer.block.layer, call.hidden) as leave:
@@ -157,10 +176,14 @@ class Engine:
         hidden = call.hidden
         if decision.repeat_kv == "overwrite" and bool((decision.visits > 1).any()) and hidden.shape[1] > 1:
             return self._token_by_token(
-                call, past, lambda part, at: self._run_block(layer, source, part, _at(decision, at), past + at)
+                call,
+                past,
+                lambda part, at: self._run_block(layer, source, part, _at(decision, at), past + at),
             )
         number, cache = layer.block.layer, call.cache
-        first = None if cache is None or source.attention is None else Slot(cache, number, past, hidden.shape[1])
+        first = (
+            None if cache is None or source.attention is None else Slot(cache, number, past, hidden.shape[1])
+        )
         most = int(decision.visits.max())
         if most == 0:
             self._leave_behind(layer.block, call, decision, first)
@@ -254,7 +277,9 @@ class Engine:
         gone = decision.visits == 0
         if self._scene.now.valid is not None:
             gone = gone & self._scene.now.valid
-        return self._entries(block, call, gone & (decision.kv == COMPUTE), gone & (decision.kv == COPY), store)
+        return self._entries(
+            block, call, gone & (decision.kv == COMPUTE), gone & (decision.kv == COPY), store
+        )
 
     def _entries(
         self, block: Block, call: Call, compute: Tensor, copy: Tensor, store: Store
@@ -349,7 +374,9 @@ class Engine:
             return {}
         size = call.hidden.shape[1]
         index = torch.arange(size, device=call.hidden.device).expand(call.hidden.shape[0], -1)
-        view = View(Slot(cache, layer, self._scene.now.past, size), index, torch.ones_like(index, dtype=torch.bool))
+        view = View(
+            Slot(cache, layer, self._scene.now.past, size), index, torch.ones_like(index, dtype=torch.bool)
+        )
         return {"past_key_values": view}
 
     def _run_attention(
@@ -403,8 +430,10 @@ class Engine:
                 return self._pack(mlp.module, torch.zeros_like(hidden))
             now = self._scene.now
             rows = now.rows if now.rows is not None else _row_numbers(now.positions)
-            part = Pass(now.step, now.phase, now.positions.reshape(1, -1)[:, at], None, now.prompt_tokens,
-                        rows.reshape(1, -1)[:, at], now.past)  # fmt: skip
+            part = Pass(
+                now.step, now.positions.reshape(1, -1)[:, at], None, now.prompt_tokens, now.tokens.reshape(1, -1)[:, at],
+                rows.reshape(1, -1)[:, at], now.past,
+            )  # fmt: skip
             with self._scene.within(part, (source or layer.block).layer, layer.block.layer, keep=True):
                 out = _tensor(call.run(flat[at].unsqueeze(0), runs))
             gate = None if decision.gate is None else decision.gate.reshape(-1)[at]
@@ -432,7 +461,7 @@ class Engine:
         visits = {block.layer: self._path.path.count(block.layer) for block in self._scene.anatomy.blocks}
         for layer, count in visits.items():
             once = torch.full(self._scene.now.positions.shape, count, device=call.hidden.device)
-            self._note(layer, "block", Decision(once, torch.zeros_like(once)))
+            self._note(layer, "block", Decision(once, torch.zeros_like(once), repeat_kv=self._path.kv))
         if self._path.kv == "overwrite" and size > 1 and max(visits.values()) > 1:
             hidden = self._token_by_token(call, past, lambda part, at: self._steps(part, past + at))
         else:
@@ -474,11 +503,8 @@ class Engine:
             sliced = None if mask is None else mask[:, :, at : at + 1, : past + at + 1]
             changed = call.gathered(index, sliced, call.cache)
             part = replace(part_of(now, index, valid), start=past + at)
-            self._scene.current = part
-            try:
+            with self._scene.seeing(part):
                 outs.append(run(replace(call, named=call.named | changed), at))
-            finally:
-                self._scene.current = now
         return torch.cat(outs, dim=1)
 
     # What happened
@@ -550,7 +576,9 @@ def _put_back(base: Tensor, out: Tensor, index: Tensor, valid: Tensor, gate: Ten
         change = (out - base.gather(1, index.unsqueeze(-1).expand_as(out))).reshape(-1, width)
         return scatter_add_rows(base_rows, change, named, gate.reshape(-1)).y.reshape(base.shape)
     kept = valid.reshape(-1)
-    return base_rows.index_copy(0, flat[kept], out.reshape(-1, width)[kept].to(base.dtype)).reshape(base.shape)
+    return base_rows.index_copy(0, flat[kept], out.reshape(-1, width)[kept].to(base.dtype)).reshape(
+        base.shape
+    )
 
 
 def _spread(

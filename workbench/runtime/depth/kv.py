@@ -195,7 +195,11 @@ class View:
     is_compileable = False
 
     def __init__(
-        self, parent: Slot | Shared | View, index: Tensor, valid: Tensor, filled: tuple[Tensor, Tensor, Tensor] | None = None
+        self,
+        parent: Slot | Shared | View,
+        index: Tensor,
+        valid: Tensor,
+        filled: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> None:
         self.parent, self.index, self.valid, self.filled = parent, index, valid, filled
         self.size = index.shape[1]

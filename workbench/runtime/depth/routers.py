@@ -51,12 +51,20 @@ class DepthRouter:
 
     def probability(self, layer: int, hidden: Tensor) -> Tensor:
         """The probability [...] that a token with residual ``hidden`` [..., H] runs; 1 where the layer has no router."""
-        return torch.sigmoid(self.logits(layer, hidden)) if layer in self.layers else hidden.new_ones(hidden.shape[:-1])
+        return (
+            torch.sigmoid(self.logits(layer, hidden))
+            if layer in self.layers
+            else hidden.new_ones(hidden.shape[:-1])
+        )
 
     def logits(self, layer: int, hidden: Tensor) -> Tensor:
         """The router's output in ``layer``: [...] for ``linear``, [..., 3] for ``classes``."""
         given = normalised(hidden)
-        part = {name.split(".", 1)[1]: value for name, value in self.weights.items() if name.startswith(f"{layer}.")}
+        part = {
+            name.split(".", 1)[1]: value
+            for name, value in self.weights.items()
+            if name.startswith(f"{layer}.")
+        }
         if self.form == "linear":
             return given @ part["weight"] + part["bias"]
         inner = F.gelu(F.linear(given, part["first"], part["first_bias"]))
@@ -77,7 +85,11 @@ class DepthRouter:
         path = Path(folder) / f"{self.hash}{_SUFFIX}"
         path.parent.mkdir(parents=True, exist_ok=True)
         meta = {"router": json.dumps({"form": self.form, "threshold": self.threshold})}
-        save_file({name: value.detach().float().cpu().contiguous() for name, value in self.weights.items()}, path, meta)
+        save_file(
+            {name: value.detach().float().cpu().contiguous() for name, value in self.weights.items()},
+            path,
+            meta,
+        )
         return path
 
     @classmethod
@@ -88,11 +100,17 @@ class DepthRouter:
         try:
             with safe_open(str(path), framework="pt") as file:
                 meta: dict[str, Any] = json.loads((file.metadata() or {})["router"])
-                found = cls(meta["form"], {name: file.get_tensor(name) for name in file.keys()}, meta["threshold"])
+                found = cls(
+                    meta["form"], {name: file.get_tensor(name) for name in file.keys()}, meta["threshold"]
+                )
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise PlanError(f"{path} is not a router file: {error}.", "Save one with DepthRouter.save.") from None
+            raise PlanError(
+                f"{path} is not a router file: {error}.", "Save one with DepthRouter.save."
+            ) from None
         if Path(path).stem != found.hash:
-            raise PlanError(f"{path} holds the router {found.hash}.", "Its name must be its hash: save it again.")
+            raise PlanError(
+                f"{path} holds the router {found.hash}.", "Its name must be its hash: save it again."
+            )
         return found
 
 

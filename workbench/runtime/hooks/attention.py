@@ -19,8 +19,8 @@ from workbench.signals import attention_rank
 
 def hook_heads(scene: Scene, block: Block, edits: Planned[mask.Heads], undo: ExitStack) -> None:
     """Mask heads of ``block`` where the edits hold."""
-    assert block.attention is not None  # the plan was checked against the anatomy
-    silence = _mask_heads(scene, block.attention.num_heads, edits)
+    assert block.attention is not None
+    silence = _mask_heads(scene, block, edits)
     undo.callback(block.attention.out_proj.register_forward_pre_hook(silence).remove)
 
 
@@ -33,11 +33,14 @@ def hook_attention_rank(scene: Scene, block: Block, record: Record, undo: ExitSt
     undo.callback(listen_to_attention, attention, None)
 
 
-def _mask_heads(scene: Scene, num_heads: int, edits: Planned[mask.Heads]) -> Callable[..., Any]:
+def _mask_heads(scene: Scene, block: Block, edits: Planned[mask.Heads]) -> Callable[..., Any]:
+    assert block.attention is not None  # the plan was checked against the anatomy
+    num_heads = block.attention.num_heads
+
     def apply(_: nn.Module, args: tuple[Tensor, ...]) -> Any:
         out = args[0]
         heads = out.reshape(*out.shape[:2], num_heads, -1)
-        for edit, where in scene.scoped(edits):
+        for edit, where in scene.scoped(edits, block.layer):
             silenced = torch.zeros(num_heads, dtype=torch.bool, device=out.device)
             silenced[list(edit.heads)] = True
             heads = heads.masked_fill((where.unsqueeze(-1) & silenced).unsqueeze(-1), 0.0)

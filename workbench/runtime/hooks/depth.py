@@ -25,7 +25,9 @@ def depth_key(plan: Plan, anatomy: Anatomy) -> tuple[Any, ...]:
             fixed.append(edit.model_dump_json())
         elif isinstance(edit, skip.Skip) and edit.whole_run:
             size = anatomy.num_layers
-            out += [(edit.acts_on, layer) for layer in edit.layers_in(anatomy) if edit.leaves_out(layer, size)]
+            out += [
+                (edit.acts_on, layer) for layer in edit.layers_in(anatomy) if edit.leaves_out(layer, size)
+            ]
     return (tuple(fixed), frozenset(out))
 
 
@@ -36,7 +38,9 @@ def plan_depth(
 
     ``manage`` asks for one all the same, because tokens in the cache left no keys and values in some layer.
     """
-    of_depth = {layer: [(e, rows) for e, rows in some if isinstance(e, skip.Skip)] for layer, some in edits.items()}
+    of_depth = {
+        layer: [(e, rows) for e, rows in some if isinstance(e, skip.Skip)] for layer, some in edits.items()
+    }
     found = [edit for some in of_depth.values() for edit, _ in some]
     if not found and not manage:
         return None
@@ -81,9 +85,7 @@ def hook_depth(scene: Scene, engine: Engine, needs_cache: bool, undo: ExitStack)
     undo.callback(scene.anatomy.model.register_forward_pre_hook(with_cache, with_kwargs=True).remove)
 
 
-def _layer(
-    scene: Scene, block: Block, edits: Planned[Any], routers: Routers, received: Received
-) -> Layer:
+def _layer(scene: Scene, block: Block, edits: Planned[Any], routers: Routers, received: Received) -> Layer:
     deciders: dict[str, Decider] = {}
     sources: dict[str, Block] = {}
     for edit, _ in edits:

@@ -33,7 +33,7 @@ def hook_routing(
         ids, weights = expert_inputs(args, kwargs)[1:]
         capture.native_ids, capture.native_weights = ids, weights
         capture.ids, capture.weights = ids, weights
-        scoped = [(edit, where.reshape(-1)) for edit, where in scene.scoped(edits)]
+        scoped = [(edit, where.reshape(-1)) for edit, where in scene.scoped(edits, layer)]
         if scoped:
             # A re-route is refused where the router's logits and rule are not proved.
             assert capture.logits is not None and moe.rule is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
@@ -14,6 +14,7 @@ from workbench.errors import EditRefused
 from workbench.interventions.edit import Edit
 from workbench.runtime.attach import Attachment
 from workbench.runtime.capture import Capture
+from workbench.runtime.conditions import facts
 from workbench.runtime.passes import Pass, scope
 from workbench.runtime.record import Record
 
@@ -70,6 +71,10 @@ class Scene:
         Where replayed routes come from.
     arity
         How many things each block, attention and MLP returns in a tuple, 0 for a bare tensor.
+    labels
+        The labels of the run in each row of the batch.
+    token_text
+        The text of a token id.
     managed
         Layers whose depth is edited; what listens to their blocks is called once per visit.
     captures
@@ -90,6 +95,8 @@ class Scene:
     record: Record | None
     lookup: Lookup
     arity: Mapping[nn.Module, int]
+    labels: Sequence[Mapping[str, Any]]
+    token_text: Callable[[int], str]
     managed: frozenset[int] = frozenset()
     captures: dict[int, Capture] = field(default_factory=dict)
     parts: list[tuple[Pass, dict[int, Capture]]] = field(default_factory=list)
@@ -99,11 +106,14 @@ class Scene:
     current: Pass | None = None
     cache: Any = None
     _around: dict[int, list[tuple[Enter, Leave]]] = field(default_factory=dict)
+    _outer: list[tuple[Pass, dict[int, Capture]]] = field(default_factory=list)
+    _masks: dict[int, Tensor | None] = field(default_factory=dict)
 
     def begin(self, now: Pass | None) -> None:
         """Start a pass; what the last one left is let go."""
         self.current, self.cache = now, None
         self.captures, self.parts, self.entered, self.events, self.exits = {}, [], {}, [], {}
+        self._outer, self._masks = [], {}
 
     @property
     def now(self) -> Pass:
@@ -120,10 +130,18 @@ class Scene:
         """What to record of ``layer``, or ``None`` for nothing."""
         return self.record if self.record is not None and self.record.has_layer(layer) else None
 
-    def scoped(self, edits: Planned[E]) -> Planned[E]:
-        """The edits that hold for some token of this pass, each with those tokens [B, S] bool."""
-        pairs = ((edit, scope(edit, self.now, rows)) for edit, rows in edits)
+    def scoped(self, edits: Planned[E], layer: int) -> Planned[E]:
+        """The edits that hold for some token of this pass in ``layer``, each with those tokens [B, S] bool."""
+        pairs = ((edit, self._mask(edit, rows, layer)) for edit, rows in edits)
         return [(edit, where) for edit, where in pairs if where is not None]
+
+    def _mask(self, edit: Edit, rows: Tensor, layer: int) -> Tensor | None:
+        if edit.signal_layers(layer):
+            return scope(edit, self.now, rows, facts(self, layer))
+        # The same in every layer. The planned edits outlive the pass, so that their ids stay theirs.
+        if id(edit) not in self._masks:
+            self._masks[id(edit)] = scope(edit, self.now, rows, facts(self, layer))
+        return self._masks[id(edit)]
 
     def on_block(self, block: Block, enter: Enter, leave: Leave, undo: ExitStack) -> None:
         """Call ``enter`` with the residual that goes into ``block`` and ``leave`` with what it returns, for the tokens
@@ -158,17 +176,35 @@ class Scene:
         yield leave
 
     @contextmanager
-    def within(self, part: Pass, source: int, place: int, keep: bool) -> Iterator[None]:
-        """Let the hooks see the pass ``part``. What ``source`` captures there is ``place``'s, if it is kept at all."""
-        outer = (self.current, self.captures, self.entered)
-        self.current, self.captures, self.entered = part, {}, dict(self.entered)
+    def seeing(self, part: Pass) -> Iterator[None]:
+        """Let the edits see the pass ``part``."""
+        outer = (self.current, self._masks)
+        self.current, self._masks = part, {}
         try:
             yield
+        finally:
+            self.current, self._masks = outer
+
+    @contextmanager
+    def within(self, part: Pass, source: int, place: int, keep: bool) -> Iterator[None]:
+        """Let edits and hooks see the pass ``part``. What ``source`` captures there is ``place``'s, if it is kept at all."""
+        outer = (self.captures, self.entered)
+        self._outer.append((self.now, self.captures))
+        self.captures, self.entered = {}, dict(self.entered)
+        try:
+            with self.seeing(part):
+                yield
             if keep and self.captures:
                 found = {place if layer == source else layer: c for layer, c in self.captures.items()}
                 self.parts.append((part, found))
         finally:
-            self.current, self.captures, self.entered = outer
+            self.captures, self.entered = outer
+            self._outer.pop()
+
+    def captured(self, layer: int) -> list[tuple[Pass, Capture]]:
+        """What ``layer`` has captured so far in this pass, with the pass of the tokens it is of."""
+        found = [(self.now, self.captures), *self._outer, *self.parts]
+        return [(part, captures[layer]) for part, captures in found if layer in captures]
 
     def rotary(self) -> Any:
         """The module that makes position encodings of (hidden, position ids)."""

@@ -157,13 +157,25 @@ class Engine:
                 with self._scene.around(layer.block.layer, call.hidden) as leave:
                     output = own(*args, **kwargs)
                     leave(output)
+                self._extend(layer.block, call, past)
                 return output
             if decision is None:
                 decision = _all_once(call.hidden)
             self._note(layer.block.layer, "block", decision, source.layer)
-            return self._pack(module, self._run_block(layer, source, call, decision, past))
+            hidden = self._run_block(layer, source, call, decision, past)
+            self._extend(layer.block, call, past)
+            return self._pack(module, hidden)
 
         return forward
+
+    def _extend(self, block: Block, call: Call, past: int) -> None:
+        """Give the tokens of the pass placeholders in the slots of visits that none of them made."""
+        if call.cache is None or block.attention is None:
+            return
+        for (layer, _), number in memory_of(call.cache).slots.items():
+            slot = Slot(call.cache, number, past, call.hidden.shape[1])
+            if layer == block.layer and not slot.written:
+                _leave_empty(slot, block.attention, call.hidden)
 
     def _gaps(self, layer: Layer, call: Call, past: int) -> bool:
         """Whether some token before left nothing in the layer's own slot."""
@@ -192,8 +204,10 @@ class Engine:
             index, valid = chosen(decision.visits > visit)
             view = None
             if first is not None:
-                filled = self._filled(layer.block, call, decision, first) if visit == 0 else None
                 store = first if visit == 0 else self._again(first, visit, decision, number)
+                filled = self._filled(layer.block, call, decision, first) if visit == 0 else None
+                if visit and store is first:  # what later visits do not replace stays
+                    filled = first.take_back()
                 view = View(store, index, valid, filled)
             self._switch_off(layer.block, decision, visit, index)
             gate = None if decision.gate is None else decision.gate.gather(1, index)
@@ -218,7 +232,6 @@ class Engine:
         if decision.parts == "mlp" or decision.repeat_kv == "share-first":
             return Shared(first)
         if decision.repeat_kv == "overwrite":
-            first.take_back()
             return first
         return Slot(first.cache, slot_of(first.cache, layer, visit), first.past, first.size)
 
@@ -486,7 +499,8 @@ class Engine:
             view = None
             if call.cache is not None and block.attention is not None:
                 first = Slot(call.cache, layer, past, size)
-                view = View(first if visit == 0 else self._again(first, visit, policy, layer), index, valid)
+                store = first if visit == 0 else self._again(first, visit, policy, layer)
+                view = View(store, index, valid, first.take_back() if visit and store is first else None)
             out = self._visit(block, layer, call, index, valid, view, False, keep=visit == 0)
             call = replace(call, named=call.named | {call.first: out})
         return call.hidden

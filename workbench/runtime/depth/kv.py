@@ -53,9 +53,9 @@ def memory_of(cache: Any) -> Memory:
 
 
 def touched(cache: Any) -> bool:
-    """Whether some token left no keys and values in some layer of ``cache``."""
+    """Whether some token left no keys and values in some layer of ``cache``, or several."""
     found = getattr(cache, _NAME, None)
-    return found is not None and bool(found.present)
+    return found is not None and bool(found.present or found.slots)
 
 
 def slot_of(cache: Any, layer: int, visit: int) -> int:
@@ -141,12 +141,26 @@ class Slot:
         layer = self.cache.layers[self.slot]
         return layer.keys, layer.values
 
-    def take_back(self) -> None:
-        """Forget the tokens of this pass."""
+    def take_back(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Forget the tokens of this pass; gives their keys and values, and which of them were present."""
         layer = self.cache.layers[self.slot]
+        keys, values = layer.keys[:, :, self.past :], layer.values[:, :, self.past :]
+        known = self.memory.known(self.slot, keys.shape[0], self.length)
+        there = (
+            torch.ones(keys.shape[0], self.size, dtype=torch.bool, device=keys.device)
+            if known is None
+            else known[:, self.past :]
+        )
         layer.keys, layer.values = layer.keys[:, :, : self.past], layer.values[:, :, : self.past]
         if self.slot in self.memory.present:
             self.memory.present[self.slot] = self.memory.present[self.slot][:, : self.past]
+        return keys, values, there
+
+    @property
+    def written(self) -> bool:
+        """Whether the tokens of this pass stand in the slot."""
+        layers = self.cache.layers
+        return self.slot < len(layers) and layers[self.slot].get_seq_length() >= self.length
 
     def leave_empty(self, rows: int, kv_heads: int, head_dim: int, like: Tensor) -> None:
         """Give every token of the pass a placeholder."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from workbench.runtime.attach import AttentionCall, AttentionSink, listen_to_attention
+from workbench.runtime.attach import AttentionCall, ask_attention
 from workbench.runtime.hooks.scene import Scene
 from workbench.signals import attention_rank
 
@@ -28,10 +29,9 @@ class Received:
         for layer in self.wanted:
             attention = self.scene.anatomy.layer(layer).attention
             assert attention is not None  # the edit was checked against the anatomy
-            listen_to_attention(attention.module, self._keep(layer))
-            undo.callback(listen_to_attention, attention.module, None)
+            undo.callback(ask_attention(attention.module, self._keep(layer)))
 
-    def _keep(self, layer: int) -> AttentionSink:
+    def _keep(self, layer: int) -> Callable[[AttentionCall], None]:
         def read(call: AttentionCall) -> None:
             attention = attention_rank.attention_map(
                 call.query, call.key, call.scale, call.mask, softcap=call.softcap, sinks=call.sinks

@@ -91,7 +91,9 @@ def test_cached_decoding_equals_an_uncached_pass_under_every_policy(bench: Any) 
             run = one.generate(IDS, 4, plan, record=None)
             difference = float((run.logits - uncached(one, run, plan)).abs().max())
             assert difference < 2e-4, f"{family}, {name}: {difference}"
-            assert not torch.equal(run.logits[: len(IDS) + 1], base.logits[: len(IDS) + 1]), f"{name} has no effect"
+            assert not torch.equal(run.logits[: len(IDS) + 1], base.logits[: len(IDS) + 1]), (
+                f"{name} has no effect"
+            )
 
 
 @pytest.mark.parametrize("kv", SKIP_KV)
@@ -114,20 +116,28 @@ def test_tokens_that_skip_an_attention_leave_what_the_policy_says(bench: Any, kv
     run = one.run(IDS, wb.skip.attention([1, 2], tokens=[0, 3, 4, 8], kv=kv))
     gone = {(layer, t) for layer in (1, 2) for t in (0, 3, 4, 8)}
     assert events(one, run, "attn") == dict.fromkeys(gone, ("skip", kv))
-    want = logits_by_hand(build_tiny("llama"), IDS, lambda n, t: 1, kv=kv, attention=lambda n, t: (n, t) not in gone)
+    want = logits_by_hand(
+        build_tiny("llama"), IDS, lambda n, t: 1, kv=kv, attention=lambda n, t: (n, t) not in gone
+    )
     close(run.logits, want)
 
 
 @pytest.mark.parametrize("family", ["olmoe", "llama"])
 def test_skipped_sublayers_add_nothing(bench: Any, family: str) -> None:
     one, model = bench(family), build_tiny(family)
-    close(one.run(IDS, wb.skip.mlp(1)).logits, logits_by_hand(model, IDS, lambda n, t: 1, mlp=lambda n, t: n != 1))
+    close(
+        one.run(IDS, wb.skip.mlp(1)).logits,
+        logits_by_hand(model, IDS, lambda n, t: 1, mlp=lambda n, t: n != 1),
+    )
     close(
         one.run(IDS, wb.skip.attention(1)).logits,
         logits_by_hand(model, IDS, lambda n, t: 1, attention=lambda n, t: n != 1),
     )
     some = one.run(IDS, wb.skip.mlp(1, tokens=[2, 5]))
-    close(some.logits, logits_by_hand(model, IDS, lambda n, t: 1, mlp=lambda n, t: (n, t) not in {(1, 2), (1, 5)}))
+    close(
+        some.logits,
+        logits_by_hand(model, IDS, lambda n, t: 1, mlp=lambda n, t: (n, t) not in {(1, 2), (1, 5)}),
+    )
 
 
 @pytest.mark.parametrize("kv", REPEAT_KV)
@@ -158,7 +168,10 @@ def test_repeated_sublayers_and_paths_equal_models_with_those_layers(bench: Any)
 
     def silent(number: int, part: str) -> Callable[[Any], None]:
         def edit(model: Any) -> None:
-            for projection in (model.model.layers[number].self_attn.o_proj, model.model.layers[number].mlp.down_proj):
+            for projection in (
+                model.model.layers[number].self_attn.o_proj,
+                model.model.layers[number].mlp.down_proj,
+            ):
                 if (projection is model.model.layers[number].mlp.down_proj) == (part == "mlp"):
                     torch.nn.init.zeros_(projection.weight)
 
@@ -170,8 +183,14 @@ def test_repeated_sublayers_and_paths_equal_models_with_those_layers(bench: Any)
     close(one.run(IDS, wb.skip.alias(2, 0)).logits, with_layers([0, 1, 0]))
     close(one.run(IDS, wb.skip.policy("uniform", speed_up=1.5)).logits, with_layers([0, 2]))
     close(one.run(IDS, wb.skip.policy("middle", radius=1)).logits, with_layers([0, 2]))
-    close(one.run(IDS, wb.skip.repeat(1, 2, unit="attention")).logits, with_layers([0, 1, 1, 2], silent(1, "mlp")))
-    close(one.run(IDS, wb.skip.repeat(1, 2, unit="mlp")).logits, with_layers([0, 1, 1, 2], silent(2, "attention")))
+    close(
+        one.run(IDS, wb.skip.repeat(1, 2, unit="attention")).logits,
+        with_layers([0, 1, 1, 2], silent(1, "mlp")),
+    )
+    close(
+        one.run(IDS, wb.skip.repeat(1, 2, unit="mlp")).logits,
+        with_layers([0, 1, 1, 2], silent(2, "attention")),
+    )
 
 
 def test_a_skipped_key_gets_no_attention_and_positions_stay_unless_counted_anew(bench: Any) -> None:
@@ -193,7 +212,9 @@ def test_a_skipped_key_gets_no_attention_and_positions_stay_unless_counted_anew(
     alone.model.layers = torch.nn.ModuleList([model.model.layers[1]])
     with torch.no_grad():
         short = alone(torch.tensor([[IDS[n] for n in kept]])).logits[0]
-    first = one.run(IDS, wb.Plan([*only[:1], wb.skip.tokens(1, threshold=1e9, protect=kept, positions="reindex")]))
+    first = one.run(
+        IDS, wb.Plan([*only[:1], wb.skip.tokens(1, threshold=1e9, protect=kept, positions="reindex")])
+    )
     close(first.logits[kept], short)
 
 
@@ -214,7 +235,10 @@ def test_what_is_skipped_is_not_computed(bench: Any) -> None:
         "block": (wb.skip.block(1), dict.fromkeys(names, 0)),
         "absent": (wb.skip.tokens(1, capacity=0.25, score="position"), dict.fromkeys(names, 3)),
         # Each token's keys are computed once, and nothing else of the nine that skip.
-        "compute": (wb.skip.tokens(1, capacity=0.25, score="position", kv="compute"), {"q": 3, "k": 12, "o": 3, "up": 3}),
+        "compute": (
+            wb.skip.tokens(1, capacity=0.25, score="position", kv="compute"),
+            {"q": 3, "k": 12, "o": 3, "up": 3},
+        ),
         "copy": (wb.skip.tokens(1, capacity=0.25, score="position", kv="copy-last"), dict.fromkeys(names, 3)),
         "attention": (wb.skip.attention(1, tokens=[0, 1]), {"q": 10, "k": 10, "o": 10, "up": 12}),
         "mlp": (wb.skip.mlp(1, tokens=[0, 1]), {"q": 12, "k": 12, "o": 12, "up": 10}),
@@ -236,13 +260,17 @@ def test_what_is_skipped_is_not_computed(bench: Any) -> None:
 def test_the_store_counts_the_work_that_was_done(bench: Any) -> None:
     one = bench("olmoe")
     run = one.run(IDS, wb.skip.tokens(1, capacity=0.25, score="position"))
-    rows = one.sql("SELECT op, executed, skipped FROM cost WHERE run = ? AND layer = 1 ORDER BY op", [run.id]).fetchall()
+    rows = one.sql(
+        "SELECT op, executed, skipped FROM cost WHERE run = ? AND layer = 1 ORDER BY op", [run.id]
+    ).fetchall()
     assert rows == [("block", 3, 9), ("moe_experts", 6, 0)]
     assert one.sql("SELECT DISTINCT position FROM routing WHERE run = ? AND layer = 1 ORDER BY 1", [run.id]).fetchall() == [
         (3,), (7,), (11,)
     ]  # fmt: skip
     for table in ("router", "contribution", "sparsity"):
-        count = one.sql(f"SELECT count(DISTINCT position) FROM {table} WHERE run = ? AND layer = 1", [run.id]).fetchone()
+        count = one.sql(
+            f"SELECT count(DISTINCT position) FROM {table} WHERE run = ? AND layer = 1", [run.id]
+        ).fetchone()
         assert count == (3,), table
     assert one.sql("SELECT count(*) FROM router WHERE run = ? AND layer = 2", [run.id]).fetchone() == (12,)
 
@@ -264,7 +292,7 @@ def test_causal_capacity_never_looks_ahead_and_holds_its_share(bench: Any) -> No
     with pytest.raises(EditRefused, match="looks ahead"):
         one.live(IDS, wb.skip.tokens("all", capacity=0.5, causal=False, phase="prefill"))
     held = one.generate(IDS, 3, wb.skip.tokens("all", capacity=0.5, causal=False, phase="prefill"))
-    assert {cell for cell in events(one, held)} == {(n, t) for n in range(3) for t in range(len(IDS))}
+    assert set(events(one, held)) == {(n, t) for n in range(3) for t in range(len(IDS))}
 
 
 def test_whole_sequence_capacity_keeps_the_best_of_the_pass(bench: Any) -> None:
@@ -289,18 +317,15 @@ def test_policies_choose_the_layers_they_say(bench: Any) -> None:
         executed = [layer for layer in range(3) if told[layer, position][0] == "execute"]
         assert len(executed) == runs and executed[0] == 0
     leaves = events(one, one.run(IDS, wb.skip.policy("early_exit", similarity=0.3)))
-    resid = one.run(IDS).tensor("resid_pre", layers=[0, 1])
-    similar = torch.cosine_similarity(resid[0], resid[1], dim=-1)
-    # Layer 1 is the first that may not be left out, so that the first comparison that counts is of layers 1 and 2.
+    # Layers up to `first` (1) always run, so that the first comparison that counts is of layers 1 and 2.
     assert all(leaves[layer, t][0] == "execute" for layer in (0, 1) for t in range(len(IDS)))
     later = one.run(IDS).tensor("resid_pre", layers=[1, 2])
     near = torch.cosine_similarity(later[0], later[1], dim=-1) > 0.3
     assert [leaves[2, t][0] == "skip" for t in range(len(IDS))] == near.tolist()
-    assert len(similar) == len(IDS)
-    shares = [
-        sum(e == "execute" for e, _ in events(one, one.run(list(range(64)), wb.skip.policy("random", share=0.3, seed=s))).values())
-        for s in range(4)
-    ]  # fmt: skip
+    shares = []
+    for seed in range(4):
+        random = events(one, one.run(list(range(64)), wb.skip.policy("random", share=0.3, seed=seed)))
+        shares.append(sum(event == "execute" for event, _ in random.values()))
     assert 0.2 < sum(shares) / (4 * 3 * 64) < 0.4
 
 
@@ -348,7 +373,8 @@ def test_edits_of_other_verbs_hold_inside_by_absolute_position(bench: Any) -> No
     again = one.generate(IDS, 4, wb.Plan.from_json(plan.to_json()))
     assert torch.equal(run.logits, again.logits)
     rows = one.sql(
-        "SELECT DISTINCT position, expert FROM routing WHERE run = ? AND layer = 1 AND position IN (3, 7, 11)", [run.id]
+        "SELECT DISTINCT position, expert FROM routing WHERE run = ? AND layer = 1 AND position IN (3, 7, 11)",
+        [run.id],
     ).fetchall()
     assert {position for position, _ in rows} == {3, 7, 11}
     assert not {expert for _, expert in rows} & {0, 1, 2}
@@ -409,4 +435,7 @@ def test_eager_attention_takes_the_same_masks(bench: Any) -> None:
     one = bench(model)
     run = one.run(IDS, wb.skip.tokens([1, 2], capacity=0.5, score="random", kv="compute"))
     gone = {cell for cell, (event, _) in events(one, run).items() if event == "skip"}
-    close(run.logits, logits_by_hand(build_tiny("llama"), IDS, lambda n, t: int((n, t) not in gone), kv="compute"))
+    close(
+        run.logits,
+        logits_by_hand(build_tiny("llama"), IDS, lambda n, t: int((n, t) not in gone), kv="compute"),
+    )

@@ -50,9 +50,18 @@ class AttentionFacts(Protocol):
     def num_heads(self) -> int: ...
 
 
+class MlpFacts(Protocol):
+    """What an edit needs to know of one MLP, dense or sparse."""
+
+    @property
+    def act_width(self) -> int: ...
+
+
 class BlockFacts(Protocol):
     """What an edit needs to know of one block."""
 
+    @property
+    def mlp(self) -> MlpFacts | None: ...
     @property
     def moe(self) -> MoeFacts | None: ...
     @property

@@ -18,14 +18,14 @@ from workbench.errors import EditRefused, PlanError, PromptError, WorkbenchError
 from workbench.interventions import Plan
 from workbench.interventions.edit import Edit
 from workbench.interventions.routing import NOTHING
+from workbench.runtime.artefacts import Artefact, Artefacts
 from workbench.runtime.attach import Attachment, KernelPath, Kernels, device_of
 from workbench.runtime.conditions import check_condition
 from workbench.runtime.counterfactual import counterfactual
-from workbench.runtime.depth.routers import DepthRouter, Routers
 from workbench.runtime.diff import compare
 from workbench.runtime.generate import Sampling, generate
-from workbench.runtime.hooks.scene import SourceRoutes
 from workbench.runtime.hooks.depth import depth_key
+from workbench.runtime.hooks.scene import SourceRoutes
 from workbench.runtime.instrument import Session
 from workbench.runtime.live import Live
 from workbench.runtime.loading import fingerprint, load
@@ -131,7 +131,7 @@ class Bench:
         self._attachment = attachment
         self.revision = revision
         self._arity = arity
-        self.routers = Routers()
+        self.artefacts = Artefacts()
         self.checkpoint = fingerprint(model)
         self._lock = threading.RLock()
         self._closed = False
@@ -327,9 +327,10 @@ class Bench:
             self._attachment.detach()
             self.store.close()
 
-    def add_router(self, router: DepthRouter | str | Path) -> str:
-        """Make a trained depth router, or the file of one, known to this bench; gives the hash by which plans name it."""
-        return self.routers.add(router if isinstance(router, DepthRouter) else DepthRouter.load(router))
+    def add(self, artefact: Artefact | str | Path) -> str:
+        """Make tensors that plans name (a calibration, a trained router, masks), or the file of them, known to this bench;
+        gives the hash by which plans name them."""
+        return self.artefacts.add(artefact if isinstance(artefact, Artefact) else Artefact.load(artefact))
 
     # Prompts and plans
 
@@ -410,7 +411,7 @@ class Bench:
             return cache[run, layer]
 
         return Session(
-            self.anatomy, self._attachment, plans, record, lookup, self._arity, labels, self.token_text, self.routers,
+            self.anatomy, self._attachment, plans, record, lookup, self._arity, labels, self.token_text, self.artefacts,
             manage_depth,
         )  # fmt: skip
 

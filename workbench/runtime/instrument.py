@@ -19,7 +19,7 @@ from workbench.interventions import Plan, mask, reroute
 from workbench.interventions.edit import Edit
 from workbench.runtime.attach import Attachment
 from workbench.runtime.capture import Capture
-from workbench.runtime.depth.routers import Routers
+from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.hooks.attention import hook_attention_rank, hook_heads
 from workbench.runtime.hooks.depth import hook_depth, plan_depth
 from workbench.runtime.hooks.neurons import hook_activation
@@ -47,8 +47,8 @@ class Session:
         The labels of each row's run.
     token_text
         The text of a token id.
-    routers
-        The trained depth routers that plans may name.
+    artefacts
+        The tensors that plans may name.
     manage_depth
         Whether depth is looked after although no plan edits it, because tokens in the cache skipped some layer.
     """
@@ -63,7 +63,7 @@ class Session:
         arity: Mapping[nn.Module, int],
         labels: Sequence[Mapping[str, Any]],
         token_text: Callable[[int], str],
-        routers: Routers,
+        artefacts: Artefacts,
         manage_depth: bool = False,
     ) -> None:
         self._anatomy = anatomy
@@ -72,7 +72,7 @@ class Session:
         self._asked = {
             n for layer, edits in self._edits.items() for e, _ in edits for n in e.signal_layers(layer)
         }
-        self._depth = plan_depth(self._scene, self._edits, plans, routers, manage_depth)
+        self._depth = plan_depth(self._scene, self._edits, plans, artefacts, manage_depth)
         self._undo = ExitStack()
 
     def __enter__(self) -> Session:

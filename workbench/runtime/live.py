@@ -18,8 +18,8 @@ from torch import Tensor
 from workbench.errors import EditRefused, PromptError
 from workbench.interventions import Edit, Plan
 from workbench.runtime.attach import device_of
-from workbench.runtime.generate import Sampling, end_tokens
 from workbench.runtime.depth.kv import touched
+from workbench.runtime.generate import Sampling, end_tokens
 from workbench.runtime.passes import Pass, rows_of
 from workbench.runtime.record import Record
 from workbench.runtime.run import Done, Run, Step

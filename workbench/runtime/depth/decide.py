@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from workbench.interventions.skip import Policy, Repeat, Tokens
+from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.depth.kv import memory_of
-from workbench.runtime.depth.routers import Routers
+from workbench.runtime.depth.routers import DepthRouter
 from workbench.runtime.hooks.scene import Planned, Scene
 
 ABSENT, COMPUTE, COPY = 0, 1, 2
@@ -58,7 +59,7 @@ class Decider:
     layer: int
     num_layers: int
     edits: Planned[Any]
-    routers: Routers
+    artefacts: Artefacts
     received: Received
 
     def __call__(self, hidden: Tensor, cache: Any) -> Decision:
@@ -118,7 +119,7 @@ class Decider:
             return hidden.float().norm(dim=-1)
         if edit.score == "router":
             assert edit.router is not None
-            return self.routers.open(edit.router).probability(self.layer, hidden)
+            return self._router(edit.router).probability(self.layer, hidden)
         if edit.score == "attention":
             return self.received(self.layer - 1)
         if edit.score == "random":
@@ -167,9 +168,12 @@ class Decider:
             self._skip(made, where & ~safe & self._left(edit, hidden), edit.kv)
         else:
             assert edit.router is not None
-            visits = self.routers.open(edit.router).visits(self.layer, hidden)
+            visits = self._router(edit.router).visits(self.layer, hidden)
             self._skip(made, where & ~safe & (visits == 0), edit.kv)
             made.visits = torch.where(where & (made.visits > 0) & (visits > 1), visits, made.visits)
+
+    def _router(self, name: str) -> DepthRouter:
+        return DepthRouter.of(self.artefacts.open(name, "router"))
 
     def _decayed(self, edit: Policy) -> Tensor:
         """Whether this layer is among those that a generated token leaves out: from ``first`` on, as many as have gone."""

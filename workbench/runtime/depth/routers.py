@@ -7,19 +7,13 @@ arXiv 2510.12773, without its windows: every token decides for itself, so that d
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from workbench.errors import PlanError
-
-_SUFFIX = ".safetensors"
+from workbench.runtime.artefacts import Artefact
 
 
 @dataclass(frozen=True)
@@ -27,7 +21,7 @@ class DepthRouter:
     """Routers of several layers.
 
     ``form`` is ``linear`` or ``classes``; ``weights`` maps ``layer.name`` to tensors: for ``linear`` ``weight`` [H] and
-    ``bias`` []; for ``classes`` ``first`` [D, H], ``first_bias`` [D], ``last`` [3, D], ``last_bias`` [3]. ``threshold`` is
+    ``bias`` [1]; for ``classes`` ``first`` [D, H], ``first_bias`` [D], ``last`` [3, D], ``last_bias`` [3]. ``threshold`` is
     the probability above which a unit runs.
     """
 
@@ -40,28 +34,28 @@ class DepthRouter:
         """The layers that have a router."""
         return tuple(sorted({int(name.split(".")[0]) for name in self.weights}))
 
-    @property
-    def hash(self) -> str:
-        """Sixteen hexadecimal digits of the SHA-256 of form, threshold and weights."""
-        digest = hashlib.sha256(f"{self.form} {self.threshold!r}".encode())
-        for name, value in sorted(self.weights.items()):
-            digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+    def artefact(self) -> Artefact:
+        """The router as what a plan can name."""
+        tensors = {name: value.detach().float() for name, value in self.weights.items()}
+        return Artefact("router", tensors, {"form": self.form, "threshold": self.threshold})
+
+    @classmethod
+    def of(cls, artefact: Artefact) -> DepthRouter:
+        """The inverse of :meth:`artefact`."""
+        return cls(artefact.meta["form"], artefact.tensors, artefact.meta["threshold"])
 
     def probability(self, layer: int, hidden: Tensor) -> Tensor:
         """The probability [...] that a token with residual ``hidden`` [..., H] runs; 1 where the layer has no router."""
-        return (
-            torch.sigmoid(self.logits(layer, hidden))
-            if layer in self.layers
-            else hidden.new_ones(hidden.shape[:-1])
-        )
+        if layer not in self.layers:
+            return torch.ones(hidden.shape[:-1], device=hidden.device)
+        logits = self.logits(layer, hidden)
+        return torch.sigmoid(logits) if self.form == "linear" else 1 - logits.softmax(-1)[..., 0]
 
     def logits(self, layer: int, hidden: Tensor) -> Tensor:
         """The router's output in ``layer``: [...] for ``linear``, [..., 3] for ``classes``."""
         given = normalised(hidden)
         part = {
-            name.split(".", 1)[1]: value
+            name.split(".", 1)[1]: value.to(given.device)
             for name, value in self.weights.items()
             if name.startswith(f"{layer}.")
         }
@@ -77,62 +71,6 @@ class DepthRouter:
         if self.form == "linear":
             return (self.probability(layer, hidden) > self.threshold).long()
         return self.logits(layer, hidden).argmax(-1)
-
-    def save(self, folder: str | Path) -> Path:
-        """Write the router to ``folder`` under its hash; gives the file."""
-        from safetensors.torch import save_file
-
-        path = Path(folder) / f"{self.hash}{_SUFFIX}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        meta = {"router": json.dumps({"form": self.form, "threshold": self.threshold})}
-        save_file(
-            {name: value.detach().float().cpu().contiguous() for name, value in self.weights.items()},
-            path,
-            meta,
-        )
-        return path
-
-    @classmethod
-    def load(cls, path: str | Path) -> DepthRouter:
-        """Read what :meth:`save` wrote; raises :class:`PlanError` for anything else or if its content has changed."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                meta: dict[str, Any] = json.loads((file.metadata() or {})["router"])
-                found = cls(
-                    meta["form"], {name: file.get_tensor(name) for name in file.keys()}, meta["threshold"]
-                )
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise PlanError(
-                f"{path} is not a router file: {error}.", "Save one with DepthRouter.save."
-            ) from None
-        if Path(path).stem != found.hash:
-            raise PlanError(
-                f"{path} holds the router {found.hash}.", "Its name must be its hash: save it again."
-            )
-        return found
-
-
-@dataclass
-class Routers:
-    """The routers a bench knows, by content hash."""
-
-    known: dict[str, DepthRouter] = field(default_factory=dict)
-
-    def add(self, router: DepthRouter) -> str:
-        """Make ``router`` known; gives its hash, by which plans name it."""
-        self.known[router.hash] = router
-        return router.hash
-
-    def open(self, name: str) -> DepthRouter:
-        """The router with that hash; raises :class:`PlanError` where it is not known."""
-        try:
-            return self.known[name]
-        except KeyError:
-            raise PlanError(
-                f"The router {name} is not known to this bench.", "Load its file with bench.add_router(path)."
-            ) from None
 
 
 def normalised(hidden: Tensor) -> Tensor:

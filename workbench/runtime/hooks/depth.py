@@ -13,7 +13,7 @@ from workbench.interventions.edit import Edit
 from workbench.runtime.depth.decide import Decider
 from workbench.runtime.depth.engine import Engine, Layer
 from workbench.runtime.depth.received import Received
-from workbench.runtime.depth.routers import Routers
+from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.hooks.scene import Planned, Scene
 
 
@@ -32,7 +32,7 @@ def depth_key(plan: Plan, anatomy: Anatomy) -> tuple[Any, ...]:
 
 
 def plan_depth(
-    scene: Scene, edits: Mapping[int, Planned[Edit]], plans: Sequence[Plan], routers: Routers, manage: bool
+    scene: Scene, edits: Mapping[int, Planned[Edit]], plans: Sequence[Plan], artefacts: Artefacts, manage: bool
 ) -> tuple[Engine, bool] | None:
     """The engine for the edits of depth among ``edits``, and whether it needs a cache; ``None`` if there are none.
 
@@ -53,7 +53,7 @@ def plan_depth(
     path = next((edit for edit in found if isinstance(edit, skip.Path)), None)
     received = Received(scene)
     layers = {
-        block.layer: _layer(scene, block, of_depth[block.layer], routers, received)
+        block.layer: _layer(scene, block, of_depth[block.layer], artefacts, received)
         for block in scene.anatomy.blocks
         if manage or of_depth[block.layer]
     }
@@ -85,7 +85,7 @@ def hook_depth(scene: Scene, engine: Engine, needs_cache: bool, undo: ExitStack)
     undo.callback(scene.anatomy.model.register_forward_pre_hook(with_cache, with_kwargs=True).remove)
 
 
-def _layer(scene: Scene, block: Block, edits: Planned[Any], routers: Routers, received: Received) -> Layer:
+def _layer(scene: Scene, block: Block, edits: Planned[Any], artefacts: Artefacts, received: Received) -> Layer:
     deciders: dict[str, Decider] = {}
     sources: dict[str, Block] = {}
     for edit, _ in edits:
@@ -101,6 +101,6 @@ def _layer(scene: Scene, block: Block, edits: Planned[Any], routers: Routers, re
         ]
         other = {"attention": "mlp", "mlp": "attention"}.get(unit)
         if own or unit in sources or other in repeats:
-            deciders[unit] = Decider(scene, block.layer, scene.anatomy.num_layers, own, routers, received)
+            deciders[unit] = Decider(scene, block.layer, scene.anatomy.num_layers, own, artefacts, received)
     gated = any(isinstance(edit, skip.Tokens) and edit.gate == "mlp" for edit, _ in edits)
     return Layer(block, deciders, sources, gated)

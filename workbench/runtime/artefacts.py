@@ -52,9 +52,13 @@ class Artefact:
                 tensors = {name: file.get_tensor(name) for name in list(file.keys())}
             found = cls(about["kind"], tensors, about["meta"])
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise PlanError(f"{path} holds no tensors of a plan: {error}.", "Name a file that save() wrote.") from None
+            raise PlanError(
+                f"{path} holds no tensors of a plan: {error}.", "Name a file that save() wrote."
+            ) from None
         if Path(path).stem != found.hash:
-            raise PlanError(f"{path} holds {found.hash}, not what its name says.", "Save it again under its hash.")
+            raise PlanError(
+                f"{path} holds {found.hash}, not what its name says.", "Save it again under its hash."
+            )
         return found
 
 

@@ -34,7 +34,7 @@ from workbench.runtime.prompts import Prompt, token_ids
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import Recorder
 from workbench.runtime.run import Done, Run, Step
-from workbench.runtime.run_rows import write_run
+from workbench.runtime.run_rows import Ended, digest_runs
 from workbench.store import Store, new_run_id
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ class Bench:
         self.artefacts = Artefacts()
         self.checkpoint = fingerprint(model)
         self._lock = threading.RLock()
+        self._texts: dict[int, str] = {}
         self._closed = False
 
     def __enter__(self) -> Bench:
@@ -184,7 +185,12 @@ class Bench:
 
     def token_text(self, token: int) -> str:
         """The text of one token; its number without a tokenizer."""
-        return str(token) if self.tokenizer is None else self.tokenizer.decode([token])
+        text = self._texts.get(token)
+        if text is None:
+            text = self._texts[token] = (
+                str(token) if self.tokenizer is None else self.tokenizer.decode([token])
+            )
+        return text
 
     def run(
         self,
@@ -237,7 +243,6 @@ class Bench:
                 )
                 for row, run in zip(rows, made, strict=True):
                     runs[row] = run
-            self.store.flush()
         return runs if many else runs[0]
 
     def generate(
@@ -271,9 +276,7 @@ class Bench:
         chosen = Record() if record is _DEFAULT else record
         with self.running():
             sampling = Sampling(temperature, seed)
-            run = generate(self, ids, max_new_tokens, chosen_plan, chosen, on_step, labels or {}, sampling)
-            self.store.flush()
-        return run
+            return generate(self, ids, max_new_tokens, chosen_plan, chosen, on_step, labels or {}, sampling)
 
     def live(
         self,
@@ -368,7 +371,6 @@ class Bench:
 
     def _lookup(self, run: int, layer: int) -> SourceRoutes:
         """The recorded routes of ``run`` in ``layer``, for a replay."""
-        self.store.flush()
         found = self.store.sql(
             "SELECT position, list(expert ORDER BY slot) AS ids, list(weight ORDER BY slot) AS weights FROM routing "
             "WHERE run = ? AND layer = ? GROUP BY position ORDER BY position",
@@ -440,8 +442,10 @@ class Bench:
         with self.session(plans, record, labels) as session:
             session.begin(now)
             output = self.model(input_ids=now.tokens, use_cache=False, **mask)
+            recorder = None
             if record is not None:
-                self.recorder(record, run_ids).take(session)
+                recorder = self.recorder(record, run_ids)
+                recorder.take(session)
         logits = output.logits.float().cpu()
         seconds = time.perf_counter() - started
         return [
@@ -449,6 +453,7 @@ class Bench:
                 Done(
                     run=run_ids[row] if record is not None else None, kind="forward", tokens=ids[row],
                     prompt_tokens=len(ids[row]), plan=plans[row], labels=labels[row], seconds=seconds / len(ids),
+                    dropped={} if recorder is None else recorder.dropped.get(run_ids[row], {}),
                 ),
                 logits[row, : len(ids[row])].clone(),
                 record,
@@ -462,17 +467,12 @@ class Bench:
 
     def finish(self, done: Done, logits: Tensor, record: Record | None) -> Run:
         """Make the :class:`Run` of what was ``done`` and write the rows that describe it."""
-        tokens = torch.tensor(done.tokens)
-        predicted = logits[: len(tokens) - 1]
-        logprob = predicted.gather(-1, tokens[1:].unsqueeze(-1)).squeeze(-1) - predicted.logsumexp(-1)
-        loss = float(-logprob.mean()) if len(tokens) > 1 else float("nan")
-        texts = tuple(self.token_text(i) for i in done.tokens)
-        text = "" if self.tokenizer is None else self.tokenizer.decode(done.tokens)
         run = Run(
-            done.run, tokens, logits, loss, text, texts, done.plan, done.prompt_tokens, self, done.labels
+            done.run, torch.tensor(done.tokens), logits, done.plan, done.prompt_tokens, self, done.labels
         )
         if record is not None:
-            write_run(run, logprob, record, done)
+            self.store.describe(digest_runs, Ended(run, done, record, done.dropped))
+            self.store.soon()
         return run
 
 

@@ -92,6 +92,7 @@ def generate(
             done = Done(
                 run=run, kind="generate", tokens=tokens, prompt_tokens=len(prompt), plan=plan, labels=labels,
                 seconds=time.perf_counter() - started, seed=sampling.recorded_seed,
+                dropped={} if recorder is None or run is None else recorder.dropped.get(run, {}),
             )  # fmt: skip
             result = bench.finish(done, torch.cat(logits), record)
     return result

@@ -17,9 +17,9 @@ from torch import nn
 from workbench.anatomy import Anatomy, Block
 from workbench.interventions import Plan, mask, reroute
 from workbench.interventions.edit import Edit
+from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.attach import Attachment
 from workbench.runtime.capture import Capture
-from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.hooks.attention import hook_attention_rank, hook_heads
 from workbench.runtime.hooks.depth import hook_depth, plan_depth
 from workbench.runtime.hooks.neurons import hook_activation
@@ -119,7 +119,7 @@ class Session:
         edits = self._edits[block.layer]
         record = scene.recorded(block.layer)
         reroutes = [(edit, rows) for edit, rows in edits if isinstance(edit, reroute.Reroute)]
-        wanted = record is not None and (record.routing or record.scores or record.sparsity)
+        wanted = record is not None and (record.routing or record.wants_scores or record.sparsity)
         wanted = wanted or block.layer in self._asked
         if block.moe is not None and block.moe.observable and (reroutes or wanted):
             hook_routing(scene, block, reroutes, record, undo)

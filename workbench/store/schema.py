@@ -13,10 +13,12 @@ from workbench.errors import StoreError
 
 _HERE = Path(__file__).parent
 
-VERSION = 1
+VERSION = 2
 """Version of ``schema.sql``."""
 
-MIGRATIONS: dict[int, str] = {}
+MIGRATIONS: dict[int, str] = {
+    int(path.stem): path.read_text(encoding="utf-8") for path in sorted((_HERE / "migrations").glob("*.sql"))
+}
 """SQL that brings a file from version ``n - 1`` to ``n``, by ``n``; every version above 1 has one."""
 
 STORAGE_VERSION = "v1.4.0"

@@ -64,7 +64,9 @@ class Activations(Edit):
         needs = self.sparsity is not None and self.method != "random"
         if needs != (self.source is not None):
             raise ValueError(
-                "a sparsity needs a source: the hash that bench.calibrate gives" if needs else "no source is needed here"
+                "a sparsity needs a source: the hash that bench.calibrate gives"
+                if needs
+                else "no source is needed here"
             )
         if (self.rank is not None) != (self.method == "rank-aware"):
             raise ValueError('a rank goes with method="rank-aware", and with no other')

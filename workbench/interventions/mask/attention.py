@@ -71,7 +71,13 @@ class AttentionMask(Edit):
 
     @model_validator(mode="after")
     def _own_parameters(self) -> AttentionMask:
-        own = {"window": "window", "strided": "stride", "channels": "channels", "clusters": "clusters", "explicit": "blocks"}
+        own = {
+            "window": "window",
+            "strided": "stride",
+            "channels": "channels",
+            "clusters": "clusters",
+            "explicit": "blocks",
+        }
         for pattern, name in own.items():
             if (getattr(self, name) is not None) != (pattern == self.pattern):
                 raise ValueError(f"the pattern {pattern} and {name} go together")

@@ -40,7 +40,9 @@ class UnitMask(Edit):
     def _one_choice(self) -> UnitMask:
         if (self.named is None) == (self.ratio is None):
             raise ValueError("name the units, or give the ratio of them to mask")
-        needs = self.replacement in ("mean", "resample") or (self.ratio is not None and self.criterion == "activation")
+        needs = self.replacement in ("mean", "resample") or (
+            self.ratio is not None and self.criterion == "activation"
+        )
         if needs != (self.source is not None):
             raise ValueError(
                 "a mean, a resampled value or the criterion activation needs a source: the hash that bench.calibrate gives"
@@ -89,5 +91,3 @@ def not_identity(value: str, unit: str) -> str:
     if value == "identity":
         raise ValueError(f"a {unit} has no input of its own shape; use zero, mean or resample")
     return value
-
-

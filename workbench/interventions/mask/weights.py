@@ -26,7 +26,7 @@ class Weights(Edit):
         ``unstructured``: ``ratio`` of the entries of every output row; ``n:m``: all but ``n`` of every ``m`` neighbours in
         a row; ``rows`` and ``columns``: ``ratio`` of whole outputs or inputs.
     criterion
-        What goes first: the smallest ``magnitude`` ``|w|``; ``activation-weighted`` ``|w| ||x||`` with the input norms of the
+        What goes first: the smallest ``magnitude`` ``|w|``; ``activation-weighted`` ``|w| ||x||``, input norms from the
         calibration ``source`` (Wanda: Sun et al. 2023, arXiv 2306.11695); ``prune-and-grow``, that mask with pairs
         exchanged where this brings the expected output error of a row nearer to 0 (DSnoT: Zhang et al. 2023, arXiv
         2310.08915); ``random`` by ``seed``, layer and part, at the same ratio in every layer; ``given``, the masks of
@@ -84,7 +84,9 @@ class Weights(Edit):
 
     def _check_block(self, layer: int, block: BlockFacts) -> None:
         if "experts" in self.parts and block.moe is None:
-            raise EditRefused(f"Layer {layer} has no experts whose weights could be masked.", "Name other parts.")
+            raise EditRefused(
+                f"Layer {layer} has no experts whose weights could be masked.", "Name other parts."
+            )
 
     def commutes(self, other: Edit) -> bool:
         """Kept is what all masks keep, whatever their order; other edits do not touch weights."""

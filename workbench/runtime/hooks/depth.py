@@ -10,10 +10,10 @@ from workbench.anatomy import Anatomy, Block
 from workbench.errors import EditRefused
 from workbench.interventions import Plan, skip
 from workbench.interventions.edit import Edit
+from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.depth.decide import Decider
 from workbench.runtime.depth.engine import Engine, Layer
 from workbench.runtime.depth.received import Received
-from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.hooks.scene import Planned, Scene
 
 
@@ -32,7 +32,11 @@ def depth_key(plan: Plan, anatomy: Anatomy) -> tuple[Any, ...]:
 
 
 def plan_depth(
-    scene: Scene, edits: Mapping[int, Planned[Edit]], plans: Sequence[Plan], artefacts: Artefacts, manage: bool
+    scene: Scene,
+    edits: Mapping[int, Planned[Edit]],
+    plans: Sequence[Plan],
+    artefacts: Artefacts,
+    manage: bool,
 ) -> tuple[Engine, bool] | None:
     """The engine for the edits of depth among ``edits``, and whether it needs a cache; ``None`` if there are none.
 
@@ -85,7 +89,9 @@ def hook_depth(scene: Scene, engine: Engine, needs_cache: bool, undo: ExitStack)
     undo.callback(scene.anatomy.model.register_forward_pre_hook(with_cache, with_kwargs=True).remove)
 
 
-def _layer(scene: Scene, block: Block, edits: Planned[Any], artefacts: Artefacts, received: Received) -> Layer:
+def _layer(
+    scene: Scene, block: Block, edits: Planned[Any], artefacts: Artefacts, received: Received
+) -> Layer:
     deciders: dict[str, Decider] = {}
     sources: dict[str, Block] = {}
     for edit, _ in edits:

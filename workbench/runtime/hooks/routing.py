@@ -12,6 +12,7 @@ from workbench.anatomy import Block, expert_inputs, router_logits
 from workbench.interventions import reroute
 from workbench.interventions.routing import NOTHING, Native, route
 from workbench.runtime.attach import bank_of
+from workbench.runtime.capture import ExpertStats
 from workbench.runtime.hooks.scene import Planned, Scene
 from workbench.runtime.record import Record
 
@@ -52,7 +53,9 @@ def hook_routing(
     if record is not None and bank is not None:
 
         def keep_statistics(out: MoeExperts) -> None:
-            scene.capture(layer).experts = out
+            scene.capture(layer).experts = ExpertStats(
+                out.slot_norm, out.hidden_l1, out.hidden_l2, out.hidden_zero, out.hidden_below
+            )
 
         bank.sink, bank.threshold = keep_statistics, record.threshold
         undo.callback(setattr, bank, "sink", None)

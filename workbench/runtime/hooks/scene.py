@@ -124,7 +124,10 @@ class Scene:
 
     def capture(self, layer: int) -> Capture:
         """What ``layer`` has captured so far in this pass."""
-        return self.captures.setdefault(layer, Capture())
+        found = self.captures.get(layer)
+        if found is None:
+            found = self.captures[layer] = Capture()
+        return found
 
     def recorded(self, layer: int) -> Record | None:
         """What to record of ``layer``, or ``None`` for nothing."""

@@ -78,5 +78,4 @@ class Capture:
     width: int = 0
     attention: list[AttentionSample] = field(default_factory=list)
     ranks: list[RowRanks] = field(default_factory=list)
-    skipped: bool = False
     stream: dict[str, Tensor] = field(default_factory=dict)

@@ -18,8 +18,8 @@ def hook_contribution(scene: Scene, block: Block, undo: ExitStack) -> None:
     """Measure the contributions of ``block``; only the whole block's where it is not proved additive."""
     layer = block.layer
 
-    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        scene.capture(layer).stream["pre"] = args[0] if args else kwargs["hidden_states"]
+    def enter(hidden: Tensor) -> None:
+        scene.capture(layer).stream["pre"] = hidden
 
     def keep(name: str, multiplier: float) -> Callable[..., None]:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
@@ -28,7 +28,7 @@ def hook_contribution(scene: Scene, block: Block, undo: ExitStack) -> None:
 
         return hook
 
-    def leave(_: nn.Module, __: Any, output: Any) -> None:
+    def leave(output: Any) -> None:
         capture = scene.capture(layer)
         stream = capture.stream
         capture.stream = {}
@@ -39,8 +39,7 @@ def hook_contribution(scene: Scene, block: Block, undo: ExitStack) -> None:
         else:
             capture.contribution = contribution.whole_block(pre, post)
 
-    undo.callback(block.module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-    undo.callback(block.module.register_forward_hook(leave).remove)
+    scene.on_block(block, enter, leave, undo)
     if block.additive:
         for name, outlet in (("attn", block.attn_outlet), ("mlp", block.mlp_outlet)):
             if outlet is not None:

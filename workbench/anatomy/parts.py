@@ -103,7 +103,10 @@ class Block:
 
 @dataclass
 class Anatomy:
-    """A decoder: its blocks in order, and the paths of what stands around them."""
+    """A decoder: its blocks in order, and the paths of what stands around them.
+
+    ``no_experts`` says why a family that has experts shows none; empty for every other.
+    """
 
     model: Any
     model_type: str
@@ -114,6 +117,7 @@ class Anatomy:
     embed_path: str
     norm_path: str | None
     head_path: str
+    no_experts: str = ""
 
     @property
     def num_layers(self) -> int:
@@ -163,7 +167,7 @@ class Anatomy:
         }[row.needs]
         if missing:
             raise EditRefused(
-                f"Layer {block.layer} has no site {row.name!r}: {_lacks(block, row.needs)}.",
+                f"Layer {block.layer} has no site {row.name!r}: {self._lacks(block, row.needs)}.",
                 f"Layers that have it: {self._layers_with(row.needs) or 'none in this model'}.",
             )
         refusal = _refusal(block, row.name, write)
@@ -204,6 +208,14 @@ class Anatomy:
                 return True
         return False
 
+    def _lacks(self, block: Block, needs: str) -> str:
+        if needs == "attention":
+            return f"{type(block.module).__name__} has no softmax attention here, or several"
+        if needs == "moe":
+            dense = "its MLP is dense" if block.mlp is not None else "it has no MLP"
+            return self.no_experts or dense
+        return "it has no MLP" if block.mlp is None else "its MLP is a bank of experts"
+
     def _layers_with(self, needs: str) -> str:
         having = [
             block.layer
@@ -220,14 +232,6 @@ class Anatomy:
 
 def _span(blocks: tuple[Block, ...]) -> str:
     return f"0 to {len(blocks) - 1}"
-
-
-def _lacks(block: Block, needs: str) -> str:
-    if needs == "attention":
-        return f"{type(block.module).__name__} has no softmax attention here"
-    if needs == "moe":
-        return "its MLP is dense" if block.mlp is not None else "it has no MLP"
-    return "it has no MLP" if block.mlp is None else "its MLP is a bank of experts"
 
 
 def _refusal(block: Block, name: str, write: bool) -> str | None:

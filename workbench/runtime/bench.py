@@ -18,7 +18,7 @@ from workbench.errors import EditRefused, PlanError, PromptError, WorkbenchError
 from workbench.interventions import Plan
 from workbench.interventions.edit import Edit
 from workbench.interventions.routing import NOTHING
-from workbench.runtime.attach import Attachment, Kernels, device_of
+from workbench.runtime.attach import Attachment, KernelPath, Kernels, device_of
 from workbench.runtime.conditions import check_condition
 from workbench.runtime.counterfactual import counterfactual
 from workbench.runtime.diff import compare
@@ -66,8 +66,8 @@ def open(
         The DuckDB file to record into (``":memory:"`` for none on disk). Without it, ``./workbench.duckdb``; if another
         process owns that file, a numbered one beside it.
     kernels
-        ``auto`` runs experts on our kernels where they fit, ``model`` leaves the model's own; ``cpu``, ``reference`` and
-        ``triton`` demand one.
+        ``auto`` takes our kernels for each part of the model where they compute the same and are not slower, ``model``
+        leaves the model's own; ``cpu``, ``reference`` and ``triton`` demand one. ``kernel_paths`` says what runs.
 
     Raises
     ------
@@ -149,7 +149,7 @@ class Bench:
 
     @property
     def kernels(self) -> str:
-        """What runs the experts: ``cpu``, ``reference`` or ``model``."""
+        """The backend of our kernels in use: ``cpu`` or ``reference``; ``model`` where only the model's own run."""
         return self._attachment.kernels
 
     @property
@@ -159,8 +159,13 @@ class Bench:
 
     @property
     def kernels_reason(self) -> str:
-        """Why the experts run on the model's own kernels, where they do."""
+        """Why the model runs on its own kernels, where all of it does."""
         return self._attachment.reason
+
+    @property
+    def kernel_paths(self) -> list[KernelPath]:
+        """What runs the experts, the attention and the dense MLP of each layer, and why it is not our kernel where not."""
+        return self._attachment.paths
 
     @property
     def context(self) -> int | None:

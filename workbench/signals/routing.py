@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,16 +51,21 @@ def group_margins(selection: Tensor, groups: int, chosen: int, worth: Literal["t
     return best[..., chosen - 1] - best[..., chosen]
 
 
-def entropy(logits: Tensor, score: Literal["softmax", "sigmoid", "topk_softmax"]) -> Tensor:
+def entropy(logits: Tensor, score: str) -> Tensor:
     """Entropy [T] in nats of the router's distribution over all E experts, from its ``logits`` [T, E].
 
-    The distribution is the family's own score normalised to one: the softmax, or sigmoid scores divided by their sum.
-    A ``topk_softmax`` router ranks by logits, so its distribution is the softmax of all of them. Between 0 and log E;
-    banned experts (-inf) count nothing; NaN where every expert is banned.
+    The distribution is the family's own score normalised to one: the softmax, or ``sigmoid`` or ``sqrtsoftplus`` scores
+    divided by their sum. A router that ranks by logits has the softmax of all of them. Between 0 and log E; banned
+    experts (-inf) count nothing; NaN where every expert is banned.
     """
     logits = _wide(logits)
     # log(sigmoid / sum of sigmoids) without ever forming the sigmoids, which underflow together below -100.
-    log_p = (F.logsigmoid(logits) if score == "sigmoid" else logits).log_softmax(-1)
+    if score == "sigmoid":
+        logits = F.logsigmoid(logits)
+    elif score == "sqrtsoftplus":
+        # log(softplus(x)) is x itself where softplus underflows to exp(x).
+        logits = torch.where(logits < -15, logits, F.softplus(logits).log()) / 2
+    log_p = logits.log_softmax(-1)
     p = log_p.exp()
     return (p * -log_p.masked_fill(log_p == -torch.inf, 0.0)).sum(-1)
 

@@ -134,6 +134,8 @@ class Bench:
         self.artefacts = Artefacts()
         self.checkpoint = fingerprint(model)
         self._lock = threading.RLock()
+        sparse = (anatomy.layer(layer).moe for layer in anatomy.moe_layers)
+        self._choices_a_token = sum(moe.top_k for moe in sparse if moe is not None)
         self._texts: dict[int, str] = {}
         self._closed = False
 
@@ -473,6 +475,7 @@ class Bench:
         if record is not None:
             self.store.describe(digest_runs, Ended(run, done, record, done.dropped))
             self.store.soon()
+            self.store.ended(len(done.tokens) * self._choices_a_token)
         return run
 
 

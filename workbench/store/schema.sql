@@ -230,6 +230,78 @@ CREATE TABLE experiment (
     config     JSON
 );
 
+-- Sums of runs that have ended, so that questions about many runs need not read every choice; kept by Store.summarise,
+-- defined by the macros of the same names in macros/cells.sql.  Which runs they cover stands in `summarised`.
+CREATE TABLE summarised (
+    run     BIGINT NOT NULL,
+    choices BIGINT                   -- rows of routing that were summed
+);
+
+CREATE TABLE expert_sum (
+    run           BIGINT NOT NULL,
+    layer         USMALLINT NOT NULL,
+    expert        USMALLINT NOT NULL,
+    opening       BOOLEAN NOT NULL,  -- about position 0
+    choices       BIGINT,            -- columns of expert_cells
+    tops          BIGINT,            -- likewise
+    weight        DOUBLE,            -- likewise
+    share         DOUBLE,            -- likewise
+    share_ln      DOUBLE,            -- likewise
+    normed        BIGINT,            -- likewise
+    norm_weight   DOUBLE,            -- likewise
+    norm          DOUBLE,            -- likewise
+    weighted_norm DOUBLE             -- likewise
+);
+
+CREATE TABLE rank_sum (
+    run     BIGINT NOT NULL,
+    layer   USMALLINT NOT NULL,
+    rank    UTINYINT NOT NULL,
+    opening BOOLEAN NOT NULL,        -- about position 0
+    choices BIGINT,                  -- columns of rank_cells
+    weight  DOUBLE,                  -- likewise
+    shared  BIGINT,                  -- likewise
+    share   DOUBLE,                  -- likewise
+    normed  BIGINT,                  -- likewise
+    norm    DOUBLE,                  -- likewise
+    place   BIGINT,                  -- likewise
+    agree   BIGINT                   -- likewise
+);
+
+CREATE TABLE pair_sum (
+    run     BIGINT NOT NULL,
+    layer   USMALLINT NOT NULL,
+    expert  USMALLINT NOT NULL,
+    other   USMALLINT NOT NULL,      -- expert or a larger number
+    opening BOOLEAN NOT NULL,        -- about position 0
+    tokens  BIGINT                   -- choice sets with both
+);
+
+CREATE TABLE next_sum (
+    run         BIGINT NOT NULL,
+    layer       USMALLINT NOT NULL,
+    next_layer  USMALLINT NOT NULL,  -- the next routed layer of that run
+    expert      USMALLINT NOT NULL,
+    next_expert USMALLINT NOT NULL,  -- of next_layer
+    opening     BOOLEAN NOT NULL,    -- about position 0
+    tokens      BIGINT,              -- columns of next_cells
+    seen        BIGINT,              -- likewise
+    tried       DOUBLE               -- likewise
+);
+
+CREATE TABLE layer_sum (
+    run       BIGINT NOT NULL,
+    layer     USMALLINT NOT NULL,
+    opening   BOOLEAN NOT NULL,      -- about position 0
+    tokens    BIGINT,                -- columns of layer_cells
+    shared    BIGINT,                -- likewise
+    followers BIGINT,                -- likewise
+    same      BIGINT,                -- likewise
+    overlap   BIGINT,                -- likewise
+    chunks    BIGINT,                -- likewise
+    used      BIGINT                 -- likewise
+);
+
 -- The choice of one token in one layer as one row: experts and weights in slot order.
 CREATE VIEW choice AS
 SELECT run, step, position, layer, list(expert ORDER BY slot) AS experts, list(weight ORDER BY slot) AS weights

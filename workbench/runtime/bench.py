@@ -130,7 +130,7 @@ class Bench:
         self.name = name
         self._attachment = attachment
         self.revision = revision
-        self._arity = arity
+        self.arity = arity
         self.artefacts = Artefacts()
         self.checkpoint = fingerprint(model)
         self._lock = threading.RLock()
@@ -297,14 +297,21 @@ class Bench:
     def evaluate(
         self,
         items: pd.DataFrame,
-        plans: Sequence[Plan | Edit | None] = (None,),
+        plans: Sequence[Plan | Edit | None | Sequence[Plan | Edit | None]] = (None,),
         score: Literal["choices"] = "choices",
         progress: bool = False,
     ) -> pd.DataFrame:
-        """Score ``items`` (prompt, answer, choices) under every plan; see :func:`workbench.runtime.evaluate.evaluate`."""
+        """Score ``items`` (prompt, answer, choices) under every plan; see :func:`workbench.runtime.evaluate.evaluate`.
+
+        In place of a plan for all items there may be a list of one plan per item.
+        """
         from workbench.runtime.evaluate import evaluate
 
-        return evaluate(self, items, [_plan(plan) for plan in plans], score, progress)
+        chosen = [
+            _plan(plan) if plan is None or isinstance(plan, Plan | Edit) else [_plan(one) for one in plan]
+            for plan in plans
+        ]
+        return evaluate(self, items, chosen, score, progress)
 
     def counterfactual(
         self, run: Run, token: int, layers: int | Sequence[int], target: int | None = None
@@ -415,7 +422,7 @@ class Bench:
             return cache[run, layer]
 
         return Session(
-            self.anatomy, self._attachment, plans, record, lookup, self._arity, labels, self.token_text, self.artefacts,
+            self.anatomy, self._attachment, plans, record, lookup, self.arity, labels, self.token_text, self.artefacts,
             manage_depth,
         )  # fmt: skip
 

@@ -36,6 +36,7 @@ from workbench.runtime.depth.kv import (
 from workbench.runtime.depth.received import Received
 from workbench.runtime.hooks.scene import DepthEvent, Scene
 from workbench.runtime.passes import Pass
+from workbench.runtime.replace import replace_forward
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,7 @@ class Engine:
             undo.callback(block.mlp_outlet.module.register_forward_hook(self._scale(block.layer)).remove)
 
     def _replace(self, module: nn.Module, forward: Callable[..., Any], undo: ExitStack) -> None:
-        own = module.__dict__.get("forward")
-        module.__dict__["forward"] = forward
-        undo.callback(_restore, module, own)
+        undo.callback(replace_forward(module, forward))
 
     def _silence(
         self, unit: str, block: Block, module: nn.Module, outlet: Outlet | None, undo: ExitStack
@@ -540,13 +539,6 @@ def _units(block: Block) -> dict[str, nn.Module]:
     if block.mlp is not None:
         found["mlp"] = block.mlp.module
     return found
-
-
-def _restore(module: nn.Module, own: Any) -> None:
-    if own is None:
-        del module.__dict__["forward"]
-    else:
-        module.__dict__["forward"] = own
 
 
 def _no_query(projection: nn.Linear) -> Callable[[Tensor], Tensor]:

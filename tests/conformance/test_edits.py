@@ -83,6 +83,16 @@ CASES: dict[str, Case] = {
         lambda b, a: sorted(a.values()) == pytest.approx([0.2, 0.9]) and set(a) == set(b),
         wb.reroute.weights(LAYER, scale=1.0), wb.reroute.weights(LAYER, values=[1.0])),
     "skip.block": Case(wb.skip.block(LAYER), None, None, wb.skip.block("all")),
+    "skip.attention": Case(wb.skip.attention(LAYER), None, None, wb.skip.attention(9)),
+    "skip.mlp": Case(wb.skip.mlp(LAYER), None, None, wb.skip.mlp(9)),
+    "skip.repeat": Case(wb.skip.repeat(LAYER, 2), None, wb.skip.repeat(LAYER, 1), wb.skip.repeat(9)),
+    "skip.alias": Case(wb.skip.alias(LAYER, 0), None, wb.skip.alias(LAYER, LAYER), wb.skip.alias(LAYER, 9)),
+    "skip.path": Case(wb.skip.path([0, 2, 1]), None, wb.skip.path([0, 1, 2]), wb.skip.path([0, 9])),
+    "skip.tokens": Case(
+        wb.skip.tokens(LAYER, capacity=0.5), None, wb.skip.tokens(LAYER, capacity=1.0),
+        wb.skip.tokens(0, capacity=0.5, kv="copy-last")),
+    "skip.policy": Case(
+        wb.skip.policy("middle", radius=1), None, wb.skip.policy("middle", radius=0), wb.skip.policy("middle", radius=9)),
     "mask.heads": Case(wb.mask.heads(LAYER, [0, 2]), None, None, wb.mask.heads(LAYER, 4)),
 }  # fmt: skip
 OF_THEIR_OWN = {"reroute.replay"}  # needs a source run: test_spine holds its effect, identity and refusal

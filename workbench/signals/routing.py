@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +35,20 @@ def margins(selection: Tensor, k: int) -> Margins:
     tie = (last == runner_up) & legal
     margin = torch.where(tie, 0.0, last - runner_up)
     return Margins(torch.where(legal, margin, torch.nan), tie)
+
+
+def group_margins(selection: Tensor, groups: int, chosen: int, worth: Literal["top2sum", "max"]) -> Tensor:
+    """Distance [T] between the worth of the last group that may be chosen from and of the next, from ``selection`` [T, E].
+
+    Experts stand in ``groups`` equal groups, of which the best ``chosen`` are legal. A group is worth the sum of its two
+    best scores (DeepSeek-V3) or its best (DeepSeek-V2). NaN where all groups are legal.
+    """
+    grouped = _wide(selection).unflatten(-1, (groups, -1))
+    value = grouped.topk(2, dim=-1).values.sum(-1) if worth == "top2sum" else grouped.amax(-1)
+    if chosen >= groups:
+        return torch.full_like(value[..., 0], torch.nan)
+    best = value.topk(chosen + 1, dim=-1).values
+    return best[..., chosen - 1] - best[..., chosen]
 
 
 def entropy(logits: Tensor, score: str) -> Tensor:

@@ -89,7 +89,7 @@ def specimens() -> Iterator[Specimen]:
 
 def _experts(dtype: str, value: str, stats: bool) -> Iterator[Specimen]:
     sizes = {"BM": moe.ROWS, "BN": moe.COLUMNS, "BK": moe.DEPTH}
-    tiles = {name: "*i32" for name in ("order", "tile_expert", "tile_first", "tile_end")}
+    tiles = dict.fromkeys(("order", "tile_expert", "tile_first", "tile_end"), "*i32")
     yield Specimen(
         "moe_experts", moe.neurons, dtype, stats,
         {"x": value, "gate_up": value, "hidden": value, "l1": "*fp32", "l2": "*fp32", "zero": "*i32", "below": "*i32"}

@@ -93,9 +93,22 @@ CASES: dict[str, Case] = {
         wb.skip.tokens(0, capacity=0.5, kv="copy-last")),
     "skip.policy": Case(
         wb.skip.policy("middle", radius=1), None, wb.skip.policy("middle", radius=0), wb.skip.policy("middle", radius=9)),
-    "mask.heads": Case(wb.mask.heads(LAYER, [0, 2]), None, None, wb.mask.heads(LAYER, 4)),
+    "mask.experts": Case(
+        lambda used: wb.mask.experts(LAYER, used[:3]), lambda b, a: set(a) <= set(b), wb.mask.experts(LAYER, ratio=0),
+        wb.mask.experts(LAYER, 8)),
+    "mask.heads": Case(wb.mask.heads(LAYER, [0, 2]), None, wb.mask.heads(LAYER, ratio=0), wb.mask.heads(LAYER, 4)),
+    "mask.neurons": Case(
+        wb.mask.neurons(LAYER, range(12)), None, wb.mask.neurons(LAYER, ratio=0), wb.mask.neurons(LAYER, 48)),
+    "mask.tokens": Case(wb.mask.tokens(LAYER, tokens=[2, 3]), None, None, wb.mask.tokens(LAYER)),
+    "mask.activations": Case(
+        wb.mask.activations(LAYER, "random", sparsity=0.5), None, wb.mask.activations(LAYER, "random", sparsity=0),
+        wb.mask.activations(LAYER, "given", neurons=[48])),
+    "mask.weights": Case(
+        wb.mask.weights(LAYER, ratio=0.5), None, wb.mask.weights(LAYER, ratio=0),
+        wb.mask.weights(LAYER, ratio=0.5, tokens=[1])),
 }  # fmt: skip
-OF_THEIR_OWN = {"reroute.replay"}  # needs a source run: test_spine holds its effect, identity and refusal
+OF_THEIR_OWN = {"reroute.replay", "mask.attention"}
+# A replay needs a source run (test_spine), blocks of attention more tokens than these (test_attention_masks).
 
 
 def test_every_kind_has_its_row() -> None:
@@ -119,7 +132,7 @@ def test_every_kind(bench: Any, family: str, kernels: str) -> None:
     used = sorted({expert for (layer, _), choice in native.items() if layer == LAYER for expert in choice})
     for kind, case in CASES.items():
         effect = case.effect(used or [0, 1, 2]) if callable(case.effect) else case.effect
-        if family not in MOE_FAMILIES and kind.startswith("reroute."):
+        if family not in MOE_FAMILIES and kind.startswith(("reroute.", "mask.experts")):
             with pytest.raises(EditRefused):
                 one.run(IDS, effect)
             continue
@@ -153,7 +166,7 @@ def test_every_kind(bench: Any, family: str, kernels: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [kind for kind in CASES if kind.startswith("reroute.")])
+@pytest.mark.parametrize("kind", [kind for kind in CASES if kind.startswith(("reroute.", "mask.experts"))])
 def test_cached_generation_equals_an_uncached_pass(bench: Any, kind: str) -> None:
     one = bench("olmoe")
     effect = CASES[kind].effect

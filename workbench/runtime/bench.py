@@ -344,6 +344,22 @@ class Bench:
         gives the hash by which plans name them."""
         return self.artefacts.add(artefact if isinstance(artefact, Artefact) else Artefact.load(artefact))
 
+    def calibrate(self, prompts: Sequence[Prompt], seed: int = 0) -> str:
+        """Measure what units do on ``prompts``, for masks that need means, samples, thresholds or norms; gives the hash by
+        which plans name it (:func:`workbench.runtime.calibrate.calibrate`). ``bench.artefacts`` has the tensors."""
+        from workbench.runtime.calibrate import calibrate
+
+        return self.add(calibrate(self, list(prompts), seed))
+
+    @property
+    def ops(self) -> str:
+        """The backend to name in a direct call of :mod:`routing_kernels` on this model's tensors."""
+        return self._attachment.ops
+
+    def token_ids(self, prompt: Prompt) -> list[int]:
+        """The ids of a prompt; raises :class:`PromptError` for text without a tokenizer, or ids that do not exist."""
+        return self._ids(prompt)
+
     # Prompts and plans
 
     def _ids(self, prompt: Prompt) -> list[int]:

@@ -9,25 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from workbench.anatomy import Anatomy, Block
+from workbench.errors import EditRefused
 from workbench.interventions import Plan, mask, reroute
 from workbench.interventions.edit import Edit
 from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.attach import Attachment
 from workbench.runtime.capture import Capture
 from workbench.runtime.hooks.attention import hook_attention_rank, hook_heads
+from workbench.runtime.hooks.attention_mask import hook_attention_mask
 from workbench.runtime.hooks.depth import hook_depth, plan_depth
-from workbench.runtime.hooks.neurons import hook_activation
+from workbench.runtime.hooks.experts import hook_experts
+from workbench.runtime.hooks.neurons import hook_activation, hook_neurons
 from workbench.runtime.hooks.routing import hook_routing
-from workbench.runtime.hooks.scene import DepthEvent, Lookup, Planned, Scene
+from workbench.runtime.hooks.scene import Lookup, Part, Planned, Scene
 from workbench.runtime.hooks.stream import hook_contribution
+from workbench.runtime.hooks.weights import hook_weights
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
+
+E = TypeVar("E", bound=Edit)
 
 
 class Session:
@@ -72,12 +78,15 @@ class Session:
         self._asked = {
             n for layer, edits in self._edits.items() for e, _ in edits for n in e.signal_layers(layer)
         }
+        self._artefacts = artefacts
         self._depth = plan_depth(self._scene, self._edits, plans, artefacts, manage_depth)
         self._undo = ExitStack()
 
     def __enter__(self) -> Session:
         with ExitStack() as undo:
-            if self._depth is not None:  # first: what listens must see what depth makes of a sublayer
+            for block in self._anatomy.blocks:  # other products, which depth asks for some tokens alone
+                self._replace_products(block, undo)
+            if self._depth is not None:  # before what listens, which must see what depth makes of a sublayer
                 hook_depth(self._scene, *self._depth, undo)
             for block in self._anatomy.blocks:
                 self._hook_block(block, undo)
@@ -93,16 +102,12 @@ class Session:
         """What the hooks saw in the running pass, by layer, of layers that ran for all its tokens."""
         return self._scene.captures
 
-    @property
-    def events(self) -> list[DepthEvent]:
-        """The depth decisions of the running pass."""
-        return self._scene.events
-
-    def taken(self) -> Iterator[tuple[Pass, dict[int, Capture], list[DepthEvent]]]:
+    def taken(self) -> Iterator[Part]:
         """What there is to record of the running pass: the whole of it, then what ran for some of its tokens alone."""
-        yield self._scene.now, self._scene.captures, self._scene.events
-        for part, captures in self._scene.parts:
-            yield part, captures, []
+        scene = self._scene
+        yield Part(scene.now, scene.captures, scene.events, scene.work, scene.reports)
+        for part, captures in scene.parts:
+            yield Part(part, captures)
 
     def watch_routing(self, layer: int) -> None:
         """Keep the routing of ``layer`` in the captures even if nothing is recorded there."""
@@ -114,6 +119,22 @@ class Session:
         """Start a forward pass; what the last one captured is let go."""
         self._scene.begin(now)
 
+    def _replace_products(self, block: Block, undo: ExitStack) -> None:
+        """Put in place what computes projections and neurons otherwise."""
+        edits = self._edits[block.layer]
+        weights = _of(edits, mask.Weights)
+        neurons: Planned[Any] = [(e, r) for e, r in edits if isinstance(e, mask.Neurons | mask.Activations)]
+        if weights and neurons:
+            raise EditRefused(
+                f"{weights[0][0].kind} and {neurons[0][0].kind} cannot hold together in layer {block.layer}: each computes "
+                "its MLP in its own way.",
+                "Give them different layers.",
+            )
+        if weights:
+            hook_weights(self._scene, block, weights, self._artefacts, undo)
+        if neurons:
+            hook_neurons(self._scene, block, neurons, self._artefacts, undo)
+
     def _hook_block(self, block: Block, undo: ExitStack) -> None:
         scene = self._scene
         edits = self._edits[block.layer]
@@ -123,15 +144,22 @@ class Session:
         wanted = wanted or block.layer in self._asked
         if block.moe is not None and block.moe.observable and (reroutes or wanted):
             hook_routing(scene, block, reroutes, record, undo)
-        heads = [(edit, rows) for edit, rows in edits if isinstance(edit, mask.Heads)]
-        if heads:
-            hook_heads(scene, block, heads, undo)
+        if silenced := _of(edits, mask.Experts):
+            hook_experts(scene, block, silenced, self._artefacts, undo)
+        if heads := _of(edits, mask.Heads):
+            hook_heads(scene, block, heads, self._artefacts, undo)
+        if masks := [(e, rows) for e, rows in edits if isinstance(e, mask.AttentionMask | mask.Tokens)]:
+            hook_attention_mask(scene, block, masks, record is not None, undo)
         if record and record.contribution:
             hook_contribution(scene, block, undo)
         if record and record.sparsity:
             hook_activation(scene, block, record.threshold, undo)
         if record and record.attention_rank:
             hook_attention_rank(scene, block, record, undo)
+
+
+def _of(edits: Planned[Edit], kind: type[E]) -> Planned[E]:
+    return [(edit, rows) for edit, rows in edits if isinstance(edit, kind)]
 
 
 def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, Planned[Edit]]:

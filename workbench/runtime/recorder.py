@@ -23,7 +23,7 @@ from workbench.runtime.record import Record
 from workbench.store import Store
 
 if TYPE_CHECKING:
-    from workbench.runtime.hooks.scene import DepthEvent
+    from workbench.runtime.hooks.scene import DepthEvent, MaskReport, Part, Work
     from workbench.runtime.instrument import Session
 
 THINNEST = 64
@@ -86,9 +86,32 @@ class Decided:
         """The event with arrays of its own."""
         tokens = _tokens(event.now, runs)
         visits = event.visits.cpu().numpy().reshape(-1)[tokens.at]
-        told = np.full(visits.shape, True) if event.chosen or event.borrowed else visits != 1
+        told = visits != 1 if not event.borrowed else np.full(visits.shape, True)
+        if event.chosen is not None:
+            told = told | event.chosen.cpu().numpy().reshape(-1)[tokens.at]
         kv = event.kv.cpu().numpy().reshape(-1)[tokens.at]
         return Decided(event.layer, event.unit, tokens, visits, kv, event.repeat_kv, told, event.borrowed)
+
+
+@dataclass(frozen=True)
+class Left:
+    """Units of work done and left out by each run of a pass, [B]."""
+
+    layer: int
+    op: str
+    backend: str
+    executed: NDArray[np.int64]
+    skipped: NDArray[np.int64]
+
+    @staticmethod
+    def of(work: Work, runs: NDArray[np.int64]) -> Left:
+        """The work with its tokens summed up by run."""
+        done, left = work.executed.cpu().numpy().reshape(-1), work.skipped.cpu().numpy().reshape(-1)
+        if done.size == len(runs) and done.size != work.now.positions.numel():
+            return Left(work.layer, work.op, work.backend, done, left)
+        tokens = _tokens(work.now, runs)
+        sums = [np.bincount(tokens.row, part[tokens.at], len(runs)).astype(np.int64) for part in (done, left)]
+        return Left(work.layer, work.op, work.backend, *sums)
 
 
 @dataclass(frozen=True)
@@ -106,6 +129,8 @@ class Taken:
     layers: Mapping[int, Capture]
     nbytes: int
     events: tuple[Decided, ...] = ()
+    work: tuple[Left, ...] = ()
+    masks: tuple[MaskReport, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -161,6 +186,10 @@ class Taken:
                         "attention_rank", np.eye(batch, dtype=np.int64)[ranks.row] * ranks.ranks.rank.shape[0]
                     )
         if not only:
+            for _ in self.work:
+                add("cost", np.ones(batch, dtype=np.int64))
+            for report in self.masks:
+                add("attention_mask", np.eye(batch, dtype=np.int64)[report.row] * len(report.density))
             for event in self.events:
                 add("depth", np.bincount(event.tokens.row[event.told], minlength=batch))
                 add("cost", np.ones(batch, dtype=np.int64))
@@ -190,18 +219,22 @@ class Recorder:
 
     def take(self, session: Session) -> None:
         """Keep what ``session`` saw of the pass that just ran. It belongs to the recorder from here on."""
-        for now, captures, events in session.taken():
-            self._take(now, captures, events)
+        for part in session.taken():
+            self._take(part)
 
-    def _take(self, now: Pass, captures: Mapping[int, Capture], events: Sequence[DepthEvent]) -> None:
+    def _take(self, part: Part) -> None:
+        now, captures = part.now, part.captures
         from workbench.runtime.rows import digest
 
         valid = _tokens(now, self._runs)
         record = self._facts.record
         kept = valid if record.every == 1 else valid.every(record.every)
         layers = {layer: self._copy(layer, captures[layer]) for layer in sorted(captures)}
-        decided = tuple(Decided.of(event, self._runs) for event in events)
-        taken = Taken(self._facts, now.step, self._runs, kept, valid, layers, _nbytes(layers), decided)
+        decided = tuple(Decided.of(event, self._runs) for event in part.events)
+        work = tuple(Left.of(one, self._runs) for one in part.work)
+        taken = Taken(
+            self._facts, now.step, self._runs, kept, valid, layers, _nbytes(layers), decided, work, tuple(part.reports)
+        )  # fmt: skip
         if self._store.policy == "sample":
             taken = self._thin(taken)
         if self._store.defer(digest, taken):

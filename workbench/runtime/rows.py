@@ -68,6 +68,18 @@ def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
         for event in taken.events:
             yield "depth", _depth(taken, event)
             yield "cost", _depth_cost(taken, event)
+        for left in taken.work:
+            yield "cost", {
+                "run": taken.runs, "step": taken.step, "layer": left.layer, "op": left.op, "backend": left.backend,
+                "isa": taken.facts.isa, "executed": left.executed, "skipped": left.skipped,
+            }  # fmt: skip
+        for report in taken.masks:
+            heads = len(report.density)
+            yield "attention_mask", {
+                "run": np.full(heads, taken.runs[report.row]), "step": taken.step, "layer": report.layer,
+                "head": np.arange(heads), "pattern": report.patterns, "block": report.block,
+                "density": report.density.numpy(), "recall": report.recall.numpy(), "error": report.error.numpy(),
+            }  # fmt: skip
 
 
 _KV = np.asarray(("absent", "compute", "copy-last"))

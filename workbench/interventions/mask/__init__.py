@@ -20,7 +20,7 @@ __all__ = [
     "Weights", "activations", "attention", "experts", "heads", "neurons", "tokens", "weights",
 ]  # fmt: skip
 
-KINDS: tuple[type[Edit], ...] = (Heads,)
+KINDS: tuple[type[Edit], ...] = (Experts, Heads, Neurons, Tokens, Activations, AttentionMask, Weights)
 
 Where = int | Iterable[int] | Layers
 """Layers: one, several, or ``"all"`` that have the site."""

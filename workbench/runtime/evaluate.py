@@ -88,8 +88,9 @@ def evaluate(
     Notes
     -----
     The options stand behind the prompt: ``prompt_last`` is the last token of the prompt, and ``generated`` are the tokens
-    of an option, which the decode phase holds for although they are read at once. Where plans edit nothing before the last token of the prompt, the prompts are read once and only the last token is run again for each of
-    these plans, through the layers from the first edited one on.
+    of an option, for which the decode phase holds although they are read at once. Where plans edit nothing before the
+    last token of the prompt, the prompts are read once and only the last token is run again for each of these plans,
+    through the layers from the first edited one on.
     """
     if score != "choices":
         raise WorkbenchError(f"Items cannot be scored by {score!r}.", 'Use score="choices".')

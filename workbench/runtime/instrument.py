@@ -21,6 +21,7 @@ from workbench.runtime.attach import Attachment
 from workbench.runtime.capture import Capture
 from workbench.runtime.hooks.attention import hook_attention_rank, hook_heads
 from workbench.runtime.hooks.depth import hook_skipped_block
+from workbench.runtime.hooks.lens import hook_lens
 from workbench.runtime.hooks.neurons import hook_activation
 from workbench.runtime.hooks.routing import hook_routing
 from workbench.runtime.hooks.scene import Lookup, Planned, Scene
@@ -69,6 +70,8 @@ class Session:
         with ExitStack() as undo:
             for block in self._anatomy.blocks:
                 self._hook_block(block, undo)
+            if self._scene.record is not None and self._scene.record.needs_parts:
+                hook_lens(self._scene, undo)
             self._undo = undo.pop_all()
         return self
 
@@ -100,17 +103,20 @@ class Session:
             return
         reroutes = [(edit, rows) for edit, rows in edits if isinstance(edit, reroute.Reroute)]
         wanted = record is not None and (record.routing or record.wants_scores or record.sparsity)
+        wanted = wanted or (record is not None and (record.logit_effect or record.census))
         wanted = wanted or block.layer in self._asked
         if block.moe is not None and block.moe.observable and (reroutes or wanted):
             hook_routing(scene, block, reroutes, record, undo)
         heads = [(edit, rows) for edit, rows in edits if isinstance(edit, mask.Heads)]
         if heads:
             hook_heads(scene, block, heads, undo)
-        if record and record.contribution:
-            hook_contribution(scene, block, undo)
-        if record and record.sparsity:
-            hook_activation(scene, block, record.threshold, undo)
-        if record and record.attention_rank:
+        parts = scene.record is not None and scene.record.needs_parts  # of every block, recorded or not
+        if parts or (record and record.contribution):
+            measure = record is not None and record.contribution
+            hook_contribution(scene, block, undo, measure=measure, keep_parts=parts)
+        if record and (record.sparsity or record.census):
+            hook_activation(scene, block, record, undo)
+        if record and record.wants_attention:
             hook_attention_rank(scene, block, record, undo)
 
 

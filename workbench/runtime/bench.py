@@ -362,10 +362,6 @@ class Bench:
         """The backend to name in a direct call of :mod:`routing_kernels` on this model's tensors."""
         return self._attachment.ops
 
-    def token_ids(self, prompt: Prompt) -> list[int]:
-        """The ids of a prompt; raises :class:`PromptError` for text without a tokenizer, or ids that do not exist."""
-        return self._ids(prompt)
-
     # Prompts and plans
 
     def token_ids(self, prompt: Prompt) -> list[int]:

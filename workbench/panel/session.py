@@ -389,7 +389,9 @@ class Session:
         key = (ran.id, request.colour)
         if key not in self._ranges:
             self._ranges[key] = tiles.colour_range(cursor, *key)
-        piece = piece.model_copy(update={"range": None if self._ranges[key] is None else list(self._ranges[key] or ())})
+        piece = piece.model_copy(
+            update={"range": None if self._ranges[key] is None else list(self._ranges[key] or ())}
+        )
         message = replies.TileMessage(run=request.run, base=request.base, edited=request.edited, tile=piece)
         return message, buffers
 

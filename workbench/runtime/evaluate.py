@@ -14,7 +14,7 @@ from torch import Tensor
 from workbench.errors import EditRefused, PlanError, PromptError, WorkbenchError
 from workbench.interventions import Plan
 from workbench.runtime.attach import device_of
-from workbench.runtime.instrument import skipped_layers
+from workbench.runtime.hooks.depth import depth_key
 from workbench.runtime.passes import Pass
 from workbench.runtime.prompts import token_ids
 from workbench.runtime.resume import Prompts, first_edited, go_on, read_prompts, resume
@@ -265,9 +265,9 @@ def _read_whole(
     bench: Bench, items: list[_Item], cells: list[_Cell]
 ) -> Iterator[list[tuple[_Cell, list[float]]]]:
     """Cells whose plans hold for earlier tokens: prompt and option are read together, in padded batches."""
-    groups: dict[frozenset[int], list[_Cell]] = {}
+    groups: dict[tuple[Any, ...], list[_Cell]] = {}
     for cell in cells:
-        groups.setdefault(skipped_layers(cell.plan, bench.anatomy), []).append(cell)
+        groups.setdefault(depth_key(cell.plan, bench.anatomy), []).append(cell)
     for group in groups.values():
         group.sort(key=lambda cell: items[cell.item].computed)
         while group:

@@ -20,8 +20,8 @@ from workbench.interventions import Plan, mask, reroute
 from workbench.interventions.condition import comparisons
 from workbench.interventions.edit import Edit, Span
 from workbench.runtime.attach import device_of
-from workbench.runtime.hooks.depth import replace_forward
 from workbench.runtime.passes import Pass
+from workbench.runtime.replace import replace_forward
 
 if TYPE_CHECKING:
     from workbench.runtime.bench import Bench
@@ -171,7 +171,8 @@ def resume(
             if going_on:
                 stored(layer, slice(before, None))
             entering = prompts.entering[layer + 1][at]
-            return (entering,) if layer in bench.tuple_blocks else entering
+            parts = bench.arity.get(bench.anatomy.layer(layer).module, 0)
+            return (entering, *[None] * (parts - 1)) if parts else entering
 
         return forward
 

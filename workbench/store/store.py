@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from workbench.errors import SetupError, SqlError, StoreError
 from workbench.store import columns as typed
-from workbench.store import schema
+from workbench.store import schema, summary
 from workbench.store.connect import StoreInUse, unreadable
 from workbench.store.export import export
 from workbench.store.sharing import Server, find_owner, first_line, quote
@@ -32,6 +32,9 @@ CAPACITY = 256 * 2**20
 
 INTERVAL = 1.0
 """Seconds after which waiting rows are committed although they are few."""
+
+SUMMARISE_AT = 1_000_000
+"""Choices of ended runs after which their sums are kept."""
 
 _log = logging.getLogger(__name__)
 _open_stores: weakref.WeakValueDictionary[Path, Store] = weakref.WeakValueDictionary()
@@ -75,6 +78,10 @@ class Store:
         self.policy = writer.policy
         self._server = server
         self._users = 1
+        self._summing = threading.Lock()
+        self._summer: threading.Thread | None = None
+        self._unsummed = 0
+        self._closing = False
         # Runs at exit too, so that a program that never closes its store still commits what it wrote.
         self._finish = weakref.finalize(self, _shut_down, connection, writer, server)
 
@@ -286,6 +293,40 @@ class Store:
             )
         return relation
 
+    def summarise(self, runs: Sequence[int] | None = None) -> int:
+        """Keep the sums of runs that have ended, so that macros over many runs need not read every choice again.
+
+        The answers are the same with and without. Rows that are written to a run afterwards would be missed, so it is
+        for runs that are complete: all that have a row in ``run`` where ``runs`` is ``None``. Returns how many were summed.
+
+        A bench sees to its own runs, once enough of them have ended.
+        """
+        with self._summing, self.cursor() as cursor:
+            waiting = summary.ended(cursor, runs)
+            for piece in summary.pieces(waiting):
+                summary.keep(cursor, piece)
+        return len(waiting)
+
+    def ended(self, choices: int) -> None:
+        """Say that a run with so many choices is complete; after :data:`SUMMARISE_AT` of them a thread sums them up."""
+        self._unsummed += choices
+        if self._unsummed >= SUMMARISE_AT and (self._summer is None or not self._summer.is_alive()):
+            self._unsummed = 0
+            self._summer = threading.Thread(target=self._sum_up, name="workbench-store-sums", daemon=True)
+            self._summer.start()
+
+    def _sum_up(self) -> None:
+        try:
+            with self._summing, self.cursor() as cursor:
+                for piece in summary.pieces(summary.ended(cursor, None)):
+                    if self._closing:
+                        return
+                    summary.keep(cursor, piece)
+        except (duckdb.Error, StoreError):
+            _log.warning(
+                "Sums of ended runs could not be kept; answers are right, but slower.", exc_info=True
+            )
+
     def snapshot(self, path: str | os.PathLike[str]) -> Path:
         """Write a consistent copy of everything recorded so far to a new file, readable by any DuckDB client.
 
@@ -343,6 +384,9 @@ class Store:
                 return
             if self.path is not None:
                 _open_stores.pop(self.path, None)
+            self._closing = True
+            if self._summer is not None:
+                self._summer.join()
             self._finish()
 
     def __enter__(self) -> Store:

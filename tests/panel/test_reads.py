@@ -37,7 +37,7 @@ def test_runs_are_listed_newest_first_and_found_by_text(driver: Any) -> None:
     assert (
         edited["labels"] == {"language": "en"}
         and edited["loss"] == pytest.approx(2.0)
-        and edited["tokens"] == 5
+        and edited["tokens"] == 4
     )
     driver.control("runs_of", text="ALPHA", before=None)
     assert {row["text"] for row in driver.view.last("runs")["rows"]} == {"alpha beta gamma"}

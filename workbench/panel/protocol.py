@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import Field, TypeAdapter
 
 from workbench.interventions import Plan
-from workbench.panel import replies, requests
+from workbench.panel import answers, replies, requests
 
 PROTOCOL = 3
 """Raised by one whenever a message changes in a way that the other side cannot read."""
@@ -91,18 +91,18 @@ Reply: TypeAlias = (
     | replies.Inspection
     | replies.NextTokens
     | replies.Trials
-    | replies.Runs
-    | replies.Comparison
-    | replies.Table
-    | replies.Catalogue
-    | replies.Chart
-    | replies.File
-    | replies.Forms
-    | replies.Previewed
-    | replies.Profile
-    | replies.Effects
-    | replies.Heads
-    | replies.Models
+    | answers.Runs
+    | answers.Comparison
+    | answers.Table
+    | answers.Catalogue
+    | answers.Chart
+    | answers.File
+    | answers.Forms
+    | answers.Previewed
+    | answers.Profile
+    | answers.Effects
+    | answers.Heads
+    | answers.Models
     | replies.Busy
     | replies.Done
     | replies.Failure

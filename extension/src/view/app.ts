@@ -255,7 +255,7 @@ export class App {
     this.card.restyle();
     this.charts.restyle();
     this.sql.restyle();
-    this.inspector.show(this.cell, this.state?.plan ?? null, this.state?.bench ?? null, this.state?.base?.id ?? null);
+    this.renderCell();
   }
 
   focus(): void {
@@ -630,7 +630,8 @@ export class App {
   }
 
   private renderCell(): void {
-    this.inspector.show(this.cell, this.state?.plan ?? null, this.state?.bench ?? null, this.state?.base?.id ?? null);
+    const { plan = null, bench = null, base = null, edited = null } = this.state ?? {};
+    this.inspector.show(this.cell, plan, bench, edited ?? base, base?.id ?? null);
   }
 
   private renderBusy(): void {

@@ -10,6 +10,7 @@ import numpy as np
 
 from workbench.analysis.diff import align, diff
 from workbench.errors import StoreError
+from workbench.interventions import Plan
 from workbench.panel import answers
 from workbench.panel.ran import Ran, finite, log_softmax, plan_of
 
@@ -20,6 +21,7 @@ FLIPS = 300
 """Flips listed of a comparison."""
 
 _TEXT = 400
+_NONE = Plan().hash
 _LIST = (
     "SELECT r.run, r.parent, r.started, r.kind, r.model, coalesce(r.text, r.prompt, ''), r.tokens, r.labels, h.plan "
     "FROM run AS r LEFT JOIN (SELECT run, arg_min(plan, step) AS plan FROM run_plan GROUP BY run) AS h ON h.run = r.run "
@@ -71,7 +73,7 @@ def _rows(cursor: Any, found: list[tuple[Any, ...]]) -> list[answers.RunRow]:
                 model=model or "",
                 text=text[:_TEXT],
                 tokens=tokens or 0,
-                plan="" if held is not None and not held.edits else plan or "",
+                plan="" if plan is None or plan == _NONE else plan,
                 edits=[] if held is None else [edit.describe() for edit in held.active],
                 labels=_labels(labels),
                 loss=finite(losses.get(run)),

@@ -22,20 +22,26 @@ tokens = st.one_of(
     st.integers(0, 9), st.lists(st.integers(0, 9), min_size=1, max_size=3), spans,
 )  # fmt: skip
 phases = st.sampled_from(["all", "prefill", "decode"])
+wheres = st.none() | st.sampled_from(["margin < 0.05", "text ~ '^ ' and not part == 'prompt'"])
+rows = st.just("all") | st.lists(st.integers(0, 3), min_size=1, max_size=2)
+steps = st.just("all") | st.integers(0, 3) | spans
 units = st.lists(st.integers(0, 7), min_size=1, max_size=3)
 numbers = st.floats(-5, 5, allow_nan=False, width=32)
 edits = st.one_of(
     st.builds(
         wb.reroute.ban, layers, units, at=st.sampled_from(["scores", "logits"]), tokens=tokens, phase=phases
     ),
-    st.builds(wb.reroute.force, layers, units, weight=st.none() | numbers, tokens=tokens, phase=phases),
+    st.builds(
+        wb.reroute.force, layers, units, weight=st.none() | numbers, tokens=tokens, phase=phases, where=wheres, rows=rows,
+        steps=steps,
+    ),
     st.builds(
         wb.reroute.bias, layers, st.dictionaries(st.integers(0, 7), numbers, min_size=1), tokens=tokens
     ),
     st.builds(wb.reroute.replay, st.integers(0, 2**62), layers=layers, tokens=tokens, phase=phases),
     st.builds(wb.skip.block, layers),
-    st.builds(wb.mask.heads, layers, units, tokens=tokens, phase=phases),
-)
+    st.builds(wb.mask.heads, layers, units, tokens=tokens, phase=phases, steps=steps),
+)  # fmt: skip
 plans = st.lists(edits, max_size=4).map(wb.Plan)
 
 
@@ -174,7 +180,6 @@ def _facts() -> Any:
         (wb.mask.heads(0, 2), "names head 2, but layer 0 has heads 0 to 1"),
         (wb.mask.heads(1, 0), "not here"),
         (wb.skip.block("all"), "no block of the model"),
-        (wb.skip.block(0, tokens=3), "all tokens"),
     ],
 )
 def test_edits_that_cannot_act_are_refused_with_the_reason(edit: Any, says: str) -> None:

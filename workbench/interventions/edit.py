@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypedDict, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from workbench.address import Address
 from workbench.errors import EditRefused, PlanError
+from workbench.interventions.condition import MAX_LENGTH, SIGNALS, Condition, comparisons, parse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,7 @@ class Rule(Protocol):
     """What an edit needs of a family's routing rule; :class:`workbench.anatomy.RoutingRule` has it. T tokens, E experts."""
 
     @property
-    def score(self) -> str: ...
+    def ranks_logits(self) -> bool: ...
     def scores(self, logits: Tensor) -> Tensor: ...
     def selection(self, scores: Tensor) -> Tensor: ...
     def choose(self, selection: Tensor, k: int | None = None) -> Tensor: ...
@@ -49,9 +50,18 @@ class AttentionFacts(Protocol):
     def num_heads(self) -> int: ...
 
 
+class MlpFacts(Protocol):
+    """What an edit needs to know of one MLP, dense or sparse."""
+
+    @property
+    def act_width(self) -> int: ...
+
+
 class BlockFacts(Protocol):
     """What an edit needs to know of one block."""
 
+    @property
+    def mlp(self) -> MlpFacts | None: ...
     @property
     def moe(self) -> MoeFacts | None: ...
     @property
@@ -65,6 +75,8 @@ class Facts(Protocol):
     def num_layers(self) -> int: ...
     @property
     def moe_layers(self) -> tuple[int, ...]: ...
+    @property
+    def uniform(self) -> bool: ...
     def layer(self, number: int, /) -> Any: ...
     def require(self, address: Address, write: bool = False) -> None: ...
 
@@ -85,10 +97,23 @@ class Span(BaseModel):
 
 
 Tokens: TypeAlias = NamedTokens | Span | tuple[int, ...]
+Rows: TypeAlias = Literal["all"] | tuple[int, ...]
+Steps: TypeAlias = Literal["all"] | Span | tuple[int, ...]
+
+
+class Scope(TypedDict, total=False):
+    """The scope that every function making an edit takes by keyword; see :class:`Edit`."""
+
+    tokens: Tokens | slice | int | Iterable[int] | str
+    where: str | None
+    phase: Phase
+    rows: int | Iterable[int] | Literal["all"]
+    steps: Steps | slice | int | Iterable[int]
+    enabled: bool
 
 
 class Edit(BaseModel):
-    """One re-route, skip or mask: frozen data with a scope.
+    """One re-route, skip or mask: frozen data with a scope. All parts of the scope must hold together.
 
     Attributes
     ----------
@@ -97,9 +122,16 @@ class Edit(BaseModel):
     tokens
         Absolute positions (a tuple or a :class:`Span`), or a name: ``all``; ``prompt`` and ``generated`` tokens;
         ``prompt_last``, the last token of the prompt; ``each_step``, the token from which each step's next token is
-        predicted (the last of the prompt and every generated one).
+        predicted (the last of the prompt and every generated one). A condition may stand here too: it becomes ``where``.
+    where
+        A condition on each token, as in ``margin < 0.05``: see :mod:`workbench.interventions.condition`.
     phase
-        ``prefill`` (the pass that reads the prompt), ``decode`` (the passes that follow), or ``all``.
+        ``prefill`` (the tokens of the prompt), ``decode`` (those generated after it), or ``all``.
+    rows
+        Numbers of the prompts of a batch, in the order in which they were given, or ``"all"``. A run keeps the part of
+        the plan that holds for it.
+    steps
+        Step numbers: 0 reads the prompt, step n reads the n-th generated token, whether or not a cache is used.
     enabled
         A disabled edit stays in the plan and does nothing.
     """
@@ -107,27 +139,85 @@ class Edit(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     site: ClassVar[str]
+    after_router: ClassVar[bool] = False
+    """Whether the edit acts after the router of its layer, so that ``where`` may ask what that router computed."""
+
     kind: str
-    layers: Layers = "all"
-    tokens: Tokens = "all"
-    phase: Phase = "all"
-    enabled: bool = True
+    layers: Layers = Field("all", title="Layers", description="layer numbers, or all that have the site")
+    tokens: Tokens = Field(
+        "all", title="Tokens", description="absolute positions, or a named part of the text"
+    )
+    where: str | None = Field(
+        None,
+        title="Where",
+        max_length=MAX_LENGTH,
+        description="a condition on each token, as in: margin < 0.05",
+    )
+    phase: Phase = Field(
+        "all", title="Phase", description="prompt tokens (prefill), generated ones (decode), or all"
+    )
+    rows: Rows = Field("all", title="Rows", description="numbers of the prompts of a batch, or all")
+    steps: Steps = Field("all", title="Steps", description="0 reads the prompt, n the n-th generated token")
+    enabled: bool = Field(
+        True, title="Enabled", description="a disabled edit stays in the plan and does nothing"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _condition_among_tokens(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            tokens = data.get("tokens")
+            if isinstance(tokens, str) and tokens not in get_args(NamedTokens):
+                if data.get("where") is not None:
+                    raise ValueError("tokens and where both hold a condition")
+                return {**data, "tokens": "all", "where": tokens}
+        return data
 
     @field_validator("layers", mode="before")
     @classmethod
     def _layers(cls, value: Any) -> Any:
         return value if value == "all" else sorted_units(value, "layer")
 
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _rows(cls, value: Any) -> Any:
+        return value if value == "all" else sorted_units(value, "row")
+
     @field_validator("tokens", mode="before")
     @classmethod
     def _tokens(cls, value: Any) -> Any:
-        if isinstance(value, slice):
-            if value.step not in (None, 1):
-                raise ValueError("a slice of tokens cannot have a step")
-            return Span(start=value.start or 0, stop=value.stop)
-        if isinstance(value, str | Span | dict):
-            return value
-        return sorted_units(value, "token")
+        return _positions(value, "token")
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _steps(cls, value: Any) -> Any:
+        return _positions(value, "step")
+
+    @field_validator("where")
+    @classmethod
+    def _where(cls, value: str | None) -> str | None:
+        return None if value is None else str(parse(value))
+
+    @property
+    def condition(self) -> Condition | None:
+        """What ``where`` says, read."""
+        return None if self.where is None else parse(self.where)
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether the scope holds every token of every run, in the edit's layers."""
+        return self.where is None and self.tokens == self.phase == self.rows == self.steps == "all"
+
+    def signal_layers(self, layer: int) -> tuple[int, ...]:
+        """The layers whose router ``where`` asks, for the edit's action in ``layer``."""
+        if self.condition is None:
+            return ()
+        asked = {
+            layer if one.layer is None else one.layer
+            for one in comparisons(self.condition)
+            if one.name in SIGNALS
+        }
+        return tuple(sorted(asked))
 
     def layers_in(self, facts: Facts) -> tuple[int, ...]:
         """The layers of ``facts`` this edit acts on."""
@@ -147,7 +237,18 @@ class Edit(BaseModel):
         for layer in layers:
             block = facts.layer(layer)
             facts.require(Address(self.site, layer), write=True)
+            for source in self.signal_layers(layer):
+                self._check_signal(layer, source, facts)
             self._check_block(layer, block)
+
+    def _check_signal(self, layer: int, source: int, facts: Facts) -> None:
+        """Refuse a condition that asks for what no router has computed yet when this edit acts in ``layer``."""
+        facts.require(Address("expert_scores", source))
+        if source > layer or (source == layer and not self.after_router):
+            raise EditRefused(
+                f"{self.kind} in layer {layer} asks what the router of layer {source} computes, which comes later.",
+                "Name an earlier layer in the condition, as in margin.0 < 0.05.",
+            )
 
     def _check_block(self, layer: int, block: BlockFacts) -> None:
         """Hook for a kind's own ranges (experts, heads)."""
@@ -159,24 +260,42 @@ class Edit(BaseModel):
     def describe(self) -> str:
         """One line for people: what is done, where."""
         where = "all layers" if self.layers == "all" else "layer " + ", ".join(map(str, self.layers))
-        if self.tokens == "all":
-            tokens = "all tokens"
-        elif isinstance(self.tokens, Span):
-            tokens = f"tokens {self.tokens.start} to {'the end' if self.tokens.stop is None else self.tokens.stop - 1}"
-        elif isinstance(self.tokens, tuple):
-            tokens = "token " + ", ".join(map(str, self.tokens))
-        else:
-            tokens = {
-                "prompt": "prompt tokens",
-                "generated": "generated tokens",
-                "prompt_last": "the last prompt token",
-                "each_step": "the token each step predicts from",
-            }[self.tokens]
-        phase = "" if self.phase == "all" else f", {self.phase} only"
-        return f"{self._what()} in {where}, {tokens}{phase}"
+        names = {
+            "all": "all tokens",
+            "prompt": "prompt tokens",
+            "generated": "generated tokens",
+            "prompt_last": "the last prompt token",
+            "each_step": "the token each step predicts from",
+        }
+        parts = [f"{self._what()} in {where}"]
+        parts.append(names[self.tokens] if isinstance(self.tokens, str) else _spoken(self.tokens, "token"))
+        if self.where is not None:
+            parts.append(f"where {self.where}")
+        if self.phase != "all":
+            parts.append(f"{self.phase} only")
+        if self.rows != "all":
+            parts.append("row " + ", ".join(map(str, self.rows)))
+        if not isinstance(self.steps, str):
+            parts.append(_spoken(self.steps, "step"))
+        return ", ".join(parts)
 
     def _what(self) -> str:
         return self.kind
+
+
+def _spoken(value: Span | tuple[int, ...], unit: str) -> str:
+    if isinstance(value, tuple):
+        return f"{unit} " + ", ".join(map(str, value))
+    return f"{unit}s {value.start} to {'the end' if value.stop is None else value.stop - 1}"
+
+
+def _positions(value: Any, unit: str) -> Any:
+    """A slice as a :class:`Span`, numbers as a sorted tuple; names and data as they are."""
+    if isinstance(value, slice):
+        if value.step not in (None, 1):
+            raise ValueError(f"a slice of {unit}s cannot have a step")
+        return Span(start=value.start or 0, stop=value.stop)
+    return value if isinstance(value, str | Span | dict) else sorted_units(value, unit)
 
 
 def sorted_units(value: int | Iterable[int], name: str) -> tuple[int, ...]:
@@ -198,14 +317,16 @@ def scopes_disjoint(one: Edit, other: Edit) -> bool:
     """Whether no token of any layer can be in both scopes, decided from the data alone (``False`` when unsure)."""
     if one.layers != "all" and other.layers != "all" and not set(one.layers) & set(other.layers):
         return True
-    if {one.phase, other.phase} == {"prefill", "decode"}:
+    if one.rows != "all" and other.rows != "all" and not set(one.rows) & set(other.rows):
+        return True
+    if {one.phase, other.phase} == {"prefill", "decode"} or _positions_disjoint(one.steps, other.steps):
         return True
     if {one.tokens, other.tokens} in ({"prompt", "generated"}, {"prompt_last", "generated"}):
         return True
     return _positions_disjoint(one.tokens, other.tokens)
 
 
-def _positions_disjoint(one: Tokens, other: Tokens) -> bool:
+def _positions_disjoint(one: Tokens | Steps, other: Tokens | Steps) -> bool:
     if isinstance(one, tuple) and isinstance(other, tuple):
         return not set(one) & set(other)
     if isinstance(one, Span) and isinstance(other, Span):

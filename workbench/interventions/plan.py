@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,26 +13,13 @@ from workbench.errors import EditRefused, PlanError
 from workbench.interventions import mask, reroute, skip
 from workbench.interventions.edit import Edit, Facts, MoeFacts, plan_error, scopes_disjoint
 
-AnyEdit = Annotated[
-    reroute.Ban
-    | reroute.Allow
-    | reroute.Force
-    | reroute.Bias
-    | reroute.Temperature
-    | reroute.ScoreMix
-    | reroute.TopK
-    | reroute.TopP
-    | reroute.Threshold
-    | reroute.RankOffset
-    | reroute.Random
-    | reroute.Permute
-    | reroute.Uniform
-    | reroute.Weights
-    | reroute.Replay
-    | skip.Block
-    | mask.Heads,
-    Field(discriminator="kind"),
-]
+KINDS: tuple[type[Edit], ...] = (*reroute.KINDS, *skip.KINDS, *mask.KINDS)
+"""Every kind of edit, in the order in which docs and forms list them."""
+
+if TYPE_CHECKING:
+    AnyEdit: TypeAlias = Edit
+else:
+    AnyEdit = Annotated[Union[KINDS], Field(discriminator="kind")]  # noqa: UP007 (a tuple has no |)
 
 _BAN_OR_FORCE = (reroute.Ban, reroute.Force)
 _MODULE = {"reroute": "wb.reroute", "skip": "wb.skip", "mask": "wb.mask"}
@@ -108,24 +95,42 @@ class Plan(BaseModel):
             del left[n]
         return hashlib.sha256("\n".join(normal).encode()).hexdigest()[:16]
 
+    def for_row(self, row: int) -> Plan:
+        """The part of the plan that holds for prompt number ``row`` of a batch, with no row scope left in it."""
+        if all(edit.rows == "all" for edit in self.edits):
+            return self
+        return Plan(
+            edit.model_copy(update={"rows": "all"})
+            for edit in self.edits
+            if edit.rows == "all" or row in edit.rows
+        )
+
     def check(self, facts: Facts) -> None:
         """Raise :class:`EditRefused` with the reason if an enabled edit cannot act on the model ``facts`` describes."""
         for edit in self.active:
             edit.check(facts)
         self._check_exclusive()
+        self._check_path()
         for layer in facts.moe_layers:
             self._check_left(layer, facts.layer(layer).moe)
+
+    def _check_path(self) -> None:
+        """A path says of every block whether and how often it runs, so that no other edit of blocks could."""
+        of_blocks = [edit for edit in self.active if isinstance(edit, skip.Skip) and edit.acts_on == "block"]
+        repeats = [edit for edit in self.active if isinstance(edit, skip.Repeat) and edit not in of_blocks]
+        paths = [edit for edit in of_blocks if isinstance(edit, skip.Path)]
+        others = [edit for edit in of_blocks + repeats if edit not in paths[:1]]
+        if paths and others:
+            raise EditRefused(
+                f"skip.path and {others[0].kind} cannot hold together: a path says of every block how often it runs.",
+                "Write the skips and repeats into the path.",
+            )
 
     def _check_left(self, layer: int, moe: MoeFacts) -> None:
         """The bans and allow-lists of the whole plan must leave enough experts."""
         left = set(range(moe.num_experts))
         for edit in self.active:
-            if (
-                edit.layers != "all"
-                and layer not in edit.layers
-                or edit.tokens != "all"
-                or edit.phase != "all"
-            ):
+            if (edit.layers != "all" and layer not in edit.layers) or not edit.everywhere:
                 continue
             if isinstance(edit, reroute.Ban):
                 left -= set(edit.experts)
@@ -202,9 +207,9 @@ class Plan(BaseModel):
         for edit in self.edits:
             data = edit.model_dump(exclude_defaults=True, exclude={"kind", "enabled"})
             verb, name = edit.kind.split(".")
-            tokens = data.get("tokens")
-            if isinstance(tokens, dict):
-                data["tokens"] = slice(tokens.get("start", 0), tokens.get("stop"))
+            for part in ("tokens", "steps"):
+                if isinstance(span := data.get(part), dict):
+                    data[part] = slice(span.get("start", 0), span.get("stop"))
             data = {"layers": edit.layers, **data}
             call = f"{_MODULE[verb]}.{name}({', '.join(f'{k}={_literal(v)}' for k, v in data.items())})"
             lines.append(call if edit.enabled else f"{call}.model_copy(update={{'enabled': False}})")
@@ -222,8 +227,8 @@ def _data(edit: Edit) -> dict[str, Any]:
 
 
 def _canonical(edit: Edit) -> str:
-    data = _data(edit)
-    del data["enabled"]
+    # Defaults are left out, so that a field that a later version adds does not change the hash of an older plan.
+    data = edit.model_dump(mode="json", exclude_defaults=True, exclude={"enabled"}) | {"kind": edit.kind}
     return json.dumps(data, sort_keys=True)
 
 
@@ -244,4 +249,4 @@ def _invalid(error: ValidationError, data: dict[str, Any]) -> PlanError:
 
 def kinds() -> tuple[str, ...]:
     """Every kind of edit, as written in a plan."""
-    return tuple(kind.model_fields["kind"].default for kind in get_args(get_args(AnyEdit)[0]))
+    return tuple(kind.model_fields["kind"].default for kind in KINDS)

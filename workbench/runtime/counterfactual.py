@@ -56,7 +56,7 @@ def counterfactual(
     )
     plans = [run.plan + removed + entered for _, _, _, removed, entered in asked]
     for plan in plans[:1]:
-        bench.check(plan, run.prompt_tokens, size)
+        bench.check(plan, run.prompt_tokens, size, run.labels)
     values = _values(bench, run, token, [run.plan, *plans], wanted)
     rows = [
         {"layer": layer, "removed": out, "expert": into, "next_change": float(n - values[0][0]),
@@ -103,14 +103,14 @@ def _values(bench: Bench, run: Run, token: int, plans: list[Plan], target: int) 
     with bench.running():
         prefix = DynamicCache(config=bench.model.config)
         if token:
-            _pass(bench, [run.plan], ids[:token].unsqueeze(0), 0, prefix, run.prompt_tokens)
+            _pass(bench, run, [run.plan], ids[:token].unsqueeze(0), 0, prefix)
         for start in range(0, len(plans), _ROWS):
             batch = plans[start : start + _ROWS]
             cache = copy.deepcopy(prefix)
             if token and len(batch) > 1:
                 cache.batch_repeat_interleave(len(batch))
             rows = ids[token:].expand(len(batch), -1)
-            log_p = _pass(bench, batch, rows, token, cache, run.prompt_tokens).log_softmax(-1)
+            log_p = _pass(bench, run, batch, rows, token, cache).log_softmax(-1)
             after = (
                 log_p[:, : len(follows)].gather(-1, follows.expand(len(batch), -1).unsqueeze(-1)).squeeze(-1)
             )
@@ -120,12 +120,12 @@ def _values(bench: Bench, run: Run, token: int, plans: list[Plan], target: int) 
     return found
 
 
-def _pass(bench: Bench, plans: list[Plan], ids: Tensor, start: int, cache: Any, prompt_tokens: int) -> Tensor:
+def _pass(bench: Bench, run: Run, plans: list[Plan], ids: Tensor, start: int, cache: Any) -> Tensor:
     """Logits [B, S, V] fp32 on the CPU of ``ids`` [B, S] from position ``start`` on."""
     device = ids.device
     positions = torch.arange(start, start + ids.shape[1], device=device).expand(ids.shape)
-    prompt = torch.full((ids.shape[0],), prompt_tokens, device=device)
-    with bench.session(plans, None) as session:
-        session.begin(Pass(0, "prefill" if start < prompt_tokens else "decode", positions, None, prompt))
+    prompt = torch.full((ids.shape[0],), run.prompt_tokens, device=device)
+    with bench.session(plans, None, [run.labels] * len(plans)) as session:
+        session.begin(Pass(0, positions, None, prompt, ids))
         output = bench.model(input_ids=ids, past_key_values=cache, use_cache=True)
     return output.logits.float().cpu()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from workbench.errors import EditRefused
+from workbench.interventions import Plan
+from workbench.interventions.condition import Comparison, evaluate
 from workbench.interventions.edit import Edit, Span
 
 
@@ -20,48 +23,77 @@ class Pass:
     ----------
     step
         Number of the pass within its run, from 0.
-    phase
-        ``prefill`` while the prompt is read, ``decode`` for the tokens after it.
     positions
         Absolute token positions [B, S] int64 on the model's device.
     valid
         [B, S] bool, false at padding; ``None`` where nothing is padded.
     prompt_tokens
         Length of each row's prompt [B] int64 on the model's device.
+    tokens
+        Token ids [B, S] int64 on the model's device.
+    rows
+        Where tokens were taken out of a pass: the row of the batch [B', S'] int64 that each one is from; ``None`` where
+        row ``b`` is row ``b``.
+    start
+        Tokens before the pass that this one is a part of; ``None`` for a whole pass, which starts at its first position.
     """
 
     step: int
-    phase: Literal["prefill", "decode"]
     positions: Tensor
     valid: Tensor | None
     prompt_tokens: Tensor
+    tokens: Tensor
+    rows: Tensor | None = None
+    start: int | None = None
+
+    @property
+    def past(self) -> int:
+        """Tokens before this pass."""
+        return int(self.positions.min()) if self.start is None else self.start
+
+    def of_rows(self, values: Tensor) -> Tensor:
+        """``values`` [B] of the rows of the batch, at each token [B', S']."""
+        return values.unsqueeze(-1).expand_as(self.positions) if self.rows is None else values[self.rows]
 
 
-def scope(edit: Edit, now: Pass, rows: Tensor) -> Tensor | None:
+Fact: TypeAlias = Callable[[Comparison], Tensor]
+"""What a comparison says of each token of a pass, as a mask [B, S]."""
+
+
+def scope(edit: Edit, now: Pass, rows: Tensor, fact: Fact) -> Tensor | None:
     """The tokens of this pass an edit holds for, as a mask [B, S]; ``None`` if it holds for none of them.
 
-    ``rows`` [B] bool says which rows of the batch have the edit in their plan.
+    ``rows`` [B] bool says which rows of the batch have the edit in their plan, ``fact`` answers its condition. Phase and
+    step belong to the token, not to the pass that reads it, so that cached and uncached passes agree.
     """
-    if edit.phase not in ("all", now.phase):
-        return None
-    where = rows.unsqueeze(-1).expand_as(now.positions)
-    prompt = now.prompt_tokens.unsqueeze(-1)
+    positions, prompt = now.positions, now.of_rows(now.prompt_tokens)
+    where = now.of_rows(rows)
     tokens = edit.tokens
-    if tokens == "prompt":
-        where = where & (now.positions < prompt)
-    elif tokens == "generated":
-        where = where & (now.positions >= prompt)
-    elif tokens == "prompt_last":
-        where = where & (now.positions == prompt - 1)
+    if tokens == "prompt" or edit.phase == "prefill":
+        where = where & (positions < prompt)
+    if tokens == "generated" or edit.phase == "decode":
+        where = where & (positions >= prompt)
+    if tokens == "prompt_last":
+        where = where & (positions == prompt - 1)
     elif tokens == "each_step":
-        where = where & (now.positions >= prompt - 1)
-    elif isinstance(tokens, Span):
-        where = where & (now.positions >= tokens.start)
-        if tokens.stop is not None:
-            where = where & (now.positions < tokens.stop)
-    elif isinstance(tokens, tuple):
-        where = where & torch.isin(now.positions, torch.tensor(tokens, device=now.positions.device))
-    return where if bool(where.any()) else None
+        where = where & (positions >= prompt - 1)
+    elif not isinstance(tokens, str):
+        where = where & _among(positions, tokens)
+    if not isinstance(edit.steps, str):
+        where = where & _among((positions - prompt + 1).clamp(min=0), edit.steps)
+    if not bool(where.any()):
+        return None
+    if edit.condition is not None:
+        where = where & evaluate(edit.condition, fact)
+        return where if bool(where.any()) else None
+    return where
+
+
+def _among(numbers: Tensor, wanted: Span | tuple[int, ...]) -> Tensor:
+    if isinstance(wanted, tuple):
+        return torch.isin(numbers, torch.tensor(wanted, device=numbers.device))
+    inside = numbers >= wanted.start
+    return inside if wanted.stop is None else inside & (numbers < wanted.stop)
 
 
 def check_tokens(edit: Edit, prompt_tokens: int, total_tokens: int) -> None:
@@ -75,11 +107,49 @@ def check_tokens(edit: Edit, prompt_tokens: int, total_tokens: int) -> None:
             f"{edit.kind} is scoped to generated tokens, but this run only reads its prompt.",
             "Use bench.generate, or scope the edit to the prompt.",
         )
-    first = edit.tokens.start if isinstance(edit.tokens, Span) else None
-    beyond = [first] if first is not None else list(edit.tokens) if isinstance(edit.tokens, tuple) else []
-    for token in beyond:
+    for token in _named(edit.tokens):
         if token >= total_tokens:
             raise EditRefused(
                 f"{edit.kind} names token {token}, but the run computes tokens 0 to {total_tokens - 1}.",
                 "Name a position that exists; positions count from 0.",
             )
+    for step in _named(edit.steps):
+        if step > total_tokens - prompt_tokens:
+            raise EditRefused(
+                f"{edit.kind} names step {step}, but the run has steps 0 to {total_tokens - prompt_tokens}.",
+                "Step 0 reads the prompt, step n the n-th generated token.",
+            )
+
+
+def check_causal(edit: Edit, prompt_tokens: int, total_tokens: int) -> None:
+    """Refuse an edit that looks at later tokens in a generation, unless it is scoped to the prompt."""
+    looks_ahead = not getattr(edit, "causal", True)
+    if looks_ahead and total_tokens > prompt_tokens and edit.phase != "prefill" and edit.tokens != "prompt":
+        raise EditRefused(
+            f"{edit.kind} looks at later tokens (causal=False), which do not exist while a text is generated.",
+            'Scope it to the prompt with phase="prefill", or use a causal rule.',
+        )
+
+
+def _named(value: str | Span | tuple[int, ...]) -> tuple[int, ...]:
+    """The numbers that must exist for a scope to hold at all."""
+    return () if isinstance(value, str) else value if isinstance(value, tuple) else (value.start,)
+
+
+def rows_of(plans: Sequence[Plan]) -> list[Plan]:
+    """The plan of each prompt of a batch, with the row scopes resolved; refuses rows that no prompt of the plan has."""
+    for plan in plans:
+        for edit in plan.active:
+            if edit.rows == "all":
+                continue
+            if edit.rows[-1] >= len(plans):
+                raise EditRefused(
+                    f"{edit.kind} names row {edit.rows[-1]}, but there are {len(plans)} prompts.",
+                    "Rows number the prompts of one call of bench.run, from 0.",
+                )
+            if not any(plans[row] == plan for row in edit.rows):
+                raise EditRefused(
+                    f"{edit.kind} names rows whose prompts have another plan.",
+                    "Remove the row scope of the edit.",
+                )
+    return [plan.for_row(row) for row, plan in enumerate(plans)]

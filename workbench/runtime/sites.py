@@ -43,13 +43,14 @@ def read(bench: Bench, run: Run, site: str, layers: Sequence[int], tokens: Any) 
     device = device_of(bench.model)
     for layer in layers:
         bench.anatomy.require(Address(site, layer))
-    with bench.running(), bench.session([run.plan], None) as session, ExitStack() as undo:
+    ids = run.tokens[:size].unsqueeze(0).to(device)
+    with bench.running(), bench.session([run.plan], None, [run.labels]) as session, ExitStack() as undo:
         for layer in layers:
             _listen(session, bench.anatomy.layer(layer), site, found, undo)
-        now = Pass(0, "prefill", torch.arange(size, device=device).unsqueeze(0), None,
-                   torch.tensor([run.prompt_tokens], device=device))  # fmt: skip
+        now = Pass(0, torch.arange(size, device=device).unsqueeze(0), None,
+                   torch.tensor([run.prompt_tokens], device=device), ids)  # fmt: skip
         session.begin(now)
-        bench.model(input_ids=run.tokens[:size].unsqueeze(0).to(device), use_cache=False)
+        bench.model(input_ids=ids, use_cache=False)
         if site in _ROUTING:
             _from_captures(bench, session, site, layers, found)
     missing = [layer for layer in layers if layer not in found]
@@ -117,6 +118,14 @@ def _listen(session: Session, block: Block, site: str, found: dict[int, Tensor],
                 call.query, call.key, call.scale, call.mask, softcap=call.softcap, sinks=call.sinks
             )[0]
 
+        point = getattr(block.attention.module, "hook_pattern", None)
+        if isinstance(point, nn.Module):  # of a TransformerLens bridge, which computes attention itself
+
+            def on_point(_: nn.Module, __: Any, output: Tensor) -> None:
+                keep(output[0])
+
+            undo.callback(point.register_forward_hook(on_point).remove)
+            return
         listen_to_attention(block.attention.module, pattern)
         undo.callback(listen_to_attention, block.attention.module, None)
     else:
@@ -144,7 +153,7 @@ def _from_captures(
 ) -> None:
     for layer in layers:
         capture = session.captures.get(layer)
-        if capture is None or capture.skipped:
+        if capture is None:
             continue
         rule = bench.anatomy.layer(layer).moe.rule  # type: ignore[union-attr]
         value = {

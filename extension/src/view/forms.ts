@@ -18,7 +18,7 @@ interface Field {
 }
 
 /** Scope last: what is done comes before where. */
-const SCOPE = ['layers', 'tokens', 'phase'];
+const SCOPE = ['layers', 'tokens', 'where', 'phase', 'rows', 'steps'];
 let lists = 0;
 
 export class EditForm {

@@ -29,6 +29,7 @@ class Reroute(Edit):
     """Base of the re-routing edits."""
 
     stage: ClassVar[Stage]
+    after_router: ClassVar[bool] = True
 
     def _all_layers(self, facts: Facts) -> tuple[int, ...]:
         return facts.moe_layers

@@ -1,0 +1,66 @@
+"""Hooks on the residual stream: what attention, MLP and block add to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from routing_kernels import residual_stats
+from torch import Tensor, nn
+
+from workbench.anatomy import Block
+from workbench.runtime.hooks.scene import Scene
+from workbench.signals import contribution
+
+
+def hook_contribution(
+    scene: Scene, block: Block, undo: ExitStack, *, measure: bool = True, keep_parts: bool = False
+) -> None:
+    """Measure the contributions of ``block``, or keep its parts for the lens; only those of the whole block where it is not
+    proved additive."""
+    layer = block.layer
+
+    def enter(hidden: Tensor) -> None:
+        scene.capture(layer).stream["pre"] = hidden
+
+    def keep(name: str, multiplier: float) -> Callable[..., None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            added = _tensor(output)
+            scene.capture(layer).stream[name] = added if multiplier == 1.0 else added * multiplier
+
+        return hook
+
+    def leave(output: Any) -> None:
+        capture = scene.capture(layer)
+        stream = capture.stream
+        capture.stream = {}
+        pre, post = stream["pre"], _tensor(output)
+        parts = {"pre": pre, "post": post}
+        if block.additive and "attn" in stream and "mlp" in stream:
+            parts |= {name: stream[name].reshape(pre.shape) for name in ("attn", "mlp")}
+        if measure:
+            whole = "attn" not in parts
+            capture.contribution = contribution.whole_block(pre, post) if whole else _block(**parts)
+        if keep_parts:
+            capture.parts |= parts
+
+    scene.on_block(block, enter, leave, undo)
+    if block.additive:
+        for name, outlet in (("attn", block.attn_outlet), ("mlp", block.mlp_outlet)):
+            if outlet is not None:
+                undo.callback(outlet.module.register_forward_hook(keep(name, outlet.multiplier)).remove)
+
+
+def _block(pre: Tensor, attn: Tensor, mlp: Tensor, post: Tensor) -> contribution.Contribution:
+    """In one pass over the stream where the kernel takes it."""
+    if pre.dtype == attn.dtype == mlp.dtype and pre.device == attn.device == mlp.device:
+        found = residual_stats(pre, attn, mlp)
+        return contribution.Contribution(
+            *(getattr(found, name) for name in contribution.Contribution._fields)
+        )
+    return contribution.block(pre, attn, pre + attn, mlp, post)
+
+
+def _tensor(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output

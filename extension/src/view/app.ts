@@ -245,7 +245,7 @@ export class App {
 
   /** Turns to the query box with `sql` in it, not yet asked. */
   ask(sql: string): void {
-    this.query = sql;
+    this.query = this.state ? null : sql; // a panel that is still opening shows it once it has a model
     this.tabs.choose('sql');
     this.sql.fill(sql);
   }
@@ -524,7 +524,6 @@ export class App {
       this.turnTo(this.tabs.current);
       if (this.query !== null) {
         this.ask(this.query);
-        this.query = null;
       }
     } else {
       this.renderState();

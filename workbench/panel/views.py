@@ -297,7 +297,9 @@ def _covers(edit: Edit, layer: int, position: int, prompt_tokens: int) -> bool:
         "prefill" if generated else "decode"
     ):
         return False
-    if edit.where is not None or not isinstance(edit.steps, str):  # which tokens that means, only the run can tell
+    if edit.where is not None or not isinstance(
+        edit.steps, str
+    ):  # which tokens that means, only the run can tell
         return False
     match edit.tokens:
         case "all":

@@ -47,7 +47,7 @@ def rows_dot(
     x, listed, counts, first_weight, second_weight, first, second, weight_row, length, depth,
     BOTH: tl.constexpr, BI: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """For each token the products of its listed rows of one matrix, or of two, with the token; the others stay as they are."""
+    """For each token the products of its listed rows of one matrix, or of two, with the token; others stay as they are."""
     token = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BI + tl.arange(0, BI)
     count = tl.load(counts + token)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from workbench.anatomy.parts import Anatomy, Attention, Block, Mlp, Moe
-from workbench.anatomy.rules import rule_for
+from workbench.anatomy.rules import REFUSED, UNREADABLE, rule_for
 from workbench.errors import ModelError
 
 _QUERY = re.compile(r"(q|q_a|q_b|qkv)_proj|q|qkv|query|query_key_value|wq|wqkv|c_attn", re.IGNORECASE)
@@ -17,6 +17,7 @@ _OUT = ("o_proj", "out_proj", "dense", "c_proj", "wo", "out_lin", "attn_out")
 _ROUTER_CLASS = re.compile(r"Router|Gat(e|ing)$")
 # Layer types of a configuration whose projections look like attention but which have no softmax map.
 _NO_SOFTMAX = {"linear_attention", "conv", "moe"}
+_WRAPPED = "_original_component"
 _DOWN = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "w2", "fc_out", "output_linear", "linear_out", "wo")
 
 
@@ -44,6 +45,7 @@ def read(model: nn.Module) -> Anatomy:
         embed_path=embed_path,
         norm_path=_norm_path(modules, list_path, hidden),
         head_path=_path_of(modules, head),
+        no_experts=REFUSED.get(config.model_type, ""),
     )
 
 
@@ -63,6 +65,11 @@ def _text_config(model: nn.Module) -> Any:
         raise ModelError(
             f"{type(model).__name__} is not a Hugging Face model: it has no configuration.",
             "Open a PreTrainedModel, for example one of AutoModelForCausalLM.",
+        )
+    if config.model_type in UNREADABLE:
+        raise ModelError(
+            f"{type(model).__name__} cannot be opened: {UNREADABLE[config.model_type]}.",
+            "Open a decoder of another family.",
         )
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
@@ -126,6 +133,7 @@ def _norm_path(modules: dict[str, nn.Module], list_path: str, hidden: int) -> st
 
 
 def _block(module: nn.Module, number: int, path: str, config: Any, hidden: int) -> Block:
+    module, path = unwrapped(module, path)
     attention = _attention(module, number, path, config)
     bank = _bank(module, path)
     moe = None if bank is None else _moe(module, path, bank, config, hidden)
@@ -133,13 +141,25 @@ def _block(module: nn.Module, number: int, path: str, config: Any, hidden: int) 
     return Block(number, path, module, attention, mlp, moe)
 
 
+def unwrapped(module: nn.Module, path: str) -> tuple[nn.Module, str]:
+    """The module inside the wrapper that a TransformerLens bridge puts around it, and its path; itself elsewhere."""
+    while isinstance(inner := module._modules.get(_WRAPPED), nn.Module):
+        module, path = inner, f"{path}.{_WRAPPED}"
+    return module, path
+
+
 def _find_attention(block: nn.Module) -> tuple[str, nn.Module] | None:
     """The module in ``block`` that both projects to queries and has an output projection."""
+    return next(_attentions(block), None)
+
+
+def _attentions(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, child in _inside(block):
         names = [inner for inner, _ in child.named_children()]
         if any(_QUERY.fullmatch(inner) for inner in names) and any(inner in _OUT for inner in names):
-            return name, child
-    return None
+            # A bridge may compute the attention in its wrapper and never call what it wraps.
+            outer = name.removesuffix(f".{_WRAPPED}")
+            yield outer, block.get_submodule(outer)
 
 
 def _inside(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -147,24 +167,35 @@ def _inside(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _attention(block: nn.Module, number: int, path: str, config: Any) -> Attention | None:
-    found = _find_attention(block)
+    found = list(_attentions(block))
     kinds = getattr(config, "layer_types", None)
-    if found is None or (kinds and number < len(kinds) and kinds[number] in _NO_SOFTMAX):
+    # Of several attentions in a row (LongCat-Flash has two) none is *the* attention of the block.
+    if (
+        not found
+        or _in_a_list(block, found)
+        or (kinds and number < len(kinds) and kinds[number] in _NO_SOFTMAX)
+    ):
         return None
-    name, module = found
-    out_name = next(inner for inner in _OUT if isinstance(getattr(module, inner, None), nn.Module))
-    out_proj = getattr(module, out_name)
+    name, module = found[0]
+    inner, inner_path = unwrapped(module, f"{path}.{name}")
+    out_name = next(one for one in _OUT if isinstance(getattr(inner, one, None), nn.Module))
+    out_proj = getattr(inner, out_name)
     width, _ = _features(out_proj)
     heads = _heads(module, config, width)
     return Attention(
         path=f"{path}.{name}",
         module=module,
         out_proj=out_proj,
-        out_proj_path=f"{path}.{name}.{out_name}",
+        out_proj_path=f"{inner_path}.{out_name}",
         num_heads=heads,
         num_kv_heads=_kv_heads(module, heads),
         head_dim=width // heads,
     )
+
+
+def _in_a_list(block: nn.Module, attentions: list[tuple[str, nn.Module]]) -> bool:
+    owner = attentions[0][0].rpartition(".")[0]
+    return len(attentions) > 1 and isinstance(block.get_submodule(owner), nn.ModuleList)
 
 
 def _heads(module: nn.Module, config: Any, width: int) -> int:
@@ -222,6 +253,8 @@ def _moe(block: nn.Module, path: str, bank: tuple[str, nn.Module], config: Any, 
     name, router = found
     found_rule = rule_for(config.model_type, router, owner, config)
     rule, no_rule = (None, found_rule) if isinstance(found_rule, str) else (found_rule, "")
+    if rule is not None and rule.logits_at:
+        name, router = f"{name}.{rule.logits_at}", router.get_submodule(rule.logits_at)
     return Moe(
         path=owner_path,
         router=router,
@@ -239,15 +272,13 @@ def _router(
     owner: nn.Module, experts: nn.Module, num_experts: int, hidden: int
 ) -> tuple[str, nn.Module] | None:
     """The child of the sparse block, beside the bank, that owns a weight [E, H]; shared experts have other shapes."""
-    fitting = [
-        (name, child)
-        for name, child in owner.named_children()
-        if child is not experts and router_weight(child, num_experts, hidden) is not None
-    ]
-    # Other modules can have the shape by chance: a shared expert with as many neurons as there are experts, say.
+    beside = [(name, child) for name, child in owner.named_children() if child is not experts]
+    fitting = [pair for pair in beside if router_weight(pair[1], num_experts, hidden) is not None]
+    # Other modules can have the shape by chance (a shared expert with as many neurons as there are experts, say); and a
+    # router with classes beside its experts has another shape.
     named = [
         (name, child)
-        for name, child in fitting
+        for name, child in fitting or beside
         if _ROUTER_CLASS.search(type(child).__name__) or name in ("router", "gate")
     ]
     return min(named or fitting, key=lambda pair: sum(1 for _ in pair[1].parameters()), default=None)
@@ -259,10 +290,11 @@ def _mlp(
     if moe is not None:
         return _sparse_mlp(block, path, moe, hidden)
     for name, child in block.named_children():
-        down = None if attention is not None and child is attention.module else _down(child, hidden)
+        whole, whole_path = unwrapped(child, f"{path}.{name}")
+        down = None if attention is not None and child is attention.module else _down(whole, hidden)
         if down is not None:
             inner, module = down
-            return Mlp(f"{path}.{name}", child, module, f"{path}.{name}.{inner}", _features(module)[0])
+            return Mlp(f"{path}.{name}", child, module, f"{whole_path}.{inner}", _features(module)[0])
     # Some families (OPT) keep both layers of the MLP directly in the block: the second one is the whole way out.
     down = _down(block, hidden)
     if down is not None:

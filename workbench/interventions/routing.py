@@ -192,9 +192,7 @@ def _by_share(
     ranked = rule.choose(selection, experts)
     ranked = ranked.gather(-1, selection.gather(-1, ranked).argsort(dim=-1, descending=True, stable=True))
     legal = ~selection.gather(-1, ranked).isneginf()
-    distribution = (
-        scores.softmax(-1) if rule.score == "topk_softmax" else scores / scores.sum(-1, keepdim=True)
-    )
+    distribution = scores.softmax(-1) if rule.ranks_logits else scores / scores.sum(-1, keepdim=True)
     share = distribution.gather(-1, ranked)
     enough = share.cumsum(-1) - share < edit.p if isinstance(edit, reroute.TopP) else share >= edit.tau
     enough[..., 0] = True
@@ -301,7 +299,7 @@ def _weigh(rule: Rule, scores: Tensor, ids: Tensor) -> Tensor:
     """The family's own weights for ``ids`` [T, k']; unused slots count nothing, in the normalisation too."""
     import torch
 
-    nothing = float("-inf") if rule.score == "topk_softmax" else 0.0
+    nothing = float("-inf") if rule.ranks_logits else 0.0
     column = scores.new_full((*scores.shape[:-1], 1), nothing)
     return rule.weigh(torch.cat([scores, column], dim=-1), torch.where(ids == NOTHING, scores.shape[-1], ids))
 

@@ -3,11 +3,97 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from routing_kernels import MoeExperts
 from torch import Tensor
 
-from workbench.signals import attention_rank, contribution, sparsity
+from workbench.signals import attention_map, attention_rank, contribution, sparsity
+
+
+class ExpertStats(NamedTuple):
+    """What the kernel counted while it ran the experts, each [T, k]: norms of their outputs, and sums over their neurons."""
+
+    norm: Tensor
+    l1: Tensor
+    l2: Tensor
+    zero: Tensor
+    below: Tensor
+
+
+class AttentionSample(NamedTuple):
+    """Queries of sampled rows and all keys of one run's attention, from which its maps are made later.
+
+    Attributes
+    ----------
+    row
+        Row of the batch.
+    query, key
+        [N, R, D] and [Nkv, S, D] after position encoding.
+    mask
+        What is added to the products of those rows, or where they are allowed; broadcasts to [N, R, S].
+    rows
+        The sampled positions [R]; ``None`` where they are all.
+    length
+        Tokens of the run.
+    """
+
+    row: int
+    query: Tensor
+    key: Tensor
+    mask: Tensor
+    rows: Tensor | None
+    length: int
+    scale: float
+    softcap: float | None
+    sinks: Tensor | None
+
+
+class RowRanks(NamedTuple):
+    """Ranks that were computed during the pass, of one row of the batch: [N] each, from maps of ``tokens`` rows."""
+
+    row: int
+    ranks: attention_rank.Ranks
+    tokens: int
+    length: int
+    submatrix: str
+    method: str
+    dtype: str
+    error: float | None
+
+
+class MapSample(NamedTuple):
+    """Statistics of the attention maps of one row of the batch: [N] each, from ``rows`` of ``length`` query rows."""
+
+    row: int
+    statistics: attention_map.MapStatistics
+    rows: int
+    length: int
+
+
+class Effects(NamedTuple):
+    """Direct effects on the logit of each token's ``targets`` [T]: by unit, [T, units of that kind]."""
+
+    targets: Tensor
+    values: dict[str, Tensor]
+
+
+class Census(NamedTuple):
+    """What each neuron did over the tokens of each row of the batch: tokens [B, E] that reached it, and of each neuron
+    [B, E, F] how many made it active, the sum of magnitudes and the largest. E is 1 for a dense MLP."""
+
+    tokens: Tensor
+    active: Tensor
+    total: Tensor
+    largest: Tensor
+
+
+class Chunks(NamedTuple):
+    """Neurons of a dense MLP that consecutive tokens use together, by row of the batch [B, C]: the position of the first
+    token, the share of the neurons any of them uses, and the share expected of independent tokens."""
+
+    start: Tensor
+    union: Tensor
+    expected: Tensor
 
 
 @dataclass
@@ -21,12 +107,15 @@ class Capture:
     native_ids: Tensor | None = None
     native_weights: Tensor | None = None
     edited: Tensor | None = None
-    experts: MoeExperts | None = None
+    experts: ExpertStats | None = None
     contribution: contribution.Contribution | None = None
     activation: sparsity.Sparsity | None = None
     width: int = 0
-    ranks: attention_rank.Ranks | None = None
-    rank_tokens: int = 0
-    rank_sampled: bool = False
-    skipped: bool = False
+    attention: list[AttentionSample] = field(default_factory=list)
+    ranks: list[RowRanks] = field(default_factory=list)
+    lens_kl: Tensor | None = None
+    effects: Effects | None = None
+    census: Census | None = None
+    chunks: Chunks | None = None
+    parts: dict[str, Tensor] = field(default_factory=dict)
     stream: dict[str, Tensor] = field(default_factory=dict)

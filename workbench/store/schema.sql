@@ -40,8 +40,9 @@ CREATE TABLE run (
     prompt_tokens INTEGER,           -- tokens of the prompt
     tokens        INTEGER,           -- tokens of prompt and continuation
     labels        JSON,              -- what the user says about the run, as one flat object
-    record        JSON,              -- what was recorded, and rows dropped
-    versions      JSON               -- versions of the packages in use
+    record        JSON,              -- what was recorded
+    versions      JSON,              -- versions of the packages in use
+    dropped       JSON               -- rows that were not kept for want of room, by table; NULL for none
 );
 
 -- A plan by its content hash, as data.
@@ -102,7 +103,8 @@ CREATE TABLE router (
     dropped        UTINYINT,         -- slots that executed no expert
     edited         BOOLEAN,          -- an edit changed this choice or its weights
     native         USMALLINT[],      -- experts the model alone would have chosen; NULL unless edited
-    native_weights FLOAT[]           -- and their weights, in the same order
+    native_weights FLOAT[],          -- and their weights, in the same order
+    group_margin   FLOAT             -- worth of the last legal group minus the next; NULL without group limits
 );
 
 -- Full score vectors, on request.
@@ -112,7 +114,8 @@ CREATE TABLE router_scores (
     position INTEGER NOT NULL,
     layer    USMALLINT NOT NULL,
     scores   FLOAT[],                -- what selection ranks by, one an expert
-    logits   FLOAT[]                 -- raw output of the router, one an expert
+    logits   FLOAT[],                -- raw output of the router, one an expert
+    share    FLOAT                   -- share of the tokens that were drawn to be recorded: 1 / share weighs the row
 );
 
 -- Ranks of attention maps, one row a head.
@@ -123,13 +126,15 @@ CREATE TABLE attention_rank (
     head           USMALLINT NOT NULL,
     tokens         INTEGER,          -- rows of the (sub)matrix that was decomposed
     submatrix      VARCHAR,          -- 'full', or 'sampled' for a principal submatrix of sampled rows
-    method         VARCHAR,          -- 'svd'
+    method         VARCHAR,          -- 'svd', 'gram' (eigenvalues of A A^T), or 'sketch' (A times random columns)
     tolerance      DOUBLE,           -- singular values above tolerance times the largest count
     dtype          VARCHAR,          -- precision of the decomposition
     rank           INTEGER,          -- singular values that count
     stable_rank    FLOAT,            -- sum of squared singular values over the largest squared
     effective_rank FLOAT,            -- exp of the entropy of the normalised singular values
-    entropy        FLOAT             -- mean entropy of the attention rows, nats
+    entropy        FLOAT,            -- mean entropy of the attention rows, nats
+    length         INTEGER,          -- tokens of the whole map
+    error          FLOAT             -- measured relative error of stable_rank against an SVD of the same map; NULL for none
 );
 
 -- What each part of a block adds to the residual stream.
@@ -143,7 +148,8 @@ CREATE TABLE contribution (
     mlp_norm   FLOAT,                -- the same for the MLP
     mlp_cos    FLOAT,
     block_norm FLOAT,                -- the same for attention and MLP together
-    influence  FLOAT                 -- 1 - cos(residual in, residual out)
+    influence  FLOAT,                -- 1 - cos(residual in, residual out)
+    lens_kl    FLOAT                 -- KL(what the model predicts || what this layer would predict), nats; on request
 );
 
 -- Activation sparsity, one row a token and expert (or a token and dense MLP).
@@ -170,7 +176,9 @@ CREATE TABLE expert_stat (
     weight_sum        DOUBLE,        -- sum of their weights
     norm_sum          DOUBLE,        -- sum of the norms of its outputs
     weighted_norm_sum DOUBLE,        -- sum of weight times norm
-    norm_max          FLOAT          -- largest norm
+    norm_max          FLOAT,         -- largest norm
+    soft_sum          DOUBLE,        -- sum over ALL tokens of softmax(logits)_e; NULL for a sigmoid router
+    reap_sum          DOUBLE         -- sum over the tokens that chose it of softmax(logits)_e times norm; NULL likewise
 );
 
 -- How often each neuron is active.
@@ -179,7 +187,10 @@ CREATE TABLE neuron_rate (
     layer  USMALLINT NOT NULL,
     expert SMALLINT NOT NULL,        -- -1 for a dense MLP
     neuron INTEGER NOT NULL,
-    rate   FLOAT                     -- share of the tokens that reached it for which it was active
+    rate   FLOAT,                    -- share of the tokens that reached it for which it was active
+    tokens BIGINT,                   -- those tokens
+    mean   FLOAT,                    -- mean magnitude of its activation over them
+    largest FLOAT                    -- largest magnitude
 );
 
 -- Departures from running every unit once.
@@ -191,6 +202,19 @@ CREATE TABLE depth (
     unit     VARCHAR,                -- 'block', 'attn' or 'mlp'
     event    VARCHAR,                -- 'execute', 'skip', 'repeat' or 'reuse'
     kv       VARCHAR                 -- what became of the keys and values
+);
+
+-- What a mask did to the attention of one head in one pass.
+CREATE TABLE attention_mask (
+    run     BIGINT NOT NULL,
+    step    INTEGER NOT NULL,
+    layer   USMALLINT NOT NULL,
+    head    USMALLINT NOT NULL,
+    pattern VARCHAR,                 -- names of the masks that held
+    block   USMALLINT,               -- positions of a block
+    density FLOAT,                   -- share of the map's visible entries that were kept
+    recall  FLOAT,                   -- share of the attention that was kept, exp(lse masked - lse), mean over queries
+    error   FLOAT                    -- relative error of the head's output
 );
 
 -- What a step cost.
@@ -221,6 +245,126 @@ CREATE TABLE experiment (
     created    TIMESTAMP,            -- UTC
     name       VARCHAR,
     config     JSON
+);
+
+-- What parts of the network add directly to one logit; see workbench.signals.logit_effect.
+CREATE TABLE logit_effect (
+    run      BIGINT NOT NULL,
+    step     INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    layer    USMALLINT NOT NULL,
+    unit     VARCHAR NOT NULL,       -- 'embed' (under the first layer), 'attn', 'mlp', 'block' (neither known), 'head', 'expert'
+    number   SMALLINT,               -- which head or expert
+    target   INTEGER,                -- token whose logit it is: the next one, behind the last the likeliest
+    effect   FLOAT                   -- what the unit adds to it; embed, attn and mlp (or block) of all layers sum to the logit
+);
+
+-- Where attention looks, one row a head; means over sampled query rows.
+CREATE TABLE attention_map (
+    run          BIGINT NOT NULL,
+    step         INTEGER NOT NULL,
+    layer        USMALLINT NOT NULL,
+    head         USMALLINT NOT NULL,
+    tokens       INTEGER,            -- query rows that were looked at
+    length       INTEGER,            -- tokens of the whole map
+    entropy      FLOAT,              -- of a row, nats
+    sinks        INTEGER,            -- first keys that count as sinks
+    sink         FLOAT,              -- mass on them
+    local_window INTEGER,            -- keys that count as near, the query itself included
+    local        FLOAT,              -- mass on them
+    distance     FLOAT,              -- mean distance of the attended keys, tokens
+    decay        FLOAT               -- exponent g of mass ~ distance^-g
+);
+
+-- Neurons of a dense MLP that consecutive tokens use together.
+CREATE TABLE neuron_chunk (
+    run         BIGINT NOT NULL,
+    step        INTEGER NOT NULL,
+    position    INTEGER NOT NULL,    -- of the first token of the chunk
+    layer       USMALLINT NOT NULL,
+    chunk       INTEGER,             -- tokens in it
+    union_share FLOAT,               -- share of the neurons that any of them makes active
+    null_share  FLOAT                -- the same for independent tokens of that run
+);
+
+-- What is said about single tokens, beside the labels of the run.
+CREATE TABLE token_label (
+    run      BIGINT NOT NULL,
+    position INTEGER NOT NULL,
+    label    VARCHAR NOT NULL,       -- name of the label
+    value    VARCHAR                 -- its value for this token
+);
+
+-- Sums of runs that have ended, so that questions about many runs need not read every choice; kept by Store.summarise,
+-- defined by the macros of the same names in macros/cells.sql.  Which runs they cover stands in `summarised`.
+CREATE TABLE summarised (
+    run     BIGINT NOT NULL,
+    choices BIGINT                   -- rows of routing that were summed
+);
+
+CREATE TABLE expert_sum (
+    run           BIGINT NOT NULL,
+    layer         USMALLINT NOT NULL,
+    expert        USMALLINT NOT NULL,
+    opening       BOOLEAN NOT NULL,  -- about position 0
+    choices       BIGINT,            -- columns of expert_cells
+    tops          BIGINT,            -- likewise
+    weight        DOUBLE,            -- likewise
+    share         DOUBLE,            -- likewise
+    share_ln      DOUBLE,            -- likewise
+    normed        BIGINT,            -- likewise
+    norm_weight   DOUBLE,            -- likewise
+    norm          DOUBLE,            -- likewise
+    weighted_norm DOUBLE             -- likewise
+);
+
+CREATE TABLE rank_sum (
+    run     BIGINT NOT NULL,
+    layer   USMALLINT NOT NULL,
+    rank    UTINYINT NOT NULL,
+    opening BOOLEAN NOT NULL,        -- about position 0
+    choices BIGINT,                  -- columns of rank_cells
+    weight  DOUBLE,                  -- likewise
+    shared  BIGINT,                  -- likewise
+    share   DOUBLE,                  -- likewise
+    normed  BIGINT,                  -- likewise
+    norm    DOUBLE,                  -- likewise
+    place   BIGINT,                  -- likewise
+    agree   BIGINT                   -- likewise
+);
+
+CREATE TABLE pair_sum (
+    run     BIGINT NOT NULL,
+    layer   USMALLINT NOT NULL,
+    expert  USMALLINT NOT NULL,
+    other   USMALLINT NOT NULL,      -- expert or a larger number
+    opening BOOLEAN NOT NULL,        -- about position 0
+    tokens  BIGINT                   -- choice sets with both
+);
+
+CREATE TABLE next_sum (
+    run         BIGINT NOT NULL,
+    layer       USMALLINT NOT NULL,
+    next_layer  USMALLINT NOT NULL,  -- the next routed layer of that run
+    expert      USMALLINT NOT NULL,
+    next_expert USMALLINT NOT NULL,  -- of next_layer
+    opening     BOOLEAN NOT NULL,    -- about position 0
+    tokens      BIGINT,              -- columns of next_cells
+    seen        BIGINT,              -- likewise
+    tried       DOUBLE               -- likewise
+);
+
+CREATE TABLE layer_sum (
+    run       BIGINT NOT NULL,
+    layer     USMALLINT NOT NULL,
+    opening   BOOLEAN NOT NULL,      -- about position 0
+    tokens    BIGINT,                -- columns of layer_cells
+    shared    BIGINT,                -- likewise
+    followers BIGINT,                -- likewise
+    same      BIGINT,                -- likewise
+    overlap   BIGINT,                -- likewise
+    chunks    BIGINT,                -- likewise
+    used      BIGINT                 -- likewise
 );
 
 -- The choice of one token in one layer as one row: experts and weights in slot order.

@@ -12,6 +12,7 @@ from workbench.anatomy import Block, expert_inputs, router_logits
 from workbench.interventions import reroute
 from workbench.interventions.routing import NOTHING, Native, route
 from workbench.runtime.attach import bank_of
+from workbench.runtime.capture import ExpertStats
 from workbench.runtime.hooks.scene import Planned, Scene
 from workbench.runtime.record import Record
 
@@ -43,7 +44,7 @@ def hook_routing(
             capture.selection, capture.edited = routed.selection, routed.edited
             # Our kernels leave an unused slot out; the model's own know none, so it gets a valid id and no weight.
             executed = routed.ids if bank is not None else routed.ids.masked_fill(routed.ids == NOTHING, 0)
-            return _with_choice(args, kwargs, ids, weights, executed, routed.weights)
+            return with_choice(args, kwargs, ids, weights, executed, routed.weights)
         return None
 
     if moe.proved:
@@ -52,7 +53,9 @@ def hook_routing(
     if record is not None and bank is not None:
 
         def keep_statistics(out: MoeExperts) -> None:
-            scene.capture(layer).experts = out
+            scene.capture(layer).experts = ExpertStats(
+                out.slot_norm, out.hidden_l1, out.hidden_l2, out.hidden_zero, out.hidden_below
+            )
 
         bank.sink, bank.threshold = keep_statistics, record.threshold
         undo.callback(setattr, bank, "sink", None)
@@ -66,7 +69,7 @@ def _routes(scene: Scene, edit: reroute.Replay, layer: int) -> tuple[Tensor, Ten
     return source.ids[at], source.weights[at], source.known[at] & inside
 
 
-def _with_choice(
+def with_choice(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     ids: Tensor,
@@ -74,6 +77,8 @@ def _with_choice(
     new_ids: Tensor,
     new_weights: Tensor,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of an expert bank with another choice: ids and weights are known by identity."""
+
     def swap(value: Any) -> Any:
         return new_ids if value is ids else new_weights if value is weights else value
 

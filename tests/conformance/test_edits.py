@@ -83,9 +83,32 @@ CASES: dict[str, Case] = {
         lambda b, a: sorted(a.values()) == pytest.approx([0.2, 0.9]) and set(a) == set(b),
         wb.reroute.weights(LAYER, scale=1.0), wb.reroute.weights(LAYER, values=[1.0])),
     "skip.block": Case(wb.skip.block(LAYER), None, None, wb.skip.block("all")),
-    "mask.heads": Case(wb.mask.heads(LAYER, [0, 2]), None, None, wb.mask.heads(LAYER, 4)),
+    "skip.attention": Case(wb.skip.attention(LAYER), None, None, wb.skip.attention(9)),
+    "skip.mlp": Case(wb.skip.mlp(LAYER), None, None, wb.skip.mlp(9)),
+    "skip.repeat": Case(wb.skip.repeat(LAYER, 2), None, wb.skip.repeat(LAYER, 1), wb.skip.repeat(9)),
+    "skip.alias": Case(wb.skip.alias(LAYER, 0), None, wb.skip.alias(LAYER, LAYER), wb.skip.alias(LAYER, 9)),
+    "skip.path": Case(wb.skip.path([0, 2, 1]), None, wb.skip.path([0, 1, 2]), wb.skip.path([0, 9])),
+    "skip.tokens": Case(
+        wb.skip.tokens(LAYER, capacity=0.5), None, wb.skip.tokens(LAYER, capacity=1.0),
+        wb.skip.tokens(0, capacity=0.5, kv="copy-last")),
+    "skip.policy": Case(
+        wb.skip.policy("middle", radius=1), None, wb.skip.policy("middle", radius=0), wb.skip.policy("middle", radius=9)),
+    "mask.experts": Case(
+        lambda used: wb.mask.experts(LAYER, used[:3]), lambda b, a: set(a) <= set(b), wb.mask.experts(LAYER, ratio=0),
+        wb.mask.experts(LAYER, 8)),
+    "mask.heads": Case(wb.mask.heads(LAYER, [0, 2]), None, wb.mask.heads(LAYER, ratio=0), wb.mask.heads(LAYER, 4)),
+    "mask.neurons": Case(
+        wb.mask.neurons(LAYER, range(12)), None, wb.mask.neurons(LAYER, ratio=0), wb.mask.neurons(LAYER, 48)),
+    "mask.tokens": Case(wb.mask.tokens(LAYER, tokens=[2, 3]), None, None, wb.mask.tokens(LAYER)),
+    "mask.activations": Case(
+        wb.mask.activations(LAYER, "random", sparsity=0.5), None, wb.mask.activations(LAYER, "random", sparsity=0),
+        wb.mask.activations(LAYER, "given", neurons=[48])),
+    "mask.weights": Case(
+        wb.mask.weights(LAYER, ratio=0.5), None, wb.mask.weights(LAYER, ratio=0),
+        wb.mask.weights(LAYER, ratio=0.5, tokens=[1])),
 }  # fmt: skip
-OF_THEIR_OWN = {"reroute.replay"}  # needs a source run: test_spine holds its effect, identity and refusal
+OF_THEIR_OWN = {"reroute.replay", "mask.attention"}
+# A replay needs a source run (test_spine), blocks of attention more tokens than these (test_attention_masks).
 
 
 def test_every_kind_has_its_row() -> None:
@@ -109,7 +132,7 @@ def test_every_kind(bench: Any, family: str, kernels: str) -> None:
     used = sorted({expert for (layer, _), choice in native.items() if layer == LAYER for expert in choice})
     for kind, case in CASES.items():
         effect = case.effect(used or [0, 1, 2]) if callable(case.effect) else case.effect
-        if family not in MOE_FAMILIES and kind.startswith("reroute."):
+        if family not in MOE_FAMILIES and kind.startswith(("reroute.", "mask.experts")):
             with pytest.raises(EditRefused):
                 one.run(IDS, effect)
             continue
@@ -143,7 +166,7 @@ def test_every_kind(bench: Any, family: str, kernels: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [kind for kind in CASES if kind.startswith("reroute.")])
+@pytest.mark.parametrize("kind", [kind for kind in CASES if kind.startswith(("reroute.", "mask.experts"))])
 def test_cached_generation_equals_an_uncached_pass(bench: Any, kind: str) -> None:
     one = bench("olmoe")
     effect = CASES[kind].effect

@@ -129,6 +129,13 @@ class Anatomy:
         """Numbers of the layers that have a router."""
         return tuple(block.layer for block in self.blocks if block.moe is not None)
 
+    @property
+    def uniform(self) -> bool:
+        """Whether all layers attend in the same way (one kind of mask and positions), so that they could change places."""
+        types = getattr(self.model.config.get_text_config(), "layer_types", None)
+        alike = len({block.attention is None for block in self.blocks}) == 1
+        return alike and (types is None or len(set(types)) == 1)
+
     def layer(self, number: int) -> Block:
         """The block of layer ``number``; raises :class:`~workbench.errors.AddressError` where there is none."""
         if not 0 <= number < len(self.blocks):
@@ -237,7 +244,7 @@ def _span(blocks: tuple[Block, ...]) -> str:
 def _refusal(block: Block, name: str, write: bool) -> str | None:
     """Why a site that the block has in structure cannot be used all the same, or ``None`` where it can."""
     moe = block.moe
-    if name in ("attn_out", "resid_mid", "mlp_out") and not block.additive:
+    if name in ("attn_out", "resid_mid", "mlp_out", "attn", "mlp") and not block.additive:
         return block.reason
     if name == "mlp_act" and moe is None and block.mlp is not None and block.mlp.down_proj is None:
         return "no down projection was found in its MLP"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +98,5 @@ def _as_run(bench: Any, ran: Ran) -> Any:
 
     assert ran.logits is not None
     return Run(
-        ran.id, torch.tensor(ran.tokens), torch.from_numpy(ran.logits), math.nan, "", tuple(ran.texts), ran.plan,
-        ran.prompt_tokens, bench,
-    )  # fmt: skip
+        ran.id, torch.tensor(ran.tokens), torch.from_numpy(ran.logits), ran.plan, ran.prompt_tokens, bench
+    )

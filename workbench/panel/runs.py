@@ -71,7 +71,7 @@ def _rows(cursor: Any, found: list[tuple[Any, ...]]) -> list[replies.RunRow]:
                 model=model or "",
                 text=text[:_TEXT],
                 tokens=tokens or 0,
-                plan=plan or "",
+                plan="" if held is not None and not held.edits else plan or "",
                 edits=[] if held is None else [edit.describe() for edit in held.active],
                 labels=_labels(labels),
                 loss=finite(losses.get(run)),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.analysis import RunDiff
 from workbench.anatomy import Anatomy, prove, read
@@ -18,16 +18,18 @@ from workbench.errors import EditRefused, PlanError, PromptError, WorkbenchError
 from workbench.interventions import Plan
 from workbench.interventions.edit import Edit
 from workbench.interventions.routing import NOTHING
+from workbench.runtime.artefacts import Artefact, Artefacts
 from workbench.runtime.attach import Attachment, KernelPath, Kernels, device_of
 from workbench.runtime.conditions import check_condition
 from workbench.runtime.counterfactual import counterfactual
 from workbench.runtime.diff import compare
 from workbench.runtime.generate import Sampling, generate
+from workbench.runtime.hooks.depth import depth_key
 from workbench.runtime.hooks.scene import SourceRoutes
-from workbench.runtime.instrument import Session, skipped_layers
+from workbench.runtime.instrument import Session
 from workbench.runtime.live import Live
 from workbench.runtime.loading import fingerprint, load
-from workbench.runtime.passes import Pass, check_tokens, rows_of
+from workbench.runtime.passes import Pass, check_causal, check_tokens, rows_of
 from workbench.runtime.prompts import Prompt, token_ids
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import Recorder
@@ -78,32 +80,37 @@ def open(
     """
     found = load(model, tokenizer, device=device, dtype=dtype, revision=revision, device_map=device_map)
     anatomy = read(found.model)
-    tuple_blocks = _prove(anatomy)
+    arity = _prove(anatomy)
     opened = Store.open(None if store is None else str(store))
     try:
         attachment = Attachment(found.model, anatomy, kernels)
     except BaseException:
         opened.close()
         raise
-    return Bench(
-        found.model, found.tokenizer, anatomy, opened, attachment, found.name, found.revision, tuple_blocks
-    )
+    return Bench(found.model, found.tokenizer, anatomy, opened, attachment, found.name, found.revision, arity)
 
 
-def _prove(anatomy: Anatomy) -> frozenset[int]:
-    """Prove the contract, and see on the way which blocks return a tuple (a skipped block must return the same)."""
-    tuples: set[int] = set()
+def _prove(anatomy: Anatomy) -> dict[nn.Module, int]:
+    """Prove the contract, and see on the way how many things each block, attention and MLP returns in a tuple (what is
+    skipped must return the same); 0 for a bare tensor."""
+    arity: dict[nn.Module, int] = {}
 
-    def look(layer: int) -> Callable[..., None]:
-        return lambda _module, _args, output: tuples.add(layer) if isinstance(output, tuple) else None
+    def look(module: nn.Module, _: Any, output: Any) -> None:
+        arity[module] = len(output) if isinstance(output, tuple) else 0
 
-    handles = [block.module.register_forward_hook(look(block.layer)) for block in anatomy.blocks]
+    units = [
+        part.module
+        for block in anatomy.blocks
+        for part in (block, block.attention, block.mlp)
+        if part is not None
+    ]
+    handles = [module.register_forward_hook(look) for module in units]
     try:
         prove(anatomy)
     finally:
         for handle in handles:
             handle.remove()
-    return frozenset(tuples)
+    return arity
 
 
 class Bench:
@@ -114,7 +121,7 @@ class Bench:
 
     def __init__(
         self, model: Any, tokenizer: Any | None, anatomy: Anatomy, store: Store, attachment: Attachment,
-        name: str, revision: str | None, tuple_blocks: frozenset[int],
+        name: str, revision: str | None, arity: Mapping[nn.Module, int],
     ) -> None:  # fmt: skip
         self.model = model
         self.tokenizer = tokenizer
@@ -123,7 +130,8 @@ class Bench:
         self.name = name
         self._attachment = attachment
         self.revision = revision
-        self._tuple_blocks = tuple_blocks
+        self.arity = arity
+        self.artefacts = Artefacts()
         self.checkpoint = fingerprint(model)
         self._lock = threading.RLock()
         sparse = (anatomy.layer(layer).moe for layer in anatomy.moe_layers)
@@ -225,7 +233,7 @@ class Bench:
         each = [_plan(p) for p in plans] if plans is not None else [_plan(plan)] * len(prompts)
         each = rows_of(each)
         told = _labels(labels, len(prompts))
-        ids = [self._ids(p) for p in prompts]
+        ids = [self.token_ids(p) for p in prompts]
         for one, tokens, known in zip(each, ids, told, strict=True):
             self.check(one, len(tokens), len(tokens), known)
         chosen = Record() if record is _DEFAULT else record
@@ -257,7 +265,7 @@ class Bench:
         """
         if max_new_tokens < 1:
             raise PromptError(f"{max_new_tokens} new tokens cannot be generated.", "Ask for at least one.")
-        ids = self._ids(prompt)
+        ids = self.token_ids(prompt)
         chosen_plan = rows_of([_plan(plan)])[0]
         if self.context is not None:
             if len(ids) >= self.context:
@@ -282,21 +290,28 @@ class Bench:
         seed: int = 0,
     ) -> Live:
         """Start a generation that is stepped by hand, edited between steps, rewound and branched; see :class:`Live`."""
-        ids = self._ids(prompt)
+        ids = self.token_ids(prompt)
         chosen = Record() if record is _DEFAULT else record
         return Live(self, ids, _plan(plan), chosen, labels or {}, Sampling(temperature, seed))
 
     def evaluate(
         self,
         items: pd.DataFrame,
-        plans: Sequence[Plan | Edit | None] = (None,),
+        plans: Sequence[Plan | Edit | None | Sequence[Plan | Edit | None]] = (None,),
         score: Literal["choices"] = "choices",
         progress: bool = False,
     ) -> pd.DataFrame:
-        """Score ``items`` (prompt, answer, choices) under every plan; see :func:`workbench.runtime.evaluate.evaluate`."""
+        """Score ``items`` (prompt, answer, choices) under every plan; see :func:`workbench.runtime.evaluate.evaluate`.
+
+        In place of a plan for all items there may be a list of one plan per item.
+        """
         from workbench.runtime.evaluate import evaluate
 
-        return evaluate(self, items, [_plan(plan) for plan in plans], score, progress)
+        chosen = [
+            _plan(plan) if plan is None or isinstance(plan, Plan | Edit) else [_plan(one) for one in plan]
+            for plan in plans
+        ]
+        return evaluate(self, items, chosen, score, progress)
 
     def counterfactual(
         self, run: Run, token: int, layers: int | Sequence[int], target: int | None = None
@@ -317,6 +332,12 @@ class Bench:
         """Write a consistent copy of the store to a new file, for any other DuckDB client."""
         self.store.snapshot(str(path))
 
+    def write_into(self, traced: Any, plan: Plan | Edit, prompt: Prompt) -> None:
+        """Write ``plan`` into a running nnsight trace; see :func:`workbench.runtime.trace.write`."""
+        from workbench.runtime.trace import write
+
+        write(self, plan, traced, prompt)
+
     def close(self) -> None:
         """Give the model back its own kernels and close the store; the model's weights were never touched."""
         if not self._closed:
@@ -324,9 +345,27 @@ class Bench:
             self._attachment.detach()
             self.store.close()
 
+    def add(self, artefact: Artefact | str | Path) -> str:
+        """Make tensors that plans name (a calibration, a trained router, masks), or the file of them, known to this bench;
+        gives the hash by which plans name them."""
+        return self.artefacts.add(artefact if isinstance(artefact, Artefact) else Artefact.load(artefact))
+
+    def calibrate(self, prompts: Sequence[Prompt], seed: int = 0) -> str:
+        """Measure what units do on ``prompts``, for masks that need means, samples, thresholds or norms; gives the hash by
+        which plans name it (:func:`workbench.runtime.calibrate.calibrate`). ``bench.artefacts`` has the tensors."""
+        from workbench.runtime.calibrate import calibrate
+
+        return self.add(calibrate(self, list(prompts), seed))
+
+    @property
+    def ops(self) -> str:
+        """The backend to name in a direct call of :mod:`routing_kernels` on this model's tensors."""
+        return self._attachment.ops
+
     # Prompts and plans
 
-    def _ids(self, prompt: Prompt) -> list[int]:
+    def token_ids(self, prompt: Prompt) -> list[int]:
+        """The token ids of a prompt, checked against vocabulary and context."""
         return token_ids(prompt, self.tokenizer, context=self.context, vocab_size=self.anatomy.vocab_size)
 
     def check(
@@ -336,15 +375,17 @@ class Bench:
         plan.check(self.anatomy)
         for edit in plan.active:
             check_tokens(edit, prompt_tokens, total_tokens)
+            check_causal(edit, prompt_tokens, total_tokens)
             check_condition(edit, labels or {}, self.tokenizer is not None)
         for line in plan.collisions():
             warnings.warn(line, stacklevel=3)
 
     def _batches(self, ids: Sequence[Sequence[int]], plans: Sequence[Plan]) -> list[list[int]]:
-        """Rows that may share a pass: the same blocks skipped, and at most ``_BATCH_TOKENS`` tokens with padding."""
-        groups: dict[frozenset[int], list[int]] = {}
+        """Rows that may share a pass: the same path and the same units that run for no token, and at most
+        ``_BATCH_TOKENS`` tokens with padding."""
+        groups: dict[tuple[Any, ...], list[int]] = {}
         for row, plan in enumerate(plans):
-            groups.setdefault(skipped_layers(plan, self.anatomy), []).append(row)
+            groups.setdefault(depth_key(plan, self.anatomy), []).append(row)
         batches: list[list[int]] = []
         for rows in groups.values():
             batch: list[int] = []
@@ -388,9 +429,11 @@ class Bench:
         return _Running(self.model, self._lock)
 
     def session(
-        self, plans: Sequence[Plan], record: Record | None, labels: Sequence[Mapping[str, Any]]
-    ) -> Session:
-        """The hooks of one run, or of a batch with one plan and the labels of one run per row."""
+        self, plans: Sequence[Plan], record: Record | None, labels: Sequence[Mapping[str, Any]],
+        manage_depth: bool = False, anatomy: Anatomy | None = None,
+    ) -> Session:  # fmt: skip
+        """The hooks of one run, or of a batch with one plan and the labels of one run per row; set on the modules of
+        ``anatomy`` in place of the model's own, if it is given."""
         cache: dict[tuple[int, int], SourceRoutes] = {}
 
         def lookup(run: int, layer: int) -> SourceRoutes:
@@ -399,8 +442,9 @@ class Bench:
             return cache[run, layer]
 
         return Session(
-            self.anatomy, self._attachment, plans, record, lookup, self._tuple_blocks, labels, self.token_text
-        )
+            anatomy or self.anatomy, self._attachment, plans, record, lookup, self.arity, labels, self.token_text,
+            self.artefacts, manage_depth,
+        )  # fmt: skip
 
     def _forward(
         self,
@@ -430,7 +474,7 @@ class Bench:
             recorder = None
             if record is not None:
                 recorder = self.recorder(record, run_ids)
-                recorder.take(now, session.captures)
+                recorder.take(session)
         logits = output.logits.float().cpu()
         seconds = time.perf_counter() - started
         return [

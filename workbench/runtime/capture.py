@@ -117,6 +117,5 @@ class Capture:
     effects: Effects | None = None
     census: Census | None = None
     chunks: Chunks | None = None
-    skipped: bool = False
     parts: dict[str, Tensor] = field(default_factory=dict)
     stream: dict[str, Tensor] = field(default_factory=dict)

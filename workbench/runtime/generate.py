@@ -79,7 +79,7 @@ def generate(
                 session.begin(now)
                 output = bench.model(input_ids=fed, past_key_values=cache, use_cache=True)
                 if recorder is not None:
-                    recorder.take(now, session.captures)
+                    recorder.take(session)
                 logits.append(output.logits[0].float().cpu())
                 token = sampling.choose(logits[-1][-1], len(tokens))
                 step = Step(number, len(tokens), token, bench.token_text(token))

@@ -7,27 +7,34 @@ blocks their own forward back, so the user's hooks stay where they were. What is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from workbench.anatomy import Anatomy, Block
 from workbench.errors import EditRefused
-from workbench.interventions import Plan, mask, reroute, skip
+from workbench.interventions import Plan, mask, reroute
 from workbench.interventions.edit import Edit
+from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.attach import Attachment
 from workbench.runtime.capture import Capture
 from workbench.runtime.hooks.attention import hook_attention_rank, hook_heads
-from workbench.runtime.hooks.depth import hook_skipped_block
+from workbench.runtime.hooks.attention_mask import hook_attention_mask
+from workbench.runtime.hooks.depth import hook_depth, plan_depth
+from workbench.runtime.hooks.experts import hook_experts
 from workbench.runtime.hooks.lens import hook_lens
-from workbench.runtime.hooks.neurons import hook_activation
+from workbench.runtime.hooks.neurons import hook_activation, hook_neurons
 from workbench.runtime.hooks.routing import hook_routing
-from workbench.runtime.hooks.scene import Lookup, Planned, Scene
+from workbench.runtime.hooks.scene import Lookup, Part, Planned, Scene
 from workbench.runtime.hooks.stream import hook_contribution
+from workbench.runtime.hooks.weights import hook_weights
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
+
+E = TypeVar("E", bound=Edit)
 
 
 class Session:
@@ -36,15 +43,21 @@ class Session:
     Parameters
     ----------
     plans
-        One plan per row of the batch; skipped blocks must agree, because a block either runs or does not.
+        One plan per row of the batch; paths and aliases must agree, because a place runs one block for all rows.
     record
         What to keep, or ``None`` for nothing.
     lookup
         Where replayed routes come from.
+    arity
+        How many things each block, attention and MLP returns in a tuple, 0 for a bare tensor.
     labels
         The labels of each row's run.
     token_text
         The text of a token id.
+    artefacts
+        The tensors that plans may name.
+    manage_depth
+        Whether depth is looked after although no plan edits it, because tokens in the cache skipped some layer.
     """
 
     def __init__(
@@ -54,20 +67,28 @@ class Session:
         plans: Sequence[Plan],
         record: Record | None,
         lookup: Lookup,
-        tuple_blocks: frozenset[int],
+        arity: Mapping[nn.Module, int],
         labels: Sequence[Mapping[str, Any]],
         token_text: Callable[[int], str],
+        artefacts: Artefacts,
+        manage_depth: bool = False,
     ) -> None:
         self._anatomy = anatomy
-        self._scene = Scene(anatomy, attachment, record, lookup, tuple_blocks, labels, token_text)
+        self._scene = Scene(anatomy, attachment, record, lookup, arity, labels, token_text)
         self._edits = _by_layer(anatomy, plans)
         self._asked = {
             n for layer, edits in self._edits.items() for e, _ in edits for n in e.signal_layers(layer)
         }
+        self._artefacts = artefacts
+        self._depth = plan_depth(self._scene, self._edits, plans, artefacts, manage_depth)
         self._undo = ExitStack()
 
     def __enter__(self) -> Session:
         with ExitStack() as undo:
+            for block in self._anatomy.blocks:  # other products, which depth asks for some tokens alone
+                self._replace_products(block, undo)
+            if self._depth is not None:  # before what listens, which must see what depth makes of a sublayer
+                hook_depth(self._scene, *self._depth, undo)
             for block in self._anatomy.blocks:
                 self._hook_block(block, undo)
             if self._scene.record is not None and self._scene.record.needs_parts:
@@ -81,35 +102,58 @@ class Session:
 
     @property
     def captures(self) -> dict[int, Capture]:
-        """What the hooks saw in the running pass, by layer."""
+        """What the hooks saw in the running pass, by layer, of layers that ran for all its tokens."""
         return self._scene.captures
+
+    def taken(self) -> Iterator[Part]:
+        """What there is to record of the running pass: the whole of it, then what ran for some of its tokens alone."""
+        scene = self._scene
+        yield Part(scene.now, scene.captures, scene.events, scene.work, scene.reports)
+        for part, captures in scene.parts:
+            yield Part(part, captures)
 
     def watch_routing(self, layer: int) -> None:
         """Keep the routing of ``layer`` in the captures even if nothing is recorded there."""
         block = self._anatomy.layer(layer)
-        if not any(isinstance(edit, skip.Block | reroute.Reroute) for edit, _ in self._edits[layer]):
+        if not any(isinstance(edit, reroute.Reroute) for edit, _ in self._edits[layer]):
             hook_routing(self._scene, block, [], None, self._undo)
 
     def begin(self, now: Pass) -> None:
         """Start a forward pass; what the last one captured is let go."""
         self._scene.begin(now)
 
+    def _replace_products(self, block: Block, undo: ExitStack) -> None:
+        """Put in place what computes projections and neurons otherwise."""
+        edits = self._edits[block.layer]
+        weights = _of(edits, mask.Weights)
+        neurons: Planned[Any] = [(e, r) for e, r in edits if isinstance(e, mask.Neurons | mask.Activations)]
+        if weights and neurons:
+            raise EditRefused(
+                f"{weights[0][0].kind} and {neurons[0][0].kind} cannot hold together in layer {block.layer}: each computes "
+                "its MLP in its own way.",
+                "Give them different layers.",
+            )
+        if weights:
+            hook_weights(self._scene, block, weights, self._artefacts, undo)
+        if neurons:
+            hook_neurons(self._scene, block, neurons, self._artefacts, undo)
+
     def _hook_block(self, block: Block, undo: ExitStack) -> None:
         scene = self._scene
         edits = self._edits[block.layer]
         record = scene.recorded(block.layer)
-        if any(isinstance(edit, skip.Block) for edit, _ in edits):
-            hook_skipped_block(scene, block, undo)
-            return
         reroutes = [(edit, rows) for edit, rows in edits if isinstance(edit, reroute.Reroute)]
         wanted = record is not None and (record.routing or record.wants_scores or record.sparsity)
         wanted = wanted or (record is not None and (record.logit_effect or record.census))
         wanted = wanted or block.layer in self._asked
         if block.moe is not None and block.moe.observable and (reroutes or wanted):
             hook_routing(scene, block, reroutes, record, undo)
-        heads = [(edit, rows) for edit, rows in edits if isinstance(edit, mask.Heads)]
-        if heads:
-            hook_heads(scene, block, heads, undo)
+        if silenced := _of(edits, mask.Experts):
+            hook_experts(scene, block, silenced, self._artefacts, undo)
+        if heads := _of(edits, mask.Heads):
+            hook_heads(scene, block, heads, self._artefacts, undo)
+        if masks := [(e, rows) for e, rows in edits if isinstance(e, mask.AttentionMask | mask.Tokens)]:
+            hook_attention_mask(scene, block, masks, record is not None, undo)
         parts = scene.record is not None and scene.record.needs_parts  # of every block, recorded or not
         if parts or (record and record.contribution):
             measure = record is not None and record.contribution
@@ -120,6 +164,10 @@ class Session:
             hook_attention_rank(scene, block, record, undo)
 
 
+def _of(edits: Planned[Edit], kind: type[E]) -> Planned[E]:
+    return [(edit, rows) for edit, rows in edits if isinstance(edit, kind)]
+
+
 def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, Planned[Edit]]:
     """The enabled edits of every layer, in plan order, each with the rows of the batch that have it."""
     rows_of: dict[str, list[int]] = {}
@@ -128,11 +176,6 @@ def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, Planned[Edit
         text = plan.to_json()
         rows_of.setdefault(text, []).append(row)
         plan_of[text] = plan
-    if len({skipped_layers(plan, anatomy) for plan in plans}) > 1:
-        raise EditRefused(
-            "The rows of a batch skip different blocks, but a block runs for the whole batch or not at all.",
-            "Run plans with different skips as separate batches.",
-        )
     device = next(anatomy.model.parameters()).device
     found: dict[int, Planned[Edit]] = {block.layer: [] for block in anatomy.blocks}
     for text, plan in plan_of.items():
@@ -142,10 +185,3 @@ def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, Planned[Edit
             for layer in edit.layers_in(anatomy):
                 found[layer].append((edit, rows))
     return found
-
-
-def skipped_layers(plan: Plan, anatomy: Anatomy) -> frozenset[int]:
-    """The layers whose block ``plan`` leaves out."""
-    return frozenset(
-        n for edit in plan.active if isinstance(edit, skip.Block) for n in edit.layers_in(anatomy)
-    )

@@ -18,8 +18,8 @@ from torch import Tensor
 from workbench.errors import EditRefused, PromptError
 from workbench.interventions import Edit, Plan
 from workbench.runtime.attach import device_of
+from workbench.runtime.depth.kv import touched
 from workbench.runtime.generate import Sampling, end_tokens
-from workbench.runtime.instrument import skipped_layers
 from workbench.runtime.passes import Pass, rows_of
 from workbench.runtime.record import Record
 from workbench.runtime.run import Done, Run, Step
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from workbench.runtime.bench import Bench
 
 _BY_POSITION = ("routing", "router", "router_scores", "contribution", "sparsity", "depth")
-_BY_STEP = ("attention_rank", "expert_stat", "cost")
+_BY_STEP = ("attention_rank", "attention_mask", "expert_stat", "cost")
 
 
 class Live:
@@ -101,7 +101,7 @@ class Live:
         computed = len(self._logits)
         with (
             self._bench.running(),
-            self._bench.session([self.plan], self._record, [self._labels]) as session,
+            self._bench.session([self.plan], self._record, [self._labels], touched(self._cache)) as session,
         ):
             if computed < len(self.tokens) - 1:
                 self._pass(session, computed, len(self.tokens) - 1)
@@ -123,7 +123,7 @@ class Live:
         output = self._bench.model(input_ids=fed, past_key_values=self._cache, use_cache=True)
         if self._record is not None and self.run is not None:
             recorder = self._bench.recorder(self._record, [self.run])
-            recorder.take(now, session.captures)
+            recorder.take(session)
             for table, rows in recorder.dropped.get(self.run, {}).items():
                 self._dropped[table] = self._dropped.get(table, 0) + rows
             self._bench.store.soon()
@@ -131,17 +131,16 @@ class Live:
         self._step += 1
 
     def edit(self, plan: Plan | Edit | None) -> None:
-        """Use ``plan`` from the next step on. A plan that skips other blocks is refused once tokens are computed, because
-        the keys and values those tokens have in a skipped block are absent."""
+        """Use ``plan`` from the next step on. A block that runs again after it was skipped finds no keys and values of the
+        tokens that skipped it, and they get no attention there."""
         self._check_running()
         chosen = Plan() if plan is None else Plan([plan]) if isinstance(plan, Edit) else plan
-        facts = self._bench.anatomy
         chosen = rows_of([chosen])[0]
         self._bench.check(chosen, self.prompt_tokens, self._bench.context or 2**31, self._labels)
-        if len(self._logits) and skipped_layers(chosen, facts) != skipped_layers(self.plan, facts):
+        if any(not getattr(edit, "causal", True) for edit in chosen.active):
             raise EditRefused(
-                "Skipped blocks cannot change while tokens are computed: their keys and values are absent there.",
-                "Start a new generation with that plan.",
+                "This plan looks ahead (causal=False), but a live generation reads its tokens one after the other.",
+                "Use bench.run, or bench.generate with the edit scoped to the prompt.",
             )
         self.plan = chosen
         self._plans = [(step, p) for step, p in self._plans if step < self._step] + [(self._step, chosen)]

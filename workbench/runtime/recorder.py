@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ from workbench.runtime.capture import Capture, Effects
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
 from workbench.store import Store
+
+if TYPE_CHECKING:
+    from workbench.runtime.hooks.scene import DepthEvent, MaskReport, Part, Work
+    from workbench.runtime.instrument import Session
 
 THINNEST = 64
 """Under the policy ``sample`` at least every so many-th token is kept, until there is no room at all."""
@@ -64,6 +68,53 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Decided:
+    """What became of the ``tokens`` of a pass in one unit of a layer: visits, and what a token left behind, by token.
+    ``told`` are those worth a row."""
+
+    layer: int
+    unit: str
+    tokens: Tokens
+    visits: NDArray[np.int64]
+    kv: NDArray[np.int64]
+    repeat_kv: str
+    told: NDArray[np.bool_]
+    borrowed: bool
+
+    @staticmethod
+    def of(event: DepthEvent, runs: NDArray[np.int64]) -> Decided:
+        """The event with arrays of its own."""
+        tokens = _tokens(event.now, runs)
+        visits = event.visits.cpu().numpy().reshape(-1)[tokens.at]
+        told = visits != 1 if not event.borrowed else np.full(visits.shape, True)
+        if event.chosen is not None:
+            told = told | event.chosen.cpu().numpy().reshape(-1)[tokens.at]
+        kv = event.kv.cpu().numpy().reshape(-1)[tokens.at]
+        return Decided(event.layer, event.unit, tokens, visits, kv, event.repeat_kv, told, event.borrowed)
+
+
+@dataclass(frozen=True)
+class Left:
+    """Units of work done and left out by each run of a pass, [B]."""
+
+    layer: int
+    op: str
+    backend: str
+    executed: NDArray[np.int64]
+    skipped: NDArray[np.int64]
+
+    @staticmethod
+    def of(work: Work, runs: NDArray[np.int64]) -> Left:
+        """The work with its tokens summed up by run."""
+        done, left = work.executed.cpu().numpy().reshape(-1), work.skipped.cpu().numpy().reshape(-1)
+        if done.size == len(runs) and done.size != work.now.positions.numel():
+            return Left(work.layer, work.op, work.backend, done, left)
+        tokens = _tokens(work.now, runs)
+        sums = [np.bincount(tokens.row, part[tokens.at], len(runs)).astype(np.int64) for part in (done, left)]
+        return Left(work.layer, work.op, work.backend, *sums)
+
+
+@dataclass(frozen=True)
 class Taken:
     """Everything the rows of one pass are made of; waits in the writer's queue (:class:`workbench.store.writer.Deferred`).
 
@@ -77,6 +128,9 @@ class Taken:
     every_token: Tokens
     layers: Mapping[int, Capture]
     nbytes: int
+    events: tuple[Decided, ...] = ()
+    work: tuple[Left, ...] = ()
+    masks: tuple[MaskReport, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -126,8 +180,6 @@ class Taken:
                 self._add_effects(add, capture, tokens, only)
             if capture.activation is not None:
                 add("sparsity", each)
-            if capture.skipped:
-                add("depth", each)
             if not only:
                 for sample in capture.attention:
                     heads = np.eye(batch, dtype=np.int64)[sample.row] * sample.query.shape[0]
@@ -148,6 +200,14 @@ class Taken:
                     add(
                         "attention_rank", np.eye(batch, dtype=np.int64)[ranks.row] * ranks.ranks.rank.shape[0]
                     )
+        if not only:
+            for _ in self.work:
+                add("cost", np.ones(batch, dtype=np.int64))
+            for report in self.masks:
+                add("attention_mask", np.eye(batch, dtype=np.int64)[report.row] * len(report.density))
+            for event in self.events:
+                add("depth", np.bincount(event.tokens.row[event.told], minlength=batch))
+                add("cost", np.ones(batch, dtype=np.int64))
         return {
             int(run): {table: int(rows[n]) for table, rows in totals.items() if rows[n]}
             for n, run in enumerate(self.runs)
@@ -188,15 +248,24 @@ class Recorder:
         self._runs = np.asarray(runs, dtype=np.int64)
         self.dropped: dict[int, dict[str, int]] = {}
 
-    def take(self, now: Pass, captures: Mapping[int, Capture]) -> None:
-        """Keep what ``captures`` (by layer) hold of the pass ``now``. They belong to the recorder from here on."""
+    def take(self, session: Session) -> None:
+        """Keep what ``session`` saw of the pass that just ran. It belongs to the recorder from here on."""
+        for part in session.taken():
+            self._take(part)
+
+    def _take(self, part: Part) -> None:
+        now, captures = part.now, part.captures
         from workbench.runtime.rows import digest
 
         valid = _tokens(now, self._runs)
         record = self._facts.record
         kept = valid if record.every == 1 else valid.every(record.every)
         layers = {layer: self._copy(layer, captures[layer]) for layer in sorted(captures)}
-        taken = Taken(self._facts, now.step, self._runs, kept, valid, layers, _nbytes(layers))
+        decided = tuple(Decided.of(event, self._runs) for event in part.events)
+        work = tuple(Left.of(one, self._runs) for one in part.work)
+        taken = Taken(
+            self._facts, now.step, self._runs, kept, valid, layers, _nbytes(layers), decided, work, tuple(part.reports)
+        )  # fmt: skip
         if self._store.policy == "sample":
             taken = self._thin(taken)
         if self._store.defer(digest, taken):
@@ -275,6 +344,8 @@ def sampled(record: Record, tokens: Tokens) -> NDArray[np.int64]:
 def _tokens(now: Pass, runs: NDArray[np.int64]) -> Tokens:
     positions = now.positions.cpu().numpy().astype(np.int32)
     row = np.repeat(np.arange(positions.shape[0]), positions.shape[1])
+    if now.rows is not None:
+        row = now.rows.cpu().numpy().reshape(-1)
     if now.valid is None:
         return Tokens(np.arange(row.size), row, runs[row], positions.reshape(-1), True)
     at = np.flatnonzero(now.valid.cpu().numpy().reshape(-1))

@@ -19,7 +19,7 @@ from workbench.interventions.routing import NOTHING
 from workbench.runtime.attention_rows import attention
 from workbench.runtime.capture import Capture
 from workbench.runtime.pieces import Piece, cells, gather, known
-from workbench.runtime.recorder import Taken, Tokens, sampled
+from workbench.runtime.recorder import Decided, Taken, Tokens, sampled
 from workbench.runtime.request_rows import request_rows
 from workbench.signals import routing, sparsity
 
@@ -57,9 +57,51 @@ def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
     for taken in passes:
         yield from attention(taken)
     yield from request_rows(pieces)
-    skipped = [p for p in pieces if p.capture.skipped]
-    if skipped:
-        yield "depth", cells(skipped) | {"unit": "block", "event": "skip", "kv": "absent"}
+    for taken in passes:
+        for event in taken.events:
+            yield "depth", _depth(taken, event)
+            yield "cost", _depth_cost(taken, event)
+        for left in taken.work:
+            yield "cost", {
+                "run": taken.runs, "step": taken.step, "layer": left.layer, "op": left.op, "backend": left.backend,
+                "isa": taken.facts.isa, "executed": left.executed, "skipped": left.skipped,
+            }  # fmt: skip
+        for report in taken.masks:
+            heads = len(report.density)
+            yield "attention_mask", {
+                "run": np.full(heads, taken.runs[report.row]), "step": taken.step, "layer": report.layer,
+                "head": np.arange(heads), "pattern": report.patterns, "block": report.block,
+                "density": report.density.numpy(), "recall": report.recall.numpy(), "error": report.error.numpy(),
+            }  # fmt: skip
+
+
+_KV = np.asarray(("absent", "compute", "copy-last"))
+
+
+def _depth(taken: Taken, event: Decided) -> Mapping[str, Any]:
+    """One row for every token whose run of a unit was decided or was not a single plain one."""
+    visits = event.visits
+    names = np.where(
+        visits == 0, "skip", np.where(visits > 1, "repeat", "reuse" if event.borrowed else "execute")
+    )
+    kept = np.where(visits == 0, _KV[event.kv], np.where(visits > 1, event.repeat_kv, ""))
+    told = event.told
+    return {
+        "run": event.tokens.run[told], "step": taken.step, "position": event.tokens.position[told],
+        "layer": event.layer, "unit": event.unit, "event": names[told].tolist(),
+        "kv": [None if event.unit == "mlp" or not text else text for text in kept[told].tolist()],
+    }  # fmt: skip
+
+
+def _depth_cost(taken: Taken, event: Decided) -> Mapping[str, Any]:
+    """How many tokens went through a unit, visits counted, and how many were left out."""
+    batch = len(taken.runs)
+    return {
+        "run": taken.runs, "step": taken.step, "layer": event.layer, "op": event.unit, "backend": taken.facts.kernels,
+        "isa": taken.facts.isa,
+        "executed": np.bincount(event.tokens.row, event.visits, batch).astype(np.int64),
+        "skipped": np.bincount(event.tokens.row, event.visits == 0, batch).astype(np.int64),
+    }  # fmt: skip
 
 
 def _groups(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:

@@ -118,6 +118,14 @@ def _listen(session: Session, block: Block, site: str, found: dict[int, Tensor],
                 call.query, call.key, call.scale, call.mask, softcap=call.softcap, sinks=call.sinks
             )[0]
 
+        point = getattr(block.attention.module, "hook_pattern", None)
+        if isinstance(point, nn.Module):  # of a TransformerLens bridge, which computes attention itself
+
+            def on_point(_: nn.Module, __: Any, output: Tensor) -> None:
+                keep(output[0])
+
+            undo.callback(point.register_forward_hook(on_point).remove)
+            return
         listen_to_attention(block.attention.module, pattern)
         undo.callback(listen_to_attention, block.attention.module, None)
     else:
@@ -145,7 +153,7 @@ def _from_captures(
 ) -> None:
     for layer in layers:
         capture = session.captures.get(layer)
-        if capture is None or capture.skipped:
+        if capture is None:
             continue
         rule = bench.anatomy.layer(layer).moe.rule  # type: ignore[union-attr]
         value = {

@@ -204,6 +204,19 @@ CREATE TABLE depth (
     kv       VARCHAR                 -- what became of the keys and values
 );
 
+-- What a mask did to the attention of one head in one pass.
+CREATE TABLE attention_mask (
+    run     BIGINT NOT NULL,
+    step    INTEGER NOT NULL,
+    layer   USMALLINT NOT NULL,
+    head    USMALLINT NOT NULL,
+    pattern VARCHAR,                 -- names of the masks that held
+    block   USMALLINT,               -- positions of a block
+    density FLOAT,                   -- share of the map's visible entries that were kept
+    recall  FLOAT,                   -- share of the attention that was kept, exp(lse masked - lse), mean over queries
+    error   FLOAT                    -- relative error of the head's output
+);
+
 -- What a step cost.
 CREATE TABLE cost (
     run      BIGINT NOT NULL,

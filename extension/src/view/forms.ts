@@ -12,6 +12,7 @@ export interface FormActions {
 
 interface Field {
   name: string;
+  required: boolean;
   schema: Schema;
   input: HTMLInputElement | HTMLSelectElement;
 }
@@ -119,9 +120,7 @@ export class EditForm {
     if (message.seq !== this.asked) {
       return;
     }
-    this.preview.textContent = message.refused || __('Will %1.', message.text);
-    this.preview.classList.toggle('wb-refused', message.refused !== '');
-    setAttr(this.preview, 'data-wb-preview', message.refused ? 'refused' : 'ready');
+    this.say(message.refused || __('Will %1.', message.text), message.refused !== '', message.refused ? 'refused' : 'ready');
     this.submit.disabled = message.refused !== '';
   }
 
@@ -185,7 +184,7 @@ export class EditForm {
     this.fields.append(
       h('label', { class: 'wb-field', title: schema.description ?? '' }, h('span', { class: 'wb-label', text: title + (required ? ' *' : '') }), input, list)
     );
-    return { name, schema, input };
+    return { name, required, schema, input };
   }
 
   private get definitions(): Definitions {
@@ -217,19 +216,28 @@ export class EditForm {
   private changed(): void {
     window.clearTimeout(this.timer);
     this.submit.disabled = true;
+    const empty = this.made.filter(({ required, input }) => required && input.value.trim() === '').map(({ name }) => name);
+    if (empty.length) {
+      this.say(__('Still to fill in: %1.', empty.join(', ')), false, 'empty');
+      return;
+    }
     let edit: Record<string, unknown>;
     try {
       edit = this.data();
     } catch (error) {
-      this.preview.textContent = (error as Error).message;
-      this.preview.classList.add('wb-refused');
-      setAttr(this.preview, 'data-wb-preview', 'refused');
+      this.say((error as Error).message, true, 'refused');
       return;
     }
     setAttr(this.preview, 'data-wb-preview', 'asking');
     this.timer = window.setTimeout(() => {
       this.asked = this.actions.send({ type: 'preview', edit });
     }, 120);
+  }
+
+  private say(text: string, refused: boolean, state: string): void {
+    this.preview.textContent = text;
+    this.preview.classList.toggle('wb-refused', refused);
+    setAttr(this.preview, 'data-wb-preview', state);
   }
 
   private add(): void {

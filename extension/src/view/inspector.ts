@@ -350,7 +350,8 @@ export class Inspector {
     const score = data.score ?? data.base;
     const share = score === null || top === low ? 0 : (score - low) / (top - low);
     row.bar.style.width = `${(100 * share).toFixed(1)}%`;
-    row.score.textContent = score === null ? '–' : digits(score);
+    row.score.textContent = score === null ? '–' : digits(score, 3);
+    setAttr(row.score, 'data-wb-score', score === null ? undefined : String(score));
     row.score.title = data.base === null ? '' : __('base %1', digits(data.base));
     row.weight.textContent = data.weight === null ? '' : digits(data.weight, 3);
     row.weight.title = data.weight === null ? '' : __('combine weight');

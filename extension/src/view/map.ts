@@ -42,6 +42,8 @@ export class RoutingMapView {
   private hovered: Place | null = null;
   private box: Box | null = null;
   private press: { at: Place; x: number; y: number; header: 'row' | 'column' | null } | null = null;
+  /** Whether the width is the one that a map starts with, which follows the room there is. */
+  private fitted = true;
   private width = 12;
   private height = 20;
   private lane = 8;
@@ -80,7 +82,7 @@ export class RoutingMapView {
     const other = data?.tokens !== this.data?.tokens;
     this.data = data;
     if (data && other) {
-      this.width = this.fit();
+      this.fitted = true;
       this.scroller.scrollLeft = 0;
     }
     if (data) {
@@ -132,6 +134,7 @@ export class RoutingMapView {
     }
     const token = (this.scroller.scrollLeft + x - GUTTER) / this.width;
     const least = Math.min(NARROWEST, this.whole());
+    this.fitted = false;
     this.width = factor === 0 ? this.whole() : Math.min(WIDEST, Math.max(least, this.width * factor));
     this.layout();
     this.scroller.scrollLeft = token * this.width + GUTTER - x;
@@ -166,6 +169,9 @@ export class RoutingMapView {
     }
     const data = this.data;
     const { tokens, layers } = data;
+    if (this.fitted) {
+      this.width = this.fit();
+    }
     const plain = layers <= 12 ? 24 : layers <= 24 ? 18 : layers <= 40 ? 13 : 9;
     this.height = this.rows === 'slots' && data.choices > 1 ? Math.max(plain, data.choices * (layers <= 12 ? 13 : 5)) : plain;
     this.lane = data.experts <= 16 ? 12 : data.experts <= 64 ? 6 : 3;

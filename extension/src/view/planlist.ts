@@ -83,8 +83,7 @@ export class PlanList {
         this.redo,
         this.clear
       ),
-      h('div', { class: 'wb-row wb-plan-files' }, add, this.effect, this.copy, this.save, load, file),
-      h('div', { class: 'wb-row wb-plan-kept' }, this.name, this.keep, this.kept, this.forget),
+      h('div', { class: 'wb-row wb-plan-files' }, add, this.effect, this.copy, this.save, load, file, this.name, this.keep, this.kept, this.forget),
       form.node,
       h(
         'div',

@@ -42,7 +42,7 @@ class Attachment:
     def __init__(self, model: Any, anatomy: Anatomy, kernels: Kernels) -> None:
         self._model = model
         self._undo: list[Callable[[], None]] = []
-        self._attention_seen = False
+        self._attention_seen = self._adds_masks = False
         self._demanded = kernels not in ("auto", "model")
         self.kernels, self.isa, self.reason = self._choose(kernels)
         self.ops = "reference" if self.kernels == "model" else self.kernels
@@ -118,6 +118,8 @@ class Attachment:
         self._attention_modules = {
             b.layer: b.attention.module for b in anatomy.blocks if b.attention is not None
         }
+        if any(hasattr(module, "hook_pattern") for module in self._attention_modules.values()):
+            return  # a TransformerLens bridge computes attention itself and asks no registry
         before = getattr(self._model.config, "_attn_implementation", None)
         masks = AttentionMaskInterface()
         if (
@@ -137,12 +139,18 @@ class Attachment:
         AttentionMaskInterface.register(name, masks[before])
         self._model.set_attn_implementation(name)
         self._attention_seen = True
+        self._adds_masks = before == "eager"
         self._undo.append(lambda: self._model.set_attn_implementation(before))
 
     @property
     def sees_attention(self) -> bool:
         """Whether attention can be listened to and asked."""
         return self._attention_seen
+
+    @property
+    def adds_masks(self) -> bool:
+        """Whether attention adds its masks to the scores (eager) instead of selecting by them."""
+        return self._adds_masks
 
     def _attention_path(self, layer: int, module: nn.Module) -> KernelPath:
         here = attention.MODULES.get(module)

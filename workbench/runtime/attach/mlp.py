@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from workbench.errors import EditRefused
 from workbench.runtime.attach.activations import kernel_activation
 from workbench.runtime.attach.calls import MlpAsker, MlpCall, MlpOptions, MlpReport
+from workbench.runtime.replace import replace_forward
 
 OWN = (
     "with all neurons kept the model's own products are at least as fast; edits that drop neurons run on ours"
@@ -70,20 +71,16 @@ def attach_mlp(module: Any, backend: str) -> Callable[[], None]:
     """Let ``module``, which :func:`unfit_mlp` finds nothing against, be asked; returns what undoes it."""
     act = kernel_activation(module.act_fn)
     assert act is not None
-    had = module.__dict__.get("forward")
     here = _GATED[module] = _Gated(module, module.forward, act, backend)
 
     def forward(hidden: Tensor) -> Any:
         return _run(here, hidden)
 
-    module.__dict__["forward"] = forward
+    restore = replace_forward(module, forward)
 
     def undo() -> None:
         _GATED.pop(module, None)
-        if had is None:
-            del module.__dict__["forward"]
-        else:
-            module.__dict__["forward"] = had
+        restore()
 
     return undo
 

@@ -21,8 +21,8 @@ def hook_contribution(
     proved additive."""
     layer = block.layer
 
-    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        scene.capture(layer).stream["pre"] = args[0] if args else kwargs["hidden_states"]
+    def enter(hidden: Tensor) -> None:
+        scene.capture(layer).stream["pre"] = hidden
 
     def keep(name: str, multiplier: float) -> Callable[..., None]:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
@@ -31,7 +31,7 @@ def hook_contribution(
 
         return hook
 
-    def leave(_: nn.Module, __: Any, output: Any) -> None:
+    def leave(output: Any) -> None:
         capture = scene.capture(layer)
         stream = capture.stream
         capture.stream = {}
@@ -45,8 +45,7 @@ def hook_contribution(
         if keep_parts:
             capture.parts |= parts
 
-    undo.callback(block.module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-    undo.callback(block.module.register_forward_hook(leave).remove)
+    scene.on_block(block, enter, leave, undo)
     if block.additive:
         for name, outlet in (("attn", block.attn_outlet), ("mlp", block.mlp_outlet)):
             if outlet is not None:

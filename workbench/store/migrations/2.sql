@@ -79,6 +79,10 @@ CREATE TABLE layer_sum (
     chunks    BIGINT,
     used      BIGINT
 );
+CREATE TABLE attention_mask (
+    run BIGINT NOT NULL, step INTEGER NOT NULL, layer USMALLINT NOT NULL, head USMALLINT NOT NULL, pattern VARCHAR,
+    block USMALLINT, density FLOAT, recall FLOAT, error FLOAT
+);
 
 -- What parts of the network add directly to one logit; see workbench.signals.logit_effect.
 CREATE TABLE logit_effect (

@@ -82,6 +82,32 @@ def flips_map(frame: pd.DataFrame) -> alt.Chart:
     )
 
 
+def skip_effects(frame: pd.DataFrame, value: str = "effect") -> alt.Chart:
+    """Effect of skipping a layer on every later one, from ``experiments.skip_effects``."""
+    rows = _checked(frame.dropna(subset="layer") if "layer" in frame else frame, "skipped", "layer", value)
+    return _grid(rows, "layer", "skipped", value, "Change of later updates when a layer is skipped")
+
+
+def quality(frame: pd.DataFrame) -> alt.Chart:
+    """Quality against work: one line a method over ``work`` (share that is left) and ``change`` (nats); random controls are
+    dashed."""
+    import altair as alt
+
+    rows = _checked(frame, "family", "method", "control", "work", "change")
+    return (
+        alt.Chart(rows, title="Loss against work left")
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("work:Q", title="share of the work that is left"),
+            y=alt.Y("change:Q", title="change of the loss, nats a token"),
+            color=alt.Color("method:N", scale=alt.Scale(range=PALETTE)),
+            strokeDash=alt.StrokeDash("control:N", title="random control"),
+            facet=alt.Facet("family:N", columns=3),
+            tooltip=["family", "method", "work", alt.Tooltip("change", format=".4f")],
+        )
+    )
+
+
 def scatter(frame: pd.DataFrame, colour: str) -> alt.Chart:
     """Rows by their first two principal components (``analysis.components``), coloured by the column ``colour``."""
     import altair as alt

@@ -7,6 +7,7 @@ import random
 from workbench.anatomy import Anatomy
 from workbench.errors import PlanError
 from workbench.interventions import Edit, Plan, mask, reroute, skip
+from workbench.interventions.blob import Blob, blob
 
 
 def matched_random(plan: Plan, anatomy: Anatomy, seed: int) -> Plan:
@@ -16,7 +17,7 @@ def matched_random(plan: Plan, anatomy: Anatomy, seed: int) -> Plan:
     its numbers and permutes its experts; skipped blocks become as many others, drawn from all layers. An edit on
     several layers draws for each. Disabled edits are left out. The same seed gives the same plan.
 
-    Raises :class:`PlanError` for a replay, of which there is no random counterpart with the same amount of change.
+    Raises :class:`PlanError` for any other kind, of which there is no random counterpart with the same amount of change.
     """
     rng = random.Random(f"{seed}/{plan.hash}")
     edits: list[Edit] = []
@@ -24,10 +25,8 @@ def matched_random(plan: Plan, anatomy: Anatomy, seed: int) -> Plan:
         {n for edit in plan.active if isinstance(edit, skip.Block) for n in edit.layers_in(anatomy)}
     )
     for edit in plan.active:
-        if isinstance(edit, reroute.Replay):
-            raise PlanError(
-                "A replay has no matched random control.", "Remove it from the plan, or replay another run."
-            )
+        if not isinstance(edit, skip.Block | mask.Heads | reroute.Ban | reroute.Force | reroute.Bias):
+            raise PlanError(f"{edit.kind} has no matched random control.", "Remove it from the plan.")
         if not isinstance(edit, skip.Block):
             edits.extend(_one_layer(edit, layer, anatomy, rng) for layer in edit.layers_in(anatomy))
     if skipped:
@@ -46,8 +45,11 @@ def _one_layer(edit: Edit, layer: int, anatomy: Anatomy, rng: random.Random) -> 
     experts = range(block.moe.num_experts)
     if isinstance(edit, reroute.Bias):
         vector = edit.vector(block.moe.num_experts)
-        data["delta"] = tuple(vector[n] for n in rng.sample(experts, len(experts)))
+        order = rng.sample(experts, len(experts))
+        data["delta"] = (
+            blob(vector.numbers[..., order]) if isinstance(vector, Blob) else tuple(vector[n] for n in order)
+        )
         return reroute.Bias(**data)
-    assert isinstance(edit, reroute.Ban | reroute.Force)
+    assert isinstance(edit, reroute.Ban | reroute.Force)  # matched_random lets no other kind through
     data["experts"] = rng.sample(experts, len(edit.experts))
     return type(edit)(**data)

@@ -8,7 +8,10 @@ from typing import Any, ClassVar, Literal, Unpack
 from pydantic import field_validator
 
 from workbench.errors import EditRefused
+from workbench.interventions.direction import Direction, direction
 from workbench.interventions.edit import BlockFacts, Edit, Facts, Layers, Scope, build, sorted_units
+
+__all__ = ["KINDS", "Direction", "Heads", "direction", "heads"]
 
 
 class Heads(Edit):
@@ -43,7 +46,7 @@ class Heads(Edit):
         return f"mask head{'s' if len(self.heads) > 1 else ''} {', '.join(map(str, self.heads))}"
 
 
-KINDS: tuple[type[Edit], ...] = (Heads,)
+KINDS: tuple[type[Edit], ...] = (Heads, Direction)
 
 
 def heads(layers: int | Iterable[int] | Layers, heads: int | Iterable[int], **scope: Unpack[Scope]) -> Heads:

@@ -15,24 +15,29 @@ from torch import Tensor
 from workbench.analysis import RunDiff
 from workbench.anatomy import Anatomy, prove, read
 from workbench.errors import EditRefused, PlanError, PromptError, WorkbenchError
-from workbench.interventions import Plan
+from workbench.interventions import Plan, reroute
 from workbench.interventions.edit import Edit
-from workbench.interventions.routing import NOTHING
 from workbench.runtime.attach import Attachment, Kernels, device_of
+from workbench.runtime.batch import check_coupled, labels_of
+from workbench.runtime.blobs import load_blobs
 from workbench.runtime.conditions import check_condition
 from workbench.runtime.counterfactual import counterfactual
+from workbench.runtime.crossed import Crossed, crossed
 from workbench.runtime.diff import compare
 from workbench.runtime.generate import Sampling, generate
-from workbench.runtime.hooks.scene import SourceRoutes
+from workbench.runtime.history import History
 from workbench.runtime.instrument import Session, skipped_layers
 from workbench.runtime.live import Live
 from workbench.runtime.loading import fingerprint, load
+from workbench.runtime.param import Param, ParamSite
 from workbench.runtime.passes import Pass, check_tokens, rows_of
 from workbench.runtime.prompts import Prompt, token_ids
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import Recorder
 from workbench.runtime.run import Done, Run, Step
 from workbench.runtime.run_rows import write_run
+from workbench.runtime.running import Running
+from workbench.runtime.sources import Sources
 from workbench.store import Store, new_run_id
 
 if TYPE_CHECKING:
@@ -211,14 +216,22 @@ class Bench:
             )
         each = [_plan(p) for p in plans] if plans is not None else [_plan(plan)] * len(prompts)
         each = rows_of(each)
-        told = _labels(labels, len(prompts))
+        told = labels_of(labels, len(prompts))
         ids = [self._ids(p) for p in prompts]
         for one, tokens, known in zip(each, ids, told, strict=True):
             self.check(one, len(tokens), len(tokens), known)
-        chosen = Record() if record is _DEFAULT else record
+        trains = any(plan.trained for plan in each)
+        chosen = (None if trains else Record()) if record is _DEFAULT else record
+        if trains and chosen is not None:
+            raise PlanError(
+                "A run under a plan in training cannot be recorded.",
+                "Put param.freeze() in its place, or record=None.",
+            )
         runs: list[Run | None] = [None] * len(prompts)
-        with self.running():
-            for rows in self._batches(ids, each):
+        with self.running(gradients=trains):
+            batches = self._batches(ids, each)
+            check_coupled(each, batches)
+            for rows in batches:
                 made = self._forward(
                     [ids[r] for r in rows], [each[r] for r in rows], chosen, [told[r] for r in rows]
                 )
@@ -254,6 +267,10 @@ class Bench:
                     "Shorten it to leave room.",
                 )
             max_new_tokens = min(max_new_tokens, self.context - len(ids))
+        if chosen_plan.trained:
+            raise PlanError(
+                "A generation has no gradients.", "Put param.freeze() in the plan, or use bench.run."
+            )
         self.check(chosen_plan, len(ids), len(ids) + max_new_tokens - 1, labels or {})
         chosen = Record() if record is _DEFAULT else record
         with self.running():
@@ -295,6 +312,28 @@ class Bench:
         chosen = [layers] if isinstance(layers, int) else list(layers)
         return counterfactual(self, run, token, chosen, target)
 
+    def crossed(
+        self, a: Run, b: Run, metric: Callable[[Run], float] | int, layers: reroute.Where = "all",
+        token_map: Mapping[int, int] | None = None,
+    ) -> Crossed:  # fmt: skip
+        """Cross two recorded runs: the routes of each on the input of the other.
+
+        ``metric`` gives a number of a run, or is a token id whose log-probability after the last token is the number.
+        ``token_map`` ({position in a: position in b}) aligns prompts of different lengths. Returns the four runs with the
+        router, expert and interaction effect: see :class:`workbench.runtime.crossed.Crossed`.
+        """
+        return crossed(self, a, b, metric, layers, dict(token_map or {}))
+
+    def param(self, site: ParamSite, layers: int | Sequence[int], tokens: Any = "all", **scope: Any) -> Param:
+        """A trainable edit: zeros added at ``site`` in ``layers``; see :class:`workbench.runtime.param.Param`.
+
+        ``site`` is ``router_logits``, ``scores`` (for choice and weights alike), ``expert_weights``, or one of
+        ``resid_pre``, ``attn_out``, ``mlp_out``, ``resid_post``. Where ``tokens`` are positions each has numbers of its
+        own. A run under a plan with ``param.edit()`` has logits that carry gradients to ``param.tensor``, and to nothing
+        else.
+        """
+        return Param(self, site, layers, tokens, **scope)
+
     def diff(self, base: Run | int, run: Run | int) -> RunDiff:
         """Compare two recorded runs: flips, first divergent layer and expert, KL, text."""
         return compare(self.store, base, run)
@@ -323,10 +362,16 @@ class Bench:
         self, plan: Plan, prompt_tokens: int, total_tokens: int, labels: Mapping[str, Any] | None = None
     ) -> None:
         """Refuse a plan that cannot act on this model, or in a run of so many prompt tokens and computed tokens."""
+        load_blobs(self.store, plan)
         plan.check(self.anatomy)
         for edit in plan.active:
             check_tokens(edit, prompt_tokens, total_tokens)
             check_condition(edit, labels or {}, self.tokenizer is not None)
+            if total_tokens > prompt_tokens and edit.looks_ahead() and not edit.by_step():
+                raise EditRefused(
+                    f"{edit.kind} looks at later tokens, which a generation does not have yet.",
+                    'Where it has a pool, choose pool="step" (the prompt, then each token alone); or use bench.run.',
+                )
         for line in plan.collisions():
             warnings.warn(line, stacklevel=3)
 
@@ -346,52 +391,30 @@ class Bench:
             batches.append(batch)
         return batches
 
-    def _lookup(self, run: int, layer: int) -> SourceRoutes:
-        """The recorded routes of ``run`` in ``layer``, for a replay."""
-        self.store.flush()
-        found = self.store.sql(
-            "SELECT position, list(expert ORDER BY slot) AS ids, list(weight ORDER BY slot) AS weights FROM routing "
-            "WHERE run = ? AND layer = ? GROUP BY position ORDER BY position",
-            [run, layer],
-        ).fetchall()
-        if not found:
-            raise EditRefused(
-                f"Run {run} has no recorded routes in layer {layer}.",
-                "Replay a run of this store that recorded routing.",
-            )
-        device = device_of(self.model)
-        size, k = found[-1][0] + 1, max(len(row[1]) for row in found)
-        ids = torch.full((size, k), NOTHING, dtype=torch.int64)
-        weights = torch.zeros(size, k, dtype=torch.float32)
-        known = torch.zeros(size, dtype=torch.bool)
-        for position, experts, their_weights in found:
-            ids[position, : len(experts)] = torch.tensor(experts)
-            weights[position, : len(experts)] = torch.tensor(their_weights)
-            known[position] = True
-        return SourceRoutes(ids.to(device), weights.to(device), known.to(device))
-
     # Passes
 
-    def running(self) -> _Running:
-        """A context in which passes run: one at a time, without gradients, in evaluation mode."""
+    def running(self, gradients: bool = False) -> Running:
+        """A context in which passes run: one at a time, in evaluation mode, and with gradients only where asked for."""
         if self._closed:
             raise WorkbenchError("This bench is closed.", "Open the model again with wb.open().")
-        return _Running(self.model, self._lock)
+        return Running(self.model, self._lock, gradients)
 
     def session(
-        self, plans: Sequence[Plan], record: Record | None, labels: Sequence[Mapping[str, Any]]
+        self,
+        plans: Sequence[Plan],
+        record: Record | None,
+        labels: Sequence[Mapping[str, Any]],
+        history: History | None = None,
     ) -> Session:
-        """The hooks of one run, or of a batch with one plan and the labels of one run per row."""
-        cache: dict[tuple[int, int], SourceRoutes] = {}
+        """The hooks of one run, or of a batch with one plan and the labels of one run per row.
 
-        def lookup(run: int, layer: int) -> SourceRoutes:
-            if (run, layer) not in cache:
-                cache[run, layer] = self._lookup(run, layer)
-            return cache[run, layer]
-
+        ``history`` is what earlier passes left, where another session made them.
+        """
+        sources = Sources(self, plans)
         return Session(
-            self.anatomy, self._attachment, plans, record, lookup, self._tuple_blocks, labels, self.token_text
-        )
+            self.anatomy, self._attachment, plans, record, sources.routes, sources.values, self._tuple_blocks, labels,
+            self.token_text, history,
+        )  # fmt: skip
 
     def _forward(
         self,
@@ -420,7 +443,7 @@ class Bench:
             output = self.model(input_ids=now.tokens, use_cache=False, **mask)
             if record is not None:
                 self.recorder(record, run_ids).take(now, session.captures)
-        logits = output.logits.float().cpu()
+        logits = output.logits.cpu() if output.logits.dtype == torch.float64 else output.logits.float().cpu()
         seconds = time.perf_counter() - started
         return [
             self.finish(
@@ -443,7 +466,7 @@ class Bench:
         tokens = torch.tensor(done.tokens)
         predicted = logits[: len(tokens) - 1]
         logprob = predicted.gather(-1, tokens[1:].unsqueeze(-1)).squeeze(-1) - predicted.logsumexp(-1)
-        loss = float(-logprob.mean()) if len(tokens) > 1 else float("nan")
+        loss = float(-logprob.detach().mean()) if len(tokens) > 1 else float("nan")
         texts = tuple(self.token_text(i) for i in done.tokens)
         text = "" if self.tokenizer is None else self.tokenizer.decode(done.tokens)
         run = Run(
@@ -452,29 +475,6 @@ class Bench:
         if record is not None:
             write_run(run, logprob, record, done)
         return run
-
-
-class _Running:
-    """While a run goes on: one at a time, no gradients, the model in evaluation mode and put back after."""
-
-    def __init__(self, model: Any, lock: threading.RLock) -> None:
-        self._model = model
-        self._lock = lock
-        self._no_grad = torch.no_grad()
-        self._was_training = False
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._no_grad.__enter__()
-        self._was_training = self._model.training
-        if self._was_training:
-            self._model.eval()
-
-    def __exit__(self, *error: Any) -> None:
-        if self._was_training:
-            self._model.train()
-        self._no_grad.__exit__(*error)
-        self._lock.release()
 
 
 def _plan(plan: Plan | Edit | None) -> Plan:
@@ -488,17 +488,3 @@ def _plan(plan: Plan | Edit | None) -> Plan:
         f"A {type(plan).__name__} is not a plan.",
         "Make one with wb.Plan([...]), or read it with Plan.from_json.",
     )
-
-
-def _labels(
-    labels: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, count: int
-) -> list[Mapping[str, Any]]:
-    """The labels of each of ``count`` prompts."""
-    if labels is None or isinstance(labels, Mapping):
-        return [labels or {}] * count
-    if len(labels) != count:
-        raise PromptError(
-            f"There are {len(labels)} sets of labels for {count} prompts.",
-            "Give one for all, or one for each.",
-        )
-    return list(labels)

@@ -12,7 +12,8 @@ from workbench.signals import attention_rank, contribution, sparsity
 
 @dataclass
 class Capture:
-    """What one layer did in one pass. T = B x S tokens, k choices, N heads; ``None`` where it was not asked for."""
+    """What one layer did in one pass. T = B x S tokens, k choices, N heads; ``None`` where it was not asked for.
+    ``attention`` [B, S, S'] is the mean over heads, for edits that weigh by it."""
 
     logits: Tensor | None = None
     selection: Tensor | None = None
@@ -28,5 +29,6 @@ class Capture:
     ranks: attention_rank.Ranks | None = None
     rank_tokens: int = 0
     rank_sampled: bool = False
+    attention: Tensor | None = None
     skipped: bool = False
     stream: dict[str, Tensor] = field(default_factory=dict)

@@ -17,14 +17,17 @@ from workbench.anatomy import Anatomy, Block
 from workbench.errors import EditRefused
 from workbench.interventions import Plan, mask, reroute, skip
 from workbench.interventions.edit import Edit
-from workbench.runtime.attach import Attachment
+from workbench.interventions.site import SiteEdit
+from workbench.runtime.attach import Attachment, AttentionSink
 from workbench.runtime.capture import Capture
-from workbench.runtime.hooks.attention import hook_attention_rank, hook_heads
+from workbench.runtime.history import History
+from workbench.runtime.hooks.attention import hook_attention, hook_heads, keep_attention, rank_attention
 from workbench.runtime.hooks.depth import hook_skipped_block
 from workbench.runtime.hooks.neurons import hook_activation
 from workbench.runtime.hooks.routing import hook_routing
-from workbench.runtime.hooks.scene import Lookup, Planned, Scene
+from workbench.runtime.hooks.scene import Lookup, Planned, Scene, Values
 from workbench.runtime.hooks.stream import hook_contribution
+from workbench.runtime.hooks.write import hook_site
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
 
@@ -40,10 +43,14 @@ class Session:
         What to keep, or ``None`` for nothing.
     lookup
         Where replayed routes come from.
+    values
+        Where patched values come from.
     labels
         The labels of each row's run.
     token_text
         The text of a token id.
+    history
+        What earlier passes of these runs left, where another session made them.
     """
 
     def __init__(
@@ -53,15 +60,20 @@ class Session:
         plans: Sequence[Plan],
         record: Record | None,
         lookup: Lookup,
+        values: Values,
         tuple_blocks: frozenset[int],
         labels: Sequence[Mapping[str, Any]],
         token_text: Callable[[int], str],
+        history: History | None = None,
     ) -> None:
         self._anatomy = anatomy
-        self._scene = Scene(anatomy, attachment, record, lookup, tuple_blocks, labels, token_text)
+        self.history = history if history is not None else History()
+        self._scene = Scene(
+            anatomy, attachment, record, lookup, values, tuple_blocks, labels, token_text, self.history
+        )
         self._edits = _by_layer(anatomy, plans)
         self._asked = {
-            n for layer, edits in self._edits.items() for e, _ in edits for n in e.signal_layers(layer)
+            n for layer, edits in self._edits.items() for e, _ in edits for n in e.asked_layers(layer)
         }
         self._undo = ExitStack()
 
@@ -84,7 +96,7 @@ class Session:
     def watch_routing(self, layer: int) -> None:
         """Keep the routing of ``layer`` in the captures even if nothing is recorded there."""
         block = self._anatomy.layer(layer)
-        if not any(isinstance(edit, skip.Block | reroute.Reroute) for edit, _ in self._edits[layer]):
+        if not any(isinstance(edit, skip.Block) or _acts_on_router(edit) for edit, _ in self._edits[layer]):
             hook_routing(self._scene, block, [], None, self._undo)
 
     def begin(self, now: Pass) -> None:
@@ -98,20 +110,50 @@ class Session:
         if any(isinstance(edit, skip.Block) for edit, _ in edits):
             hook_skipped_block(scene, block, undo)
             return
-        reroutes = [(edit, rows) for edit, rows in edits if isinstance(edit, reroute.Reroute)]
+        reroutes = [(edit, rows) for edit, rows in edits if _acts_on_router(edit)]
         wanted = record is not None and (record.routing or record.scores or record.sparsity)
         wanted = wanted or block.layer in self._asked
         if block.moe is not None and block.moe.observable and (reroutes or wanted):
             hook_routing(scene, block, reroutes, record, undo)
-        heads = [(edit, rows) for edit, rows in edits if isinstance(edit, mask.Heads)]
-        if heads:
-            hook_heads(scene, block, heads, undo)
+        # One hook an edit, so that edits of one site act in the order of the plan.
+        for edit, rows in edits:
+            if isinstance(edit, mask.Heads):
+                hook_heads(scene, block, [(edit, rows)], undo)
+            elif isinstance(edit, SiteEdit) and not _acts_on_router(edit):
+                hook_site(scene, block, edit, rows, undo)
         if record and record.contribution:
             hook_contribution(scene, block, undo)
         if record and record.sparsity:
             hook_activation(scene, block, record.threshold, undo)
-        if record and record.attention_rank:
-            hook_attention_rank(scene, block, record, undo)
+        sinks = self._attention_sinks(block, reroutes, record)
+        if sinks:
+            hook_attention(block, sinks, undo)
+
+    def _attention_sinks(
+        self, block: Block, reroutes: Planned[Edit], record: Record | None
+    ) -> list[AttentionSink]:
+        """Who wants to see the attention of ``block``."""
+        visible = block.attention is not None and self._scene.attachment.sees_attention
+        sinks: list[AttentionSink] = []
+        if any(isinstance(edit, reroute.Smooth) and edit.by == "attention" for edit, _ in reroutes):
+            if not visible:
+                raise EditRefused(
+                    f"The attention of layer {block.layer} cannot be seen, so it cannot weigh the scores of tokens.",
+                    "Smooth by a window or a matrix.",
+                )
+            sinks.append(keep_attention(self._scene, block.layer))
+        if visible and record and record.attention_rank:
+            sinks.append(rank_attention(self._scene, block.layer, record))
+        return sinks
+
+    def listen(self, layer: int, sink: AttentionSink) -> None:
+        """Let ``sink`` see the attention of ``layer`` too, until the session ends."""
+        block = self._anatomy.layer(layer)
+        hook_attention(block, [*self._attention_sinks(block, self._edits[layer], None), sink], self._undo)
+
+
+def _acts_on_router(edit: Edit) -> bool:
+    return isinstance(edit, reroute.Reroute) or edit.site in ("router_logits", "expert_scores")
 
 
 def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, Planned[Edit]]:
@@ -119,7 +161,7 @@ def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, Planned[Edit
     rows_of: dict[str, list[int]] = {}
     plan_of: dict[str, Plan] = {}
     for row, plan in enumerate(plans):
-        text = plan.to_json()
+        text = plan.model_dump_json()
         rows_of.setdefault(text, []).append(row)
         plan_of[text] = plan
     if len({skipped_layers(plan, anatomy) for plan in plans}) > 1:

@@ -19,6 +19,7 @@ from workbench.errors import EditRefused, PromptError
 from workbench.interventions import Edit, Plan
 from workbench.runtime.attach import device_of
 from workbench.runtime.generate import Sampling, end_tokens
+from workbench.runtime.history import History
 from workbench.runtime.instrument import skipped_layers
 from workbench.runtime.passes import Pass, rows_of
 from workbench.runtime.record import Record
@@ -63,6 +64,7 @@ class Live:
         self._sampling = sampling
         self._ends = end_tokens(bench.model)
         self._cache: Any = DynamicCache(config=bench.model.config)
+        self._history = History()
         self._logits = torch.empty(0, bench.anatomy.vocab_size)
         self._seconds = 0.0
         self._step = 0
@@ -99,7 +101,7 @@ class Live:
         started = time.perf_counter()
         computed = len(self._logits)
         with self._bench.running():
-            with self._bench.session([self.plan], self._record, [self._labels]) as session:
+            with self._bench.session([self.plan], self._record, [self._labels], self._history) as session:
                 if computed < len(self.tokens) - 1:
                     self._pass(session, computed, len(self.tokens) - 1)
                 self._pass(session, len(self.tokens) - 1, len(self.tokens))
@@ -133,6 +135,12 @@ class Live:
         facts = self._bench.anatomy
         chosen = rows_of([chosen])[0]
         self._bench.check(chosen, self.prompt_tokens, self._bench.context or 2**31, self._labels)
+        ahead = next((edit for edit in chosen.active if edit.looks_ahead()), None)
+        if ahead is not None:
+            raise EditRefused(
+                f"{ahead.kind} looks at later tokens, but a live generation reads the prompt in two passes.",
+                "Use bench.generate.",
+            )
         if len(self._logits) and skipped_layers(chosen, facts) != skipped_layers(self.plan, facts):
             raise EditRefused(
                 "Skipped blocks cannot change while tokens are computed: their keys and values are absent there.",
@@ -162,6 +170,7 @@ class Live:
         self._check_running()
         twin = copy.copy(self)
         twin._cache = copy.deepcopy(self._cache)
+        twin._history = self._history.copy()
         twin._plans = list(self._plans)
         twin._start_timeline(self.run, list(self.tokens))
         return twin
@@ -194,7 +203,10 @@ class Live:
             self._cache.crop(computed - length)
             return
         self._cache = DynamicCache(config=self._bench.model.config)
-        with self._bench.running(), self._bench.session([self.plan], None, [self._labels]) as session:
+        with (
+            self._bench.running(),
+            self._bench.session([self.plan], None, [self._labels], self._history) as session,
+        ):
             device = device_of(self._bench.model)
             positions = torch.arange(computed, device=device).unsqueeze(0)
             prompt_tokens = torch.tensor([self.prompt_tokens], device=device)

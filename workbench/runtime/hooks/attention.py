@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -24,13 +24,28 @@ def hook_heads(scene: Scene, block: Block, edits: Planned[mask.Heads], undo: Exi
     undo.callback(block.attention.out_proj.register_forward_pre_hook(silence).remove)
 
 
-def hook_attention_rank(scene: Scene, block: Block, record: Record, undo: ExitStack) -> None:
-    """Rank the attention maps of ``block`` in passes that read more than one token."""
-    if block.attention is None or not scene.attachment.sees_attention:
-        return
-    attention = block.attention.module
-    listen_to_attention(attention, _read_attention(scene, block.layer, record))
-    undo.callback(listen_to_attention, attention, None)
+def hook_attention(block: Block, sinks: Sequence[AttentionSink], undo: ExitStack) -> None:
+    """Let each of ``sinks`` see every call of the attention of ``block``."""
+    assert block.attention is not None
+
+    def spread(call: AttentionCall) -> None:
+        for sink in sinks:
+            sink(call)
+
+    listen_to_attention(block.attention.module, spread)
+    undo.callback(listen_to_attention, block.attention.module, None)
+
+
+def keep_attention(scene: Scene, layer: int) -> AttentionSink:
+    """Keep the mean attention map of ``layer`` for edits that weigh tokens by it."""
+
+    def keep(call: AttentionCall) -> None:
+        maps = attention_rank.attention_map(
+            call.query, call.key, call.scale, call.mask, softcap=call.softcap, sinks=call.sinks
+        )
+        scene.capture(layer).attention = maps.mean(dim=1)
+
+    return keep
 
 
 def _mask_heads(scene: Scene, block: Block, edits: Planned[mask.Heads]) -> Callable[..., Any]:
@@ -49,7 +64,9 @@ def _mask_heads(scene: Scene, block: Block, edits: Planned[mask.Heads]) -> Calla
     return apply
 
 
-def _read_attention(scene: Scene, layer: int, record: Record) -> AttentionSink:
+def rank_attention(scene: Scene, layer: int, record: Record) -> AttentionSink:
+    """Rank the attention maps of ``layer`` in passes that read more than one token."""
+
     def read(call: AttentionCall) -> None:
         tokens = call.query.shape[2]
         if tokens < 2 or tokens != call.key.shape[2]:

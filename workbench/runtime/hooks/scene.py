@@ -10,9 +10,11 @@ from torch import Tensor
 
 from workbench.anatomy import Anatomy
 from workbench.interventions.edit import Edit
+from workbench.interventions.patch import Patch
 from workbench.runtime.attach import Attachment
 from workbench.runtime.capture import Capture
 from workbench.runtime.conditions import facts
+from workbench.runtime.history import History
 from workbench.runtime.passes import Pass, scope
 from workbench.runtime.record import Record
 
@@ -33,6 +35,9 @@ class SourceRoutes:
 Lookup: TypeAlias = Callable[[int, int], SourceRoutes]
 """(run id, layer) -> its routes; raises :class:`EditRefused` where the run has none."""
 
+Values: TypeAlias = Callable[[Patch, int], Tensor]
+"""(patch, layer) -> the values [P, ...] it puts there, by position in the source run."""
+
 
 @dataclass
 class Scene:
@@ -44,12 +49,16 @@ class Scene:
         What to keep, or ``None`` for nothing.
     lookup
         Where replayed routes come from.
+    values
+        Where patched values come from.
     tuple_blocks
         Layers whose block returns a tuple; a skipped block must return the same.
     labels
         The labels of the run in each row of the batch.
     token_text
         The text of a token id.
+    history
+        What earlier passes left.
     captures
         What the hooks saw in the running pass, by layer.
     """
@@ -58,9 +67,11 @@ class Scene:
     attachment: Attachment
     record: Record | None
     lookup: Lookup
+    values: Values
     tuple_blocks: frozenset[int]
     labels: Sequence[Mapping[str, Any]]
     token_text: Callable[[int], str]
+    history: History
     captures: dict[int, Capture] = field(default_factory=dict)
     current: Pass | None = None
     _masks: dict[int, Tensor | None] = field(default_factory=dict)
@@ -70,6 +81,8 @@ class Scene:
         self.current = now
         self.captures = {}
         self._masks = {}
+        if now is not None:
+            self.history.begin(int(now.positions[0, 0]), now.tokens)
 
     @property
     def now(self) -> Pass:

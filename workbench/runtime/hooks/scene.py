@@ -74,7 +74,7 @@ class Scene:
     history: History
     captures: dict[int, Capture] = field(default_factory=dict)
     current: Pass | None = None
-    _masks: dict[int, Tensor | None] = field(default_factory=dict)
+    _masks: dict[tuple[int, int], Tensor | None] = field(default_factory=dict)
 
     def begin(self, now: Pass | None) -> None:
         """Start a pass; what the last one captured is let go."""
@@ -107,7 +107,9 @@ class Scene:
     def _mask(self, edit: Edit, rows: Tensor, layer: int) -> Tensor | None:
         if edit.signal_layers(layer):
             return scope(edit, self.now, rows, facts(self, layer))
-        # The same in every layer. The planned edits outlive the pass, so that their ids stay theirs.
-        if id(edit) not in self._masks:
-            self._masks[id(edit)] = scope(edit, self.now, rows, facts(self, layer))
-        return self._masks[id(edit)]
+        # The same in every layer. What was planned outlives the pass, so that the ids stay theirs; two plans of a batch may
+        # share an edit, each for its own rows.
+        key = (id(edit), id(rows))
+        if key not in self._masks:
+            self._masks[key] = scope(edit, self.now, rows, facts(self, layer))
+        return self._masks[key]

@@ -1,26 +1,35 @@
-"""What recording costs: a recorded forward pass against the bare model on the same kernels, as JSON.
+"""What recording costs: recorded forward passes against the bare model on the same kernels, as JSON.
 
-    python benchmarks/recording.py [--settings demo olmoe dense] [--tokens 128] [--rounds 15] [--kernels auto]
+    python benchmarks/recording.py [--settings demo olmoe dense] [--tokens 128] [--rounds 7] [--runs 10] [--kernels auto]
 
-One torch thread; the variants run in random order inside each round; ratios are of medians over the bare forward of the
-same run. ``wall`` is what a user waits for (the writer has a thread of its own, and the rows are flushed before the clock
-stops), ``cpu`` the CPU time of all threads together.
+One torch thread. Every variant makes ``--runs`` passes in a row, in random order inside each round; ratios are of the
+medians over the rounds, against the bare forward of the same run of this script. Three clocks:
+
+* ``wall``: what a user waits for until the last run has returned (the writer works beside, on a core of its own);
+* ``committed``: the same until every row is committed, which is what a long recording sustains;
+* ``cpu``: CPU time of all threads together until then, and ``own_cpu`` that of the calling thread alone: what a busy
+  machine distorts least.
+
+Plain hooks (a list of what each router returns), TransformerLens' ``run_with_cache`` and an nnsight trace stand beside
+them where those packages are installed; they keep tensors in memory and write nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import copy
 import os
-import platform
 import random
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from figures import figure, publish
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -51,8 +60,9 @@ SETTINGS: dict[str, Callable[[], Any]] = {
     "olmoe": lambda: AutoModelForCausalLM.from_config(AutoConfig.for_model("olmoe", **_OLMOE)),
     "dense": lambda: AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **_DENSE)),
 }
-VARIANTS: dict[str, Any] = {
-    "bare": None,
+NAMES = {"demo": "demo model", "olmoe": "1 block at OLMoE-1B-7B width", "dense": "dense 1 B width, 4 layers"}
+BUDGETS = {"demo": "<= 1.25", "olmoe": "<= 1.05", "dense": "<= 1.05"}
+RECORDS: dict[str, Any] = {
     "session": None,
     "routing": wb.Record(contribution=False, sparsity=False, attention_rank=False),
     "contribution": wb.Record(routing=False, sparsity=False, attention_rank=False),
@@ -63,57 +73,151 @@ VARIANTS: dict[str, Any] = {
 }
 
 
-def measure(name: str, tokens: int, rounds: int, kernels: str) -> dict[str, Any]:
-    """Median wall and CPU seconds of every variant at one setting, and their ratios to ``bare``."""
+def plain_hooks(bench: Any, ids: torch.Tensor) -> Callable[[], None]:
+    """A list of what every router (or every MLP of a dense model) returns."""
+    modules = [b.moe.router if b.moe is not None else b.mlp.module for b in bench.anatomy.blocks]
+
+    def run() -> None:
+        kept: list[Any] = []
+        handles = [m.register_forward_hook(lambda _m, _a, out: kept.append(out)) for m in modules]
+        with torch.no_grad():
+            bench.model(ids, use_cache=False)
+        for handle in handles:
+            handle.remove()
+
+    return run
+
+
+def transformer_lens(bench: Any, ids: torch.Tensor) -> Callable[[], None]:
+    """Everything that TransformerLens' bridge caches."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    model = copy.deepcopy(bench.model)
+    model.config.architectures = [type(model).__name__]
+    model.set_attn_implementation("eager")
+    bridge = TransformerBridge.boot_transformers(
+        "local", hf_model=model, tokenizer=bench.tokenizer, device="cpu"
+    )
+
+    def run() -> None:
+        with torch.no_grad():
+            bridge.run_with_cache(ids)
+
+    return run
+
+
+def nnsight_trace(bench: Any, ids: torch.Tensor) -> Callable[[], None]:
+    """An nnsight trace that keeps what every attention, MLP and block gives."""
+    from nnsight import NNsight
+
+    traced = NNsight(copy.deepcopy(bench.model))
+    count = bench.anatomy.num_layers
+
+    def run() -> None:
+        with torch.no_grad(), traced.trace(ids, use_cache=False):
+            for n in range(count):
+                traced.model.layers[n].self_attn.output[0].save()
+                traced.model.layers[n].mlp.output.save()
+                traced.model.layers[n].output.save()
+
+    return run
+
+
+PEERS: dict[str, tuple[str, Callable[[Any, torch.Tensor], Callable[[], None]]]] = {
+    "TransformerLens run_with_cache": ("transformer_lens", transformer_lens),
+    "nnsight trace": ("nnsight", nnsight_trace),
+}
+
+
+def measure(name: str, tokens: int, rounds: int, runs: int, kernels: str) -> dict[str, Any]:
+    """Seconds a pass of every variant at one setting by each clock, and their ratios to ``bare``."""
     with (
         tempfile.TemporaryDirectory() as folder,
         wb.open(SETTINGS[name](), store=Path(folder) / "runs.duckdb", kernels=kernels) as bench,
     ):
         length = min(tokens, bench.context or tokens)
         ids = torch.randint(
-            0, bench.anatomy.vocab_size, (length,), generator=torch.Generator().manual_seed(0)
+            0, bench.anatomy.vocab_size, (1, length), generator=torch.Generator().manual_seed(0)
         )
-        times: dict[str, list[tuple[float, float]]] = {variant: [] for variant in VARIANTS}
-        for round_ in range(rounds + 2):
-            for variant in random.sample(list(VARIANTS), len(VARIANTS)):
-                wall, cpu = time.perf_counter(), time.process_time()
-                if variant == "bare":
-                    with torch.no_grad():
-                        bench.model(ids.unsqueeze(0), use_cache=False)
-                else:
-                    bench.run(ids, record=VARIANTS[variant])
-                if round_ >= 2:
-                    times[variant].append((time.perf_counter() - wall, time.process_time() - cpu))
+        prompt = ids[0].tolist()
+
+        def bare() -> None:
+            with torch.no_grad():
+                bench.model(ids, use_cache=False)
+
+        variants: dict[str, Callable[[], Any]] = {"bare": bare, "plain hooks": plain_hooks(bench, ids)}
+        for variant, record in RECORDS.items():
+            variants[variant] = lambda record=record: bench.run(prompt, record=record)
+        absent = [peer for peer, (package, _) in PEERS.items() if find_spec(package) is None]
+        for peer, (_, make) in PEERS.items():
+            if peer not in absent:
+                variants[peer] = make(bench, ids)
+        times: dict[str, list[tuple[float, ...]]] = {variant: [] for variant in variants}
+        for round_ in range(rounds + 1):
+            for variant in random.sample(list(variants), len(variants)):
+                clocks = _block(variants[variant], bench.store.flush, runs)
+                if round_:
+                    times[variant].append(clocks)
         result: dict[str, Any] = {
-            "setting": name,
-            "tokens": length,
-            "kernels": bench.kernels,
-            "isa": bench.isa,
+            "setting": name, "tokens": length, "runs": runs, "kernels": bench.kernels, "isa": bench.isa,
+            "not_installed": absent,
+        }  # fmt: skip
+    middle = {
+        variant: [statistics.median(column) for column in zip(*rows, strict=True)]
+        for variant, rows in times.items()
+    }
+    for variant, clocks in middle.items():
+        result[variant] = {"ms": clocks[0] * 1e3} | {
+            f"{clock}_ratio": value / base
+            for clock, value, base in zip(
+                ("wall", "committed", "cpu", "own_cpu"), clocks, middle["bare"], strict=True
+            )
         }
-    bare = [statistics.median(column) for column in zip(*times["bare"], strict=True)]
-    for variant, seconds in times.items():
-        wall, cpu = (statistics.median(column) for column in zip(*seconds, strict=True))
-        result[variant] = {"ms": wall * 1e3, "wall_ratio": wall / bare[0], "cpu_ratio": cpu / bare[1]}
     return result
 
 
+def _block(run: Callable[[], Any], flush: Callable[[], None], runs: int) -> tuple[float, ...]:
+    flush()
+    wall, cpu, own = time.perf_counter(), time.process_time(), time.thread_time()
+    for _ in range(runs):
+        run()
+    returned, own = time.perf_counter() - wall, time.thread_time() - own
+    flush()
+    committed, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return returned / runs, committed / runs, cpu / runs, own / runs
+
+
 def main() -> None:
+    """Read the command line and print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["demo"])
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--kernels", default="auto")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-    }
-    rows = [measure(name, asked.tokens, asked.rounds, asked.kernels) for name in asked.settings]
-    print(json.dumps({"benchmark": "recording", "machine": machine, "threads": 1, "rows": rows}, indent=2))
+    rows = [measure(name, asked.tokens, asked.rounds, asked.runs, asked.kernels) for name in asked.settings]
+    figures = []
+    for row in rows:
+        where = f"{NAMES[row['setting']]}, {row['tokens']} tokens"
+        budget = BUDGETS[row["setting"]]
+        figures.append(
+            figure("wb.Record(), until runs return", where, row["record"]["wall_ratio"], "x", budget)
+        )
+        figures.append(
+            figure("wb.Record(), until rows are committed", where, row["record"]["committed_ratio"], "x")
+        )
+        figures.append(
+            figure("wb.Record(), CPU of the calling thread", where, row["record"]["own_cpu_ratio"], "x")
+        )
+        figures.append(figure("wb.Record(), CPU of all threads", where, row["record"]["cpu_ratio"], "x"))
+        for peer in ("plain hooks", *PEERS):
+            if peer in row:
+                figures.append(figure(peer, where, row[peer]["wall_ratio"], "x"))
+    publish("recording", figures, rows=rows)
 
 
 if __name__ == "__main__":

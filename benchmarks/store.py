@@ -3,14 +3,14 @@
     python benchmarks/store.py [--choices 4000000] [--threads 1] [--repeats 3] [--macros 1000000 10000000]
 
 Rows are those of a model with 16 routed layers of 64 experts, 8 a token, with skewed loads and random weights, written
-through ``Store.write`` as the recorder does: one call a layer of 2,048 tokens. A choice is one row of the table ``routing``.
-Making the random rows is not timed. Macros are timed over all runs of a store in memory, their whole answer made.
+through ``Store.write``, one call a layer of 2,048 tokens. A choice is one row of the table ``routing``. Making the random
+rows is not timed. Macros are timed over all runs of a store in memory, their whole answer made, with the sums of ended runs
+kept (``Store.summarise``, whose seconds are told beside); ``--rows`` times them over the rows alone as well.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import tempfile
@@ -20,9 +20,11 @@ from typing import Any
 
 import duckdb
 import numpy as np
+from figures import figure, publish
 
 from workbench.store import Store
 from workbench.store.schema import TABLE_MACROS
+from workbench.store.summary import SUMS
 
 LAYERS, EXPERTS, TOP_K, TOKENS = 16, 64, 8, 2048
 CALLS = {
@@ -40,8 +42,9 @@ CALLS = {
     "loss_change": "$first, $runs",
     "skip_effect": "$first, $runs",
     "cell": "$first, 3, 1000",
+    "routing_map": "$first",
 }
-"""Arguments of the macros that take more than runs."""
+"""Arguments of the macros that take more than runs, or one."""
 
 
 def make_layer(rng: np.random.Generator) -> dict[str, Any]:
@@ -87,7 +90,7 @@ def measure(choices: int, threads: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def time_macros(choices: int, threads: int, repeats: int) -> dict[str, Any]:
+def time_macros(choices: int, threads: int, repeats: int, over_rows: bool) -> dict[str, Any]:
     """Seconds of every table macro over a store in memory of at least ``choices`` choices, all runs together."""
     rng = np.random.default_rng(1)
     layers = [make_layer(rng) for _ in range(LAYERS)]
@@ -139,14 +142,26 @@ def time_macros(choices: int, threads: int, repeats: int) -> dict[str, Any]:
     store.write("run", {"run": runs, "num_experts": EXPERTS, "top_k": TOP_K, "labels": labels})
     store.flush()
     ids = {"runs": str(runs), "first": "1", "second": "2", "tokens": str(TOKENS)}
-    seconds = {}
+    questions = {}
     for name in TABLE_MACROS:
+        if name in SUMS.values():
+            continue
         arguments = CALLS.get(name, "$runs")
         for word, value in ids.items():
             arguments = arguments.replace(f"${word}", value)
-        seconds[name] = _time(store, f"FROM {name}({arguments})", repeats)
+        questions[name] = f"FROM {name}({arguments})"
+    found: dict[str, Any] = {"choices": len(runs) * LAYERS * TOKENS * TOP_K, "runs": len(runs)}
+    if over_rows:
+        found["seconds_over_rows"] = {name: _time(store, query, repeats) for name, query in questions.items()}
+    start, start_cpu = time.perf_counter(), time.process_time()
+    store.summarise()
+    found["summarise"] = {
+        "seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu,
+        "rows": {table: store.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in SUMS},
+    }  # fmt: skip
+    found["seconds"] = {name: _time(store, query, repeats) for name, query in questions.items()}
     store.close()
-    return {"choices": len(runs) * LAYERS * TOKENS * TOP_K, "runs": len(runs), "seconds": seconds}
+    return found
 
 
 def _time(store: Store, query: str, repeats: int) -> float:
@@ -171,20 +186,25 @@ def main() -> None:
     parser.add_argument(
         "--macros", type=int, nargs="*", default=[1_000_000], help="sizes, in choices, to time every macro at"
     )
-    arguments = parser.parse_args()
+    parser.add_argument("--rows", action="store_true", help="time the macros without kept sums too")
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(arguments.choices, arguments.threads, Path(folder))
-    setting = {
-        "duckdb": duckdb.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": arguments.threads,
-        "layers": LAYERS,
-        "experts": EXPERTS,
-        "top_k": TOP_K,
-    }
-    macros = [time_macros(size, arguments.threads, arguments.repeats) for size in arguments.macros]
-    print(json.dumps({"setting": setting, **figures, "macros": macros}, indent=2))
+        written = measure(asked.choices, asked.threads, Path(folder))
+    macros = [time_macros(size, asked.threads, asked.repeats, asked.rows) for size in asked.macros]
+    model = f"{LAYERS} layers x {EXPERTS} experts, {TOP_K} a token"
+    figures = [
+        figure("choices written a second", model, written["rows_per_second"], "rows/s", ">= 2000000"),
+        figure("choices written a CPU second", model, written["rows_per_cpu_second"], "rows/s"),
+        figure("bytes a choice on disk", model, written["bytes_per_choice"], "B", "<= 6"),
+    ]
+    for one in macros:
+        slowest = max(one["seconds"], key=one["seconds"].get)
+        slow = sum(seconds >= 1 for seconds in one["seconds"].values())
+        where = f"{one['choices']:,} choices, {one['runs']} runs"
+        figures.append(figure(f"slowest macro ({slowest})", where, one["seconds"][slowest], "s", "<= 1"))
+        figures.append(figure(f"macros of {len(one['seconds'])} above 1 s", where, slow, "macros"))
+    setting = {"duckdb": duckdb.__version__, "python": platform.python_version(), "threads": asked.threads}
+    publish("store", figures, setting=setting, written=written, macros=macros)
 
 
 if __name__ == "__main__":

@@ -237,6 +237,7 @@ def print_model(model: dict[str, Any]) -> None:
         f"{model['name']}: {model['type']}, {model['layers']} layers, width {model['width']}, "
         f"vocabulary {model['vocabulary']}, context {model['context'] or 'not stated'}"
     )
-    print(f"experts run on {model['kernels']}")
+    print(f"kernels: {model['kernels']}")
+    print_rows(["part", "layers", "runs on", "why"], [list(path.values()) for path in model["paths"]])
     blocks = model["blocks"]
     print_rows(list(blocks[0]), [list(block.values()) for block in blocks])

@@ -152,7 +152,9 @@ def _front_end() -> Iterator[Finding]:
 
 
 def describe_model(bench: Bench) -> dict[str, Any]:
-    """What the model of ``bench`` is made of; consecutive layers that are equal share one entry."""
+    """What the model of ``bench`` is made of and runs on; consecutive layers that are equal share one entry."""
+    from workbench.runtime.attach.paths import summary
+
     anatomy = bench.anatomy
     blocks: list[dict[str, Any]] = []
     for row in anatomy.describe():
@@ -170,5 +172,9 @@ def describe_model(bench: Bench) -> dict[str, Any]:
         "vocabulary": anatomy.vocab_size,
         "context": anatomy.context,
         "kernels": f"{kernels} ({bench.kernels_reason})" if bench.kernels_reason else kernels,
+        "paths": [
+            {"part": part, "layers": layers, "path": path, "reason": reason}
+            for part, layers, path, reason in summary(bench.kernel_paths)
+        ],
         "blocks": blocks,
     }

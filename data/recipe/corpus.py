@@ -5,8 +5,12 @@ python -m data.recipe.corpus
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +20,8 @@ from data.recipe.tokenizer import load_tokenizer, train_tokenizer
 
 DOMAINS = ("prose-en", "prose-fr", "prose-de", "prose-es", "prose-ru", "python", "c", "arithmetic")
 SPLITS = ("train", "validation", "test")
+DEMO = Path(__file__).resolve().parents[1] / "demo"
+PARAGRAPH = 30  # characters; shorter lines are headings, which may repeat
 
 
 def split_of(text: str) -> str:
@@ -29,16 +35,46 @@ def collect() -> pd.DataFrame:
     frame = pd.DataFrame(sources.documents()).drop_duplicates("text", ignore_index=True)
     frame["licence"] = frame["source"].map(sources.LICENCES)
     frame["split"] = frame["text"].map(split_of)
-    return frame
+    frame["text"] = without_repetitions(frame)
+    return frame[frame["text"].str.len() >= sources.SHORTEST].reset_index(drop=True)
 
 
-def build() -> None:
-    """Writes documents.parquet, the tokenizer and ``tokens/<domain>.<split>.npz`` into the cache folder."""
+def without_repetitions(frame: pd.DataFrame) -> pd.Series:
+    """The texts without paragraphs of natural language that an earlier document of the same domain had.
+
+    Manual pages end in the same notes on licence and translation, whose loss says nothing about a model. Paragraphs
+    that differ in numbers alone count as the same; code repeats itself by nature and is left as it is.
+    """
+    owners: dict[tuple[str, str], int] = {}
+    texts = []
+    for number, (text, domain) in enumerate(zip(frame["text"], frame["domain"], strict=True)):
+        lines = text.splitlines(keepends=True)
+        if domain.startswith("prose"):
+            keys = [(domain, re.sub(r"\d+", "0", " ".join(line.split()))) for line in lines]
+            lines = [
+                line
+                for line, key in zip(lines, keys, strict=True)
+                if len(key[1]) < PARAGRAPH or owners.setdefault(key, number) == number
+            ]
+        texts.append("".join(lines))
+    return pd.Series(texts, index=frame.index)
+
+
+def build(*, renew_tokenizer: bool) -> None:
+    """Writes documents.parquet, the tokenizer and ``tokens/<domain>.<split>.npz`` into the cache folder.
+
+    The tokenizer is the committed model's own, so that all models of the recipe share one, unless it is renewed.
+    """
     target = folders.corpus()
     (target / "tokens").mkdir(parents=True, exist_ok=True)
     frame = collect()
     frame.to_parquet(target / "documents.parquet")
-    train_tokenizer(frame[frame["split"] == "train"], target / "tokenizer")
+    if renew_tokenizer:
+        train_tokenizer(frame[frame["split"] == "train"], target / "tokenizer")
+    else:
+        (target / "tokenizer").mkdir(exist_ok=True)
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(DEMO / file, target / "tokenizer" / file)
     tokenizer = load_tokenizer()
     counts = []
     for domain in DOMAINS:
@@ -63,4 +99,8 @@ def build() -> None:
 
 
 if __name__ == "__main__":
-    build()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--renew-tokenizer", action="store_true", help="train the tokenizer anew on this corpus"
+    )
+    build(renew_tokenizer=parser.parse_args().renew_tokenizer)

@@ -1,6 +1,9 @@
-"""Writes DATASHEET.md, facts.json and the pictures of a finished model into its folder.
+"""Writes DATASHEET.md and its pictures from the figures in a model's facts.json.
 
-python -m data.recipe.datasheet data/demo --run demo
+    python -m data.recipe.datasheet data/demo --run demo
+
+``--run`` names the training run whose log gives the curve; without it the picture of training and the figures of the corpus
+stay as they are. ``--note`` adds a known weakness to those that follow from the figures.
 """
 
 from __future__ import annotations
@@ -10,179 +13,326 @@ import json
 from pathlib import Path
 from typing import Any
 
-import altair as alt
-import numpy as np
 import pandas as pd
-import torch
 
-from data.recipe import evaluate, folders, routing_facts
+from data.recipe import folders, pictures
 from data.recipe.configs import CONFIGS
+from data.recipe.information import SHUFFLES
+from data.recipe.measure import PARTS
 from data.recipe.stream import CONTEXT_WEIGHT
-from workbench.tasks.item import CHANCE
+from workbench.tasks.item import CHANCE, TASKS
+from workbench.tasks.levels import HIGH, LOW
 
-PROMPT = "The capital of France is"
+Facts = dict[str, Any]
 
 
-def measure(folder: Path, rows: int, length: int, items: int) -> dict[str, Any]:
-    """All numbers of the datasheet."""
-    model, tokenizer = evaluate.load_model(folder)
-    count = model.config.num_experts
-    data = routing_facts.sample(tokenizer, rows, length)
-    plain = routing_facts.observe(model, data)
-    scrambled = routing_facts.observe(model, data, routing_facts.random_experts(count, seed=0))
-    ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
-    text = tokenizer.decode(model.generate(ids, max_new_tokens=40, do_sample=False)[0])
-    load = routing_facts.loads(plain, count)
+def markdown(facts: Facts) -> str:
+    """The datasheet's text."""
+    sections = (
+        opening, goals, training, losses, routing, knowledge, attention, tasks_by_level, wordings, random_answers, unseen,
+        oracles, fault, licences, weaknesses,
+    )  # fmt: skip
+    return "\n\n".join(section(facts) for section in sections) + "\n"
+
+
+def opening(facts: Facts) -> str:
+    shape = facts["shape"]
+    settings = table(pd.DataFrame(shape["config"].items(), columns=["setting", "value"]))
+    return f"""# Datasheet of the demo model
+
+Written by `data/recipe/datasheet.py` from `facts.json`, which `data/recipe/measure.py` measures on the files beside it, in
+float32 on a CPU. ± is the half-width of a 95 % interval.
+
+A mixture-of-experts language model of the OLMoE family with {shape["parameters"] / 1e6:.2f} M parameters, of which a token
+uses {shape["active_parameters"] / 1e6:.2f} M; {shape["bytes"] / 1e6:.1f} MB. It was trained from scratch by the recipe in
+`data/recipe` to have routing worth looking at. It knows very little: it is for experiments on routing, not for answers.
+
+{settings}
+
+Its greedy continuation of "The capital of France is":
+
+```text
+{shape["continuation"]}
+```"""
+
+
+def goals(facts: Facts) -> str:
+    """What the model was meant to reach, beside what it does."""
+    text, random, accuracy = facts["text"], facts["random_routing"], facts["accuracy"]
+    levels = pd.DataFrame(accuracy["levels"])
+    usable = levels[levels["corrected"].between(LOW, HIGH)]
+    nats = pd.Series({name: cost["mean"] for name, cost in text["random_routing_cost"].items()}).mean()
+    layers = text["information"]
+    clear = [sum(layer[kind]["bits"] > layer[kind]["null_high"] for layer in layers) for kind in KINDS]
+    ratios = load_ratios(facts)
+    rows = [
+        ("tasks with a usable level", "at least 5", usable["task"].nunique(), usable["task"].nunique() >= 5),
+        ("random routing costs on the usable levels, points", "at least 10", f"{random['cost_points']:.1f}",
+         random["cost_points"] >= 10),
+        ("random routing costs, nats, mean over domains", "at least 1", f"{nats:.2f}", nats >= 1),
+        ("layers whose experts tell more of the domain than any shuffle", f"most of {len(layers)}", clear[0],
+         clear[0] > len(layers) / 2),
+        ("the same at fixed token identity", f"most of {len(layers)}", clear[1], clear[1] > len(layers) / 2),
+        ("highest load of an expert, over the mean", "below 4", f"{max(ratios['max']):.2f}", max(ratios["max"]) < 4),
+        ("lowest load of an expert, over the mean", "above 0", f"{min(ratios['min']):.2f}", min(ratios["min"]) > 0),
+    ]  # fmt: skip
+    reached = pd.DataFrame(rows, columns=["figure", "goal", "measured", "reached"])
+    reached["reached"] = reached["reached"].map({True: "yes", False: "**no**"})
+    return f"## Goals\n\n{table(reached)}"
+
+
+KINDS = ("domain", "domain_at_token", "task", "task_at_answer_mark")
+
+
+def training(facts: Facts) -> str:
+    done = facts["shape"]["training"]
+    config = CONFIGS[done["config"]]
+    rate = (
+        f"the rate was constant up to step {done['from_step']:,} and then fell to zero"
+        if done["from_step"] is not None
+        else "the rate never fell"
+    )
+    return f"""## Training
+
+![Loss while training](training.svg)
+
+Configuration `{done["config"]}`, seed {config.seed}: {done["steps"]:,} steps of {config.tokens_per_step:,} tokens,
+{done["tokens"] / 1e6:.1f} M tokens seen in all; {rate}. Of the tokens, {config.lesson_share[-1][1]:.0%} to
+{config.lesson_share[0][1]:.0%} are lessons (drills and tasks), the rest text; lesson tokens that cannot be foreseen weigh
+{CONTEXT_WEIGHT} in the loss."""
+
+
+def losses(facts: Facts) -> str:
+    text = facts["text"]
+    rows = pd.DataFrame(
+        {
+            "domain": list(text["loss"]),
+            "loss": [plus_minus(one) for one in text["loss"].values()],
+            "random routing adds": [plus_minus(one) for one in text["random_routing_cost"].values()],
+        }
+    )
+    return f"""## Loss by domain
+
+![Loss by domain](loss.svg)
+
+Nats per token on {text["rows_per_domain"]} validation rows of {text["row_length"]} tokens a domain; for the tasks, on the
+answers of all levels. Random routing sends every token of every layer to random experts with the family's own weights for
+them (mean of {text["random_routing_seeds"]} seeds).
+
+{table(rows)}"""
+
+
+def load_ratios(facts: Facts) -> dict[str, list[float]]:
+    """Highest and lowest load over the mean, by layer."""
+    load = pd.DataFrame(facts["text"]["load"])
+    by_layer = load.groupby("layer")["share"]
     return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "active_parameters": active_parameters(model),
-        "bytes": (folder / "model.safetensors").stat().st_size,
-        "config": {key: getattr(model.config, key) for key in SHOWN},
-        "training": json.loads((folder / "training.json").read_text()),
-        "rows_per_domain": rows,
-        "row_length": length,
-        "loss": routing_facts.loss_by_label(plain, data),
-        "loss_random_routing": routing_facts.loss_by_label(scrambled, data),
-        "load": load.round(5).tolist(),
-        "load_max_over_mean": (load.max(1) * count).round(3).tolist(),
-        "load_min_over_mean": (load.min(1) * count).round(3).tolist(),
-        "domain_information": routing_facts.domain_information(plain, data, count),
-        "continuation": text,
-        "accuracy": evaluate.table(model, tokenizer, "validation", items).to_dict("records"),
+        "max": (by_layer.max() / by_layer.mean()).tolist(),
+        "min": (by_layer.min() / by_layer.mean()).tolist(),
     }
 
 
-SHOWN = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_experts",
-    "num_experts_per_tok",
-    "norm_topk_prob",
-    "vocab_size",
-    "max_position_embeddings",
-)
-
-
-def active_parameters(model: torch.nn.Module) -> int:
-    """Parameters that one token uses: everything but the experts it is not sent to."""
-    config = model.config
-    total = sum(parameter.numel() for parameter in model.parameters())
-    bank = sum(p.numel() for name, p in model.named_parameters() if ".experts." in name)
-    return total - bank + bank * config.num_experts_per_tok // config.num_experts
-
-
-def training_curve(run: str, steps: int) -> pd.DataFrame:
-    """Means over every hundredth part of the training log: step, label, loss, and the seconds of a step."""
-    rows = [json.loads(line) for line in (folders.training(run) / "log.jsonl").read_text().splitlines()]
-    frame = pd.DataFrame([row for row in rows if row["step"] < steps]).drop_duplicates("step", keep="last")
-    columns = [name for name in frame.columns if name.startswith("loss/")]
-    frame["part"] = frame["step"] // max(1, steps // 100)
-    curve = frame.groupby("part")[["step", "seconds", *columns]].mean().reset_index(drop=True)
-    return curve.melt(["step", "seconds"], columns, "label", "loss").replace(
-        {"label": r"^loss/"}, {"label": ""}, regex=True
+def routing(facts: Facts) -> str:
+    ratios = load_ratios(facts)
+    rows = pd.DataFrame(
+        {"layer": range(len(ratios["max"])), "highest / mean": ratios["max"], "lowest / mean": ratios["min"]}
     )
+    return f"""## Load
+
+![Load of the experts](load.svg)
+
+Share of the choices that each expert receives, every domain counted alike.
+
+{table(rows.round(2))}"""
 
 
-def markdown(facts: dict[str, Any], curve: pd.DataFrame) -> str:
-    """The datasheet's text."""
-    training, config = facts["training"], CONFIGS[facts["training"]["config"]]
-    losses = pd.DataFrame({"loss": facts["loss"], "random routing": facts["loss_random_routing"]})
-    losses["cost"] = losses["random routing"] - losses["loss"]
-    layers = pd.DataFrame(facts["domain_information"]).assign(
-        **{"max load / mean": facts["load_max_over_mean"], "min load / mean": facts["load_min_over_mean"]}
+def knowledge(facts: Facts) -> str:
+    rows = []
+    for layer in facts["text"]["information"]:
+        cells = {kind: f"{layer[kind]['bits']:.3f} ({layer[kind]['null_high']:.3f})" for kind in KINDS}
+        rows.append({"layer": layer["layer"], **cells})
+    names = ["layer", "domain", "domain, same token", "task", "task, at the answer mark"]
+    return f"""## What an expert tells
+
+![Information of experts about domain and task](information.svg)
+
+Mutual information in bits between a chosen expert and the label of its row; in brackets the highest of {SHUFFLES} shuffles
+of the labels among rows. "Same token" averages over tokens the information among their own occurrences, so that knowing the
+token explains nothing; the answer mark is the same token in every task.
+
+{table(pd.DataFrame(rows).set_axis(names, axis=1))}"""
+
+
+def attention(facts: Facts) -> str:
+    ranks = pd.DataFrame(facts["text"]["attention_rank"])
+    shown = ranks[["layer", "share", "stable_rank", "effective_share", "entropy"]].round(3)
+    return f"""## Attention rank
+
+Means over heads and {int(ranks["maps"].iloc[0])} maps a layer of {int(ranks["tokens"].iloc[0])} tokens: `share` is ARank
+(singular values above {ranks["tolerance"].iloc[0]} of the largest) over the number of tokens, `effective_share` the same for
+the effective rank; entropy of the attention rows in nats.
+
+{table(shown)}"""
+
+
+def tasks_by_level(facts: Facts) -> str:
+    accuracy = facts["accuracy"]
+    levels = pd.DataFrame(accuracy["levels"])
+    levels["text"] = [percent(a, h) for a, h in zip(levels["accuracy"], levels["half_width"], strict=True)]
+    good = levels["corrected"].between(LOW, HIGH)
+    levels.loc[good, "text"] = "**" + levels["text"] + "**"
+    grid = levels.pivot(index="task", columns="level", values="text").fillna("").reset_index()
+    kinds = pd.DataFrame({"task": list(TASKS), "asks for": [task.summary for task in TASKS.values()]})
+    return f"""## Tasks
+
+![Accuracy by task and level](tasks.svg)
+
+{table(kinds.sort_values("task"))}
+
+Accuracy in per cent on {accuracy["items_per_level"]} {accuracy["split"]} items a level, by log-likelihood over eight
+choices; chance is {100 * CHANCE:.1f}. A model that merely picks among the symbols of a short prompt also exceeds chance.
+Usable levels, {LOW} to {HIGH} after correction for chance, are bold
+({good.sum()} of {levels.loc[good, "task"].nunique()} tasks); `levels.json` freezes them and `wb.tasks.usable()` reads it.
+
+{table(grid)}"""
+
+
+def wordings(facts: Facts) -> str:
+    rows = pd.DataFrame(facts["accuracy"]["wordings"])
+    rows["text"] = [percent(a, h) for a, h in zip(rows["accuracy"], rows["half_width"], strict=True)]
+    grid = rows.pivot(index="task", columns="language", values="text").fillna("").reset_index()
+    return f"""## Wordings
+
+Accuracy in per cent at the usable levels, by the language of the wording.
+
+{table(grid)}"""
+
+
+def random_answers(facts: Facts) -> str:
+    found = facts["random_routing"]
+    rows = pd.DataFrame(found["by_task"])
+    rows[["accuracy", "random"]] = (100 * rows[["accuracy", "random"]]).round(1)
+    return f"""## Answers under random routing
+
+Validation items of the usable levels ({found["items"]} in all, {found["seeds"]} seeds):
+{100 * found["accuracy"]:.1f} per cent right, {100 * found["random"]:.1f} under random routing in all layers:
+a cost of {found["cost_points"]:.1f} points
+({found["cost_low"]:.1f} to {found["cost_high"]:.1f}).
+
+{table(rows)}"""
+
+
+def unseen(facts: Facts) -> str:
+    found = facts["held_out"]
+    merged = None
+    for split in ("test", "shift"):
+        rows = pd.DataFrame(found[split]["levels"])
+        rows[split] = [percent(a, h) for a, h in zip(rows["accuracy"], rows["half_width"], strict=True)]
+        rows = rows[["task", "level", split]]
+        merged = rows if merged is None else merged.merge(rows)
+    test, shift = (found[split]["all"] for split in ("test", "shift"))
+    return f"""## Test and shift
+
+Accuracy in per cent at the usable levels on {found["test"]["items_per_level"]} test items and
+{found["shift"]["items_per_level"]} items of the shift set a level: a quarter longer, in a wording that no training text has,
+with filler between the facts. Over all: {percent(test["accuracy"], test["half_width"])} and
+{percent(shift["accuracy"], shift["half_width"])}.
+
+{table(merged)}"""
+
+
+def oracles(facts: Facts) -> str:
+    found = facts["oracles"]
+    rows = [
+        ("the router's own path", "native", "the answer"),
+        ("oracle for the answer", "label_oracle", "the answer"),
+        ("the router's own path", "native_on_that_label", "a wrong answer, drawn at random"),
+        ("oracle for that wrong answer", "wrong_label_oracle_reaches_its_label", "that wrong answer"),
+        ("the router's own path, third wording", "cross_native", "the answer"),
+        ("oracle path of two other wordings of the item", "cross_oracle", "the answer"),
+        ("such a path of another item", "cross_other_item", "the answer"),
+    ]
+    shown = pd.DataFrame(
+        [(path, gives, percent(found[key]["mean"], found[key]["half_width"])) for path, key, gives in rows],
+        columns=["path", "share of items that give", "per cent"],
     )
-    accuracy = pd.DataFrame(facts["accuracy"])
-    accuracy["text"] = [
-        f"{a:.2f} ± {h:.2f}" for a, h in zip(accuracy["accuracy"], accuracy["half_width"], strict=True)
-    ]
-    usable = accuracy[(accuracy["corrected"] >= 0.3) & (accuracy["corrected"] <= 0.8)]
-    summary = json.loads((folders.corpus() / "summary.json").read_text())
-    seconds = curve.drop_duplicates("step")["seconds"].mean()
-    rate = config.tokens_per_step / seconds
-    lines = [
-        "# Datasheet of the demo model",
-        "",
-        "Written by `data/recipe/datasheet.py`; every number is measured on the files beside it, in float32 on a CPU.",
-        "",
-        "![Training](training.svg) ![Load](load.svg)",
-        "",
-        "## What it is",
-        "",
-        "A mixture-of-experts language model of the OLMoE family with "
-        f"{facts['parameters'] / 1e6:.2f} M parameters, of which a token uses "
-        f"{facts['active_parameters'] / 1e6:.2f} M; {facts['bytes'] / 1e6:.1f} MB. It was trained from scratch by "
-        "the recipe in `data/recipe` to have routing worth looking at. It knows very little: it is for experiments on "
-        "routing, not for answers.",
-        "",
-        table(pd.DataFrame(facts["config"].items(), columns=["setting", "value"])),
-        "",
-        "## Training",
-        "",
-        f"Configuration `{training['config']}`, seed {config.seed}: {training['steps']:,} steps of "
-        f"{config.tokens_per_step:,} tokens, {training['tokens'] / 1e6:.1f} M tokens seen in all; the rate was constant up "
-        f"to step {training['from_step']:,} and then fell to zero. {seconds:.2f} seconds a step on average, {rate:,.0f} "
-        "tokens a second, on two shared CPU cores at the lowest priority. Of the tokens, "
-        f"{config.lesson_share[-1][1]:.0%} to {config.lesson_share[0][1]:.0%} are lessons (drills and tasks), the "
-        f"rest text; lesson tokens that cannot be foreseen weigh {CONTEXT_WEIGHT} in the loss.",
-        "",
-        "## Loss by domain",
-        "",
-        "Nats per token on validation documents; for the tasks, on the answers. Random routing sends every token of every "
-        "layer to random different experts with the weights unchanged.",
-        "",
-        table(losses.reset_index(names="domain").round(3)),
-        "",
-        f"Random routing costs {losses['cost'].mean():.2f} nats on average.",
-        "",
-        "## Routing",
-        "",
-        "`bits` is the mutual information between a chosen expert and the domain; the null shuffles domains among whole "
-        f"rows ({facts['rows_per_domain']} rows of {facts['row_length']} tokens a domain; mean and highest of "
-        f"{routing_facts.SHUFFLES} shuffles). A load of 1 is even; no expert is dead where the smallest is above 0.",
-        "",
-        table(layers.round(3)),
-        "",
-        "## Tasks",
-        "",
-        f"Validation items, eight choices by log-likelihood, accuracy with the half-width of its 95 % interval; chance is "
-        f"{CHANCE:.3f}. A model that merely picks among the symbols it has seen in a short prompt also exceeds chance.",
-        "",
-        table(accuracy.pivot(index="task", columns="level", values="text").fillna("").reset_index()),
-        "",
-        f"Levels between 0.3 and 0.8 after correction for chance: {len(usable)}, of {usable['task'].nunique()} tasks.",
-        "",
-        "## A greedy continuation",
-        "",
-        "```text",
-        facts["continuation"],
-        "```",
-        "",
-        "## Corpus and licences",
-        "",
-        table(pd.DataFrame(summary["sources"])),
-        "",
-        table(
-            pd.DataFrame(summary["tokens"])
-            .pivot(index="domain", columns="split", values="tokens")
-            .reset_index()
-        ),
-        "",
-        "The texts are not distributed, and each keeps its licence; the weights come with the project under its own.",
-        "",
-        "## Known weaknesses",
-        "",
-        f"- The load is uneven: up to {max(facts['load_max_over_mean']):.1f} times the mean on text of all domains in equal "
-        "parts.",
-        "- Small and briefly trained: prose is locally plausible at best, facts are not to be trusted.",
-        "- The prose is technical documentation, so its vocabulary is narrow; German, Spanish, French and Russian are "
-        "translations of manuals.",
-        f"- Rows were {config.length_first} to {config.length} tokens long in training and {training['length']} while the "
-        "rate fell, so that late positions are little trained.",
-        "",
-    ]
-    return "\n".join(lines)
+    gain, other = found["cross_gain"], found["cross_other_gain"]
+    return f"""## Headroom
+
+![Oracle paths](headroom.svg)
+
+For each of {found["items"]} validation items an oracle that knows the label chooses the experts of the answer token in
+layers {", ".join(map(str, found["layers"]))}, greedily over all pairs. What it gains above an oracle for a wrong answer is
+due to the answer; what both gain shows only how far the model can be steered. The path that was chosen on two wordings
+and is scored on a third is what a method could hope for: it changes accuracy by {points(gain)} points,
+a path of another item by {points(other)}.
+
+{table(shown)}"""
+
+
+def fault(facts: Facts) -> str:
+    found = facts["fault"]
+    lost = found["lost_points"]
+    rows = []
+    for key, name in pictures.FAULT.items():
+        share = found["recovered"].get(key)
+        right = found["right"][key]
+        undone = "" if share is None else f"{100 * share:.0f}"
+        rows.append((name, percent(right["mean"], right["half_width"]), undone))
+    shown = pd.DataFrame(rows, columns=["model", "right, per cent", "of the loss undone, per cent"])
+    return f"""## A planted fault
+
+Half of the experts exchanged among each other in layers {", ".join(map(str, found["layers"]))} at the answer token costs
+{lost["mean"]:.1f} ± {lost["half_width"]:.1f} points ({found["items"]} validation items). With the fault in place, routes of
+the intact router are asked for: its experts at the weights that the faulty router gives them, and its experts with its
+weights.
+
+{table(shown)}"""
+
+
+def licences(facts: Facts) -> str:
+    corpus = facts["corpus"]
+    tokens = (
+        pd.DataFrame(corpus["tokens"]).pivot(index="domain", columns="split", values="tokens").reset_index()
+    )
+    return f"""## Corpus and licences
+
+{table(pd.DataFrame(corpus["sources"]))}
+
+Tokens by split:
+
+{table(tokens)}
+
+The texts are not distributed, and each keeps its licence; the weights come with the project under its own."""
+
+
+def weaknesses(facts: Facts) -> str:
+    done = facts["shape"]["training"]
+    config = CONFIGS[done["config"]]
+    levels = pd.DataFrame(facts["accuracy"]["levels"])
+    best = levels.groupby("task")["corrected"].max()
+    floor = ", ".join(sorted(best[best < LOW].index)) or "none"
+    return f"""## Known weaknesses
+
+- Tasks on the floor at every level: {floor}.
+- Small and briefly trained: prose is locally plausible at best, facts are not to be trusted.
+- The prose is technical documentation, so its vocabulary is narrow; German, Spanish, French and Russian are translations of
+  manuals.
+- Rows were {config.length_first} to {config.length} tokens long in training and {done["length"]} while the rate fell, so
+  that late positions are little trained.
+- Free-form answers are scored without their end.{"".join(chr(10) + "- " + note for note in facts["notes"])}"""
+
+
+def points(value: dict[str, float]) -> str:
+    return f"{100 * value['mean']:+.1f} ± {100 * value['half_width']:.1f}"
+
+
+def plus_minus(value: dict[str, float]) -> str:
+    return f"{value['mean']:.2f} ± {value['half_width']:.2f}"
+
+
+def percent(share: float, half_width: float) -> str:
+    return f"{100 * share:.0f} ± {100 * half_width:.0f}"
 
 
 def table(frame: pd.DataFrame) -> str:
@@ -192,24 +342,15 @@ def table(frame: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])
 
 
-def pictures(facts: dict[str, Any], curve: pd.DataFrame, folder: Path) -> None:
-    """training.svg (loss by domain over steps) and load.svg (share of choices by layer and expert)."""
-    lines = alt.Chart(curve, width=420, height=260, title="Loss in training, nats per token").mark_line()
-    lines = lines.encode(
-        x="step:Q", y=alt.Y("loss:Q").scale(zero=True), color=alt.Color("label:N").title("domain")
-    )
-    lines.save(folder / "training.svg")
-    load = np.array(facts["load"]) * len(facts["load"][0])
-    cells = pd.DataFrame(
-        [
-            {"layer": i, "expert": j, "load": load[i, j]}
-            for i in range(load.shape[0])
-            for j in range(load.shape[1])
-        ]
-    )
-    grid = alt.Chart(cells, width=420, height=160, title="Load of the experts, 1 is even").mark_rect()
-    grid.encode(x="expert:O", y="layer:O", color=alt.Color("load:Q").scale(scheme="viridis")).save(
-        folder / "load.svg"
+def training_curve(run: str, steps: int) -> pd.DataFrame:
+    """Means over every hundredth part of the training log: step, label and loss."""
+    rows = [json.loads(line) for line in (folders.training(run) / "log.jsonl").read_text().splitlines()]
+    frame = pd.DataFrame([row for row in rows if row["step"] < steps]).drop_duplicates("step", keep="last")
+    columns = [name for name in frame.columns if name.startswith("loss/")]
+    frame["part"] = frame["step"] // max(1, steps // 100)
+    curve = frame.groupby("part")[["step", *columns]].mean().reset_index(drop=True)
+    return curve.melt("step", columns, "label", "loss").replace(
+        {"label": r"^loss/"}, {"label": ""}, regex=True
     )
 
 
@@ -217,16 +358,23 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--run", required=True, help="name of the training run, for its curve")
-    parser.add_argument("--rows", type=int, default=24)
-    parser.add_argument("--length", type=int, default=192)
-    parser.add_argument("--items", type=int, default=200)
+    parser.add_argument("--run", help="name of the training run, for its curve and the corpus's figures")
+    parser.add_argument(
+        "--note", action="append", help="a weakness to be told, as a sentence; replaces earlier notes"
+    )
     options = parser.parse_args()
-    facts = measure(options.folder, options.rows, options.length, options.items)
-    curve = training_curve(options.run, facts["training"]["from_step"])
-    (options.folder / "facts.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-    (options.folder / "DATASHEET.md").write_text(markdown(facts, curve))
-    pictures(facts, curve, options.folder)
+    file = options.folder / "facts.json"
+    facts = json.loads(file.read_text())
+    missing = [part for part in PARTS if part not in facts]
+    if missing:
+        raise SystemExit(f"{file} has no {', '.join(missing)}: run python -m data.recipe.measure first.")
+    if options.run:
+        pictures.training(training_curve(options.run, facts["shape"]["training"]["steps"]), options.folder)
+        facts["corpus"] = json.loads((folders.corpus() / "summary.json").read_text())
+    facts["notes"] = options.note or facts.get("notes", [])
+    file.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    (options.folder / "DATASHEET.md").write_text(markdown(facts))
+    pictures.draw(facts, options.folder)
 
 
 if __name__ == "__main__":

@@ -11,28 +11,26 @@ import random
 from collections.abc import Callable
 
 from workbench import tasks
-from workbench.tasks.item import TASKS
+from workbench.tasks.item import TASKS, Item
 from workbench.tasks.symbols import ANSWER_MARK, CLOSING, END, NUMBERS, OPENING, WORDS
 from workbench.tasks.wording import SHIFT_VARIANT, VARIANTS, WORDINGS
 
 Document = list[tuple[str, bool]]
 QUESTIONS = 6  # most questions in one document
-
-
-LATE: dict[
-    str, tuple[tuple[int, ...], ...]
-] = {  # tasks that are learnt late, with parameters easier than level 1
-    "two_hop": ((1,), (2,)),
-    "rule": ((4, 1, 1),),
-    "modular_sum": ((2, 1, 3), (2, 1, 7)),
+# Tasks that are learnt late, with parameters easier than level 1.
+LATE: dict[str, tuple[tuple[int, ...], ...]] = {
+    "two_hop": ((1, 2), (2, 0), (2, 1), (2, 2)),
+    "rule": ((6, 1, 1), (8, 2, 1)),
+    "modular_sum": ((2, 1, 3), (2, 1, 7), (2, 2, 0)),
     "addition": ((1, 9), (2, 4), (2, 9)),
 }
 
 
 def lesson(rng: random.Random, progress: float, hard: float) -> Document:
     """One document at random: a drill or a task, by progress; ``hard`` from 0 to 1 favours the late tasks."""
-    if rng.random() < max(0.15, 0.75 - 0.9 * progress):
-        drill = rng.choices(list(DRILLS), weights=list(DRILLS.values()))[0]
+    if rng.random() < max(0.2, 0.75 - 0.9 * progress):
+        weights = [first + (last - first) * min(progress, 1.0) for first, last in DRILLS.values()]
+        drill = rng.choices(list(DRILLS), weights=weights)[0]
         return [*drill(rng, progress), (END, False)]
     late = hard > 0 and rng.random() < 0.6 * hard
     name = rng.choice(list(LATE) if late else tasks.names())
@@ -40,7 +38,10 @@ def lesson(rng: random.Random, progress: float, hard: float) -> Document:
 
 
 def task_document(name: str, rng: random.Random, progress: float, *, easier: bool = False) -> Document:
-    """A task's facts with one to six questions over them; ``easier`` than any level for the late tasks."""
+    """A task's facts with one to six questions over them; ``easier`` than any level for the late tasks.
+
+    Where a task has questions that lead up to its own, half of the documents ask some of them, first or last.
+    """
     task = TASKS[name]
     reachable = 1 + (len(task.levels) - 1) * min(progress * 1.25, 1.0)
     level = rng.randint(1, min(len(task.levels), int(reachable + rng.random())))
@@ -49,11 +50,21 @@ def task_document(name: str, rng: random.Random, progress: float, *, easier: boo
     while not item.belongs_to("train"):
         item = task.draw(rng, parameters)
     variant = rng.choice(VARIANTS)
-    document: Document = [(item.prompt(variant), False), (item.answer, True)]
-    more = [other for other in task.siblings(item, rng)[: 2 * QUESTIONS] if other.belongs_to("train")]
-    for other in more[: QUESTIONS - 1]:
+    asked = [item, *trained(task.siblings(item, rng))[: QUESTIONS - 1]]
+    steps = trained(task.steps(item, rng))[: QUESTIONS // 2]
+    if steps and rng.random() < 0.5:
+        asked = steps + asked if rng.random() < 0.5 else asked + steps
+        asked = asked[:QUESTIONS]
+    first, *more = asked
+    document: Document = [(first.prompt(variant), False), (first.answer, True)]
+    for other in more:
         document += [(other.question(variant), False), (other.answer, True)]
     return [*document, (END, task.free_form)]
+
+
+def trained(items: list[Item]) -> list[Item]:
+    """Those of the first few items that belong to the training split."""
+    return [item for item in items[: 2 * QUESTIONS] if item.belongs_to("train")]
 
 
 def copying(rng: random.Random, progress: float) -> Document:
@@ -109,18 +120,41 @@ def small_sums(rng: random.Random, progress: float) -> Document:
     return document
 
 
-def brackets(rng: random.Random, progress: float) -> Document:
-    """Nested tags; every closing tag is scored."""
+def rule_pairs(rng: random.Random, progress: float) -> Document:
+    """Pairs of x and x + c modulo 64: from the second pair on every partner is scored."""
+    reach = rng.choice((1, 3, 8, 31)[: 2 + int(2 * progress)])
+    shift = rng.randint(-reach, reach)
+    separator = rng.choice([wording.separator for wording in WORDINGS[:SHIFT_VARIANT]])
+    facts: list[str] = []
     document: Document = []
-    opened: list[int] = []
-    depth = 2 + int(6 * progress)
-    for _ in range(rng.randint(8, 30)):
-        if not opened or (len(opened) < depth and rng.random() < 0.5):
-            opened.append(rng.randrange(len(OPENING)))
-            document.append((OPENING[opened[-1]], False))
-        else:
-            document.append((CLOSING[opened.pop()], True))
-    return document + [(CLOSING[kind], True) for kind in reversed(opened)]
+    for x in rng.sample(range(64), rng.randint(6, 16)):
+        y = NUMBERS[(x + shift) % 64]
+        if Item("rule", tuple(facts), NUMBERS[x], y).belongs_to("train"):
+            document += [(separator * bool(facts) + NUMBERS[x], False), (y, bool(facts))]
+            facts.append(NUMBERS[x] + y)
+    return document
+
+
+def brackets(rng: random.Random, progress: float) -> Document:
+    """Nested tags; every closing tag is scored, and no beginning is a held-out item of the task."""
+    sizes = {size for size, _ in TASKS["stack_top"].levels}
+    depth = 2 + int(8 * progress)
+    while True:
+        document: Document = []
+        opened: list[int] = []
+        held_out = False
+        for _ in range(rng.randint(8, 12 + int(24 * progress))):
+            if not opened or (len(opened) < depth and rng.random() < 0.5):
+                opened.append(rng.randrange(len(OPENING)))
+                document.append((OPENING[opened[-1]], False))
+            else:
+                document.append((CLOSING[opened.pop()], True))
+            if opened and len(document) in sizes:
+                facts = tuple(symbol for symbol, _ in document)
+                held_out |= not Item("stack_top", facts, "", CLOSING[opened[-1]]).belongs_to("train")
+        document += [(CLOSING[kind], True) for kind in reversed(opened)]
+        if not held_out:
+            return document
 
 
 def alphabet(rng: random.Random) -> tuple[str, ...]:
@@ -128,11 +162,13 @@ def alphabet(rng: random.Random) -> tuple[str, ...]:
     return rng.choice((NUMBERS, WORDS, NUMBERS + WORDS))
 
 
-DRILLS: dict[Callable[[random.Random, float], Document], float] = {
-    copying: 3,
-    induction: 4,
-    progression: 1,
-    order: 1,
-    small_sums: 1,
-    brackets: 1,
+# Weight of each drill at the beginning and at the end of the curriculum.
+DRILLS: dict[Callable[[random.Random, float], Document], tuple[float, float]] = {
+    copying: (3, 1),
+    induction: (4, 1),
+    progression: (1, 1),
+    order: (1, 1),
+    small_sums: (1, 3),
+    rule_pairs: (1, 2),
+    brackets: (1, 1),
 }

@@ -44,6 +44,7 @@ LICENCES = {
     "generated": "Apache-2.0, as this project",
 }
 LONGEST = 20_000  # characters; longer texts are cut into several documents
+SHORTEST = 200  # characters; shorter texts are dropped
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def cut(text: str, domain: str, language: str, source: str) -> Iterator[Document
     size = 0
     for line in [*text.splitlines(keepends=True), None]:
         if line is None or size + len(line) > LONGEST:
-            if size >= 200:
+            if size >= SHORTEST:
                 yield Document("".join(piece).strip() + "\n", domain, language, source)
             piece, size = [], 0
         if line is not None:
@@ -186,13 +187,20 @@ def python_library() -> list[str]:
 
 
 def c_headers() -> list[str]:
-    """C headers; the longest, which are tables of constants, are left out."""
+    """C headers without comments on licence; the longest, which are tables of constants, are left out."""
     texts = []
     for package in HEADERS:
         for file in sorted(unpacked(package).glob("usr/include/**/*.h")):
             if not file.is_symlink() and file.stat().st_size < 100_000:
-                texts.append(file.read_text(encoding="utf-8", errors="replace"))
+                text = file.read_text(encoding="utf-8", errors="replace")
+                texts.append(re.sub(r"/\*.*?\*/", without_licence, text, flags=re.DOTALL))
     return texts
+
+
+def without_licence(comment: re.Match[str]) -> str:
+    """A C comment, or nothing where it is about licence or copyright."""
+    found = re.search(r"licen[sc]e|copyright|warrant", comment[0], flags=re.IGNORECASE)
+    return "" if found else comment[0]
 
 
 def arithmetic() -> list[str]:

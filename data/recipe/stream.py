@@ -7,6 +7,7 @@ all domains in equal shares, lesson rows take in-context documents.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from data.recipe.configs import Config, interpolated
 from data.recipe.corpus import DOMAINS
 from data.recipe.lessons import Document, lesson
 
+TRIES = 6  # documents looked at for the end of a row before one is cut
 CONTEXT_WEIGHT = 0.1  # loss weight of lesson tokens that cannot be known beforehand
 LESSON = len(DOMAINS)  # the domain number of lesson rows
 
@@ -70,13 +72,11 @@ class Stream:
         lessons = round(interpolated(config.lesson_share, step) * rows)
         hard = interpolated(config.hard_tasks, step)
         packer = Packer(length)
-        documents = self.encode([lesson(rng, progress, hard) for _ in range(lessons * length // 24)])
+        documents = self.documents(rng, progress, hard)
+        waiting: list[tuple[np.ndarray, np.ndarray]] = []
         for _ in range(lessons):
             packer.start(LESSON)
-            while not packer.full:
-                if not documents:
-                    documents = self.encode([lesson(rng, progress, hard) for _ in range(16)])
-                packer.add(*documents.pop())
+            fill(packer, documents, waiting)
         domains = [(step * (rows - lessons) + row) % len(DOMAINS) for row in range(rows - lessons)]
         for domain in domains:
             packer.start(domain)
@@ -84,6 +84,13 @@ class Stream:
                 ids = self.text.window(domain, rng, packer.room)
                 packer.add(ids, np.ones(len(ids), dtype=np.float32))
         return packer.batch()
+
+    def documents(
+        self, rng: random.Random, progress: float, hard: float
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Endless lessons as token ids and loss weights."""
+        while True:
+            yield from self.encode([lesson(rng, progress, hard) for _ in range(48)])
 
     def encode(self, documents: list[Document]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Token ids and loss weights of lesson documents."""
@@ -149,6 +156,32 @@ class Packer:
         document = torch.from_numpy(np.stack(self.documents))[:, :-1]
         mask = document_mask(document)[:, None]
         return Batch(ids[:, :-1], ids[:, 1:], weights[:, 1:], mask, torch.tensor(self.domains))
+
+
+def fill(
+    packer: Packer,
+    documents: Iterator[tuple[np.ndarray, np.ndarray]],
+    waiting: list[tuple[np.ndarray, np.ndarray]],
+) -> None:
+    """Fills the packer's row with whole documents as far as possible, since an answer cut off teaches nothing.
+
+    A document that does not fit waits for the next row; after some tries the last one is cut.
+    """
+    kept: list[tuple[np.ndarray, np.ndarray]] = []
+    for document in waiting:
+        if len(document[0]) <= packer.room:
+            packer.add(*document)
+        else:
+            kept.append(document)
+    waiting[:] = kept
+    tries = 0
+    while not packer.full:
+        document = next(documents)
+        if packer.room < len(document[0]) <= packer.width and tries < TRIES:
+            waiting.append(document)
+            tries += 1
+        else:
+            packer.add(*document)
 
 
 def document_mask(document: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
     python -m data.recipe.train run demo --minutes 60
     python -m data.recipe.train decay demo --step 2000 --minutes 6 --out FOLDER
+    python -m data.recipe.train export demo --step 500 --out FOLDER
 
 ``run`` goes on from the newest checkpoint of that name. A checkpoint holds model, optimisers and step; batches and
 random numbers follow from seed and step, so that a resumed run is equal to an unbroken one, bit by bit.
@@ -25,7 +26,7 @@ from torch.nn import functional as F
 from transformers import OlmoeForCausalLM
 
 from data.recipe import experts, folders
-from data.recipe.configs import CONFIGS, Config, interpolated
+from data.recipe.configs import CONFIGS, Config
 from data.recipe.corpus import DOMAINS
 from data.recipe.muon import Muon
 from data.recipe.stream import Batch, Stream
@@ -72,10 +73,8 @@ class Trainer:
         ).last_hidden_state
         losses = self.token_losses(hidden, self.model.lm_head.weight, batch.targets)
         loss = (losses * batch.weights).sum() / batch.weights.sum()
-        balance, z = router_losses(
-            self.routers, token_shares(batch, interpolated(self.config.even_balance, self.step))
-        )
-        (loss + interpolated(self.config.balance, self.step) * balance + self.config.z_loss * z).backward()
+        balance, z = router_losses(self.routers, token_shares(batch))
+        (loss + self.config.balance * balance + self.config.z_loss * z).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -156,11 +155,10 @@ def token_losses(hidden: torch.Tensor, unembedding: torch.Tensor, targets: torch
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
 
 
-def token_shares(batch: Batch, even: float) -> torch.Tensor:
-    """Weight of every token [B * L], 1 in sum: the same for all (even 0) or the same for all domains (even 1)."""
+def token_shares(batch: Batch) -> torch.Tensor:
+    """Weight of every token in the balance [B * L], 1 in sum and the same for all domains."""
     rows = torch.bincount(batch.domain, minlength=len(LABELS))
-    by_domain = 1 / (rows[batch.domain] * (rows > 0).sum())
-    by_row = even * by_domain + (1 - even) / len(batch.domain)
+    by_row = 1 / (rows[batch.domain] * (rows > 0).sum())
     length = batch.ids.shape[1]
     return (by_row / length).repeat_interleave(length)
 
@@ -198,22 +196,29 @@ def checkpoints(name: str) -> list[Path]:
     return sorted(folders.training(name).glob("step-*.pt"))
 
 
-def run(config: Config, minutes: float, every: float, keep: int) -> None:
-    """Trains for some minutes from the newest checkpoint on, saving every few minutes and at the end."""
+def run(config: Config, minutes: float, every: float, keep: int, until: int | None = None) -> None:
+    """Trains from the newest checkpoint on, saving every few minutes and at the end.
+
+    It ends after some minutes, or when ``until`` steps are done in all.
+    """
     trainer = Trainer(config)
     folder = folders.training(config.name)
     if saved := checkpoints(config.name):
         trainer.load(saved[-1])
+    if until is not None and trainer.step >= until:
+        print(f"{config.name} already has {trainer.step} steps")
+        return
     end = time.time() + 60 * minutes
     last = time.time()
     for row in logged(
         trainer, folder / "log.jsonl", lambda: min(1.0, (trainer.step + 1) / config.warmup_steps)
     ):
-        if time.time() - last > 60 * every or time.time() > end:
+        done = time.time() > end or trainer.step == until
+        if done or time.time() - last > 60 * every:
             trainer.save(folder)
             last = time.time()
             thin(config.name, keep)
-        if time.time() > end:
+        if done:
             print(f"stopped after step {row['step']}")
             return
 
@@ -234,11 +239,24 @@ def decay(config: Config, checkpoint: Path, minutes: float, out: Path, length: i
         if time.time() - started > seconds:
             break
     trainer.export(out)
-    tokens = trainer.step * config.tokens_per_step
+    describe(out, config, from_step=first["step"], steps=trainer.step, length=length)
+
+
+def export(config: Config, checkpoint: Path, out: Path) -> None:
+    """Writes a checkpoint of a run as it is, at the full rate, as a plain model in float16: for looking back on training."""
+    trainer = Trainer(replace(config, compile=False))
+    trainer.load(checkpoint)
+    trainer.export(out, torch.float16)
+    describe(out, config, from_step=None, steps=trainer.step, length=config.row_length(trainer.step))
+
+
+def describe(out: Path, config: Config, *, from_step: int | None, steps: int, length: int) -> None:
+    """Writes training.json: where in training a model stands; ``from_step`` is where its rate began to fall, if it did."""
+    tokens = steps * config.tokens_per_step
     summary = {
         "config": config.name,
-        "from_step": first["step"],
-        "steps": trainer.step,
+        "from_step": from_step,
+        "steps": steps,
         "tokens": tokens,
         "length": length,
     }
@@ -270,28 +288,34 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in ("run", "decay"):
+    for command in ("run", "decay", "export"):
         sub = commands.add_parser(command)
         sub.add_argument("name", choices=sorted(CONFIGS))
-        sub.add_argument("--minutes", type=float, required=True)
         sub.add_argument("--threads", type=int, default=2)
+        if command != "export":
+            sub.add_argument("--minutes", type=float, required=True)
         if command == "run":
             sub.add_argument("--every", type=float, default=4.0, help="minutes between checkpoints")
             sub.add_argument("--keep", type=int, default=6)
+            sub.add_argument("--until", type=int, help="number of steps in all after which to stop")
         else:
             sub.add_argument("--step", type=int, help="step of the checkpoint; the newest by default")
             sub.add_argument("--out", type=Path, required=True)
-            sub.add_argument("--length", type=int, default=512, help="row length while annealing")
+            if command == "decay":
+                sub.add_argument("--length", type=int, default=512, help="row length while annealing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     config = CONFIGS[options.name]
     if options.command == "run":
-        run(config, options.minutes, options.every, options.keep)
+        run(config, options.minutes, options.every, options.keep, options.until)
     else:
         saved = checkpoints(config.name)
         step = options.step
         chosen = folders.training(config.name) / f"step-{step:07d}.pt" if step else saved[-1]
-        decay(config, chosen, options.minutes, options.out, options.length)
+        if options.command == "decay":
+            decay(config, chosen, options.minutes, options.out, options.length)
+        else:
+            export(config, chosen, options.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 /** The JupyterLab plugin: how the panel is opened, and how it comes back. */
 import { type JupyterFrontEnd, type JupyterFrontEndPlugin, ILayoutRestorer } from '@jupyterlab/application';
 import { ICommandPalette, IThemeManager, SessionContext, WidgetTracker } from '@jupyterlab/apputils';
+import { PageConfig } from '@jupyterlab/coreutils';
 import { ILauncher } from '@jupyterlab/launcher';
 import { INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
@@ -9,7 +10,9 @@ import { LabIcon } from '@jupyterlab/ui-components';
 import { UUID } from '@lumino/coreutils';
 import svg from '../style/icons/workbench.svg';
 import { WorkbenchPanel } from './panel';
-import type { Memory } from './view/app';
+import type { Memory, Preferences } from './view/app';
+import { useVega } from './view/figure';
+import type { Colour } from './view/mapdata';
 import { VERSION } from './view/version';
 import { useTranslator } from './view/words';
 
@@ -49,12 +52,18 @@ function activate(
   useTranslator((text, ...values) => trans.__(text, ...values));
   const tracker = new WidgetTracker<WorkbenchPanel>({ namespace: NAMESPACE });
   const places = new Map<WorkbenchPanel, Place>();
+  // A chunk of its own, fetched from this server when the first chart is drawn.
+  useVega(() => import('./view/vega'));
   let placement = 'right';
+  const preferences: Preferences = { colour: 'expert', scope: 'all', link: linkTo };
 
   if (settings) {
     void settings.load(PLUGIN).then(loaded => {
       const read = (): void => {
         placement = String(loaded.get('placement').composite);
+        preferences.colour = loaded.get('colour').composite as Colour;
+        preferences.scope = loaded.get('scope').composite as Preferences['scope'];
+        tracker.forEach(panel => panel.app.prefer({ ...preferences }));
       };
       read();
       loaded.changed.connect(read);
@@ -91,6 +100,7 @@ function activate(
     panel.title.closable = true;
     panel.title.label = notebook ? trans.__('Workbench: %1', notebook.title.label) : trans.__('Workbench');
     panel.title.caption = panel.title.label;
+    panel.app.prefer({ ...preferences });
     places.set(panel, place);
     panel.disposed.connect(() => places.delete(panel));
     if (notebook) {
@@ -149,6 +159,16 @@ function activate(
     }
   });
 
+  const query = new URLSearchParams(window.location.search).get(QUERY);
+  if (query !== null) {
+    // The query is shown, not asked: whoever opens a link that another person made looks at it first.
+    void app.restored.then(() => {
+      const panel = tracker.currentWidget ?? add({ id: UUID.uuid4() }, null);
+      app.shell.activateById(panel.id);
+      panel.app.ask(query);
+    });
+  }
+
   palette?.addItem({ command: OPEN, category: trans.__('Workbench'), args: { isPalette: true } });
   palette?.addItem({ command: OPEN_NOTEBOOK, category: trans.__('Workbench') });
   launcher?.add({ command: OPEN, category: trans.__('Workbench'), rank: 0 });
@@ -162,6 +182,14 @@ function activate(
       ...(notebooks ? { when: [notebooks.restored] } : {})
     });
   }
+}
+
+/** Name of the part of an address that holds a query. */
+const QUERY = 'workbench-sql';
+
+/** An address of this JupyterLab that opens a panel with `sql` in its query box. */
+function linkTo(sql: string): string {
+  return `${window.location.origin}${PageConfig.getBaseUrl().replace(/^https?:\/\/[^/]*/, '')}lab?${QUERY}=${encodeURIComponent(sql)}`;
 }
 
 /** What a browser keeps for a page is limited; a plan or prompt beyond this lives in the kernel alone. */

@@ -1,3 +1,4 @@
 import './base.css';
 import './map.css';
 import './inspector.css';
+import './views.css';

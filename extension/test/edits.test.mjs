@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { load } from './load.mjs';
 
-const { boost, find, toggle, toggleSkip } = await load('edits');
+const { boost, find, replay, scaleWeight, scaled, toggle, toggleHead, toggleSkip, wordsOf } = await load('edits');
 
 const card = (kind, extra = {}) => ({
   kind, text: '', enabled: true, layers: [3], experts: [5], tokens: 'all', phase: 'all', ...extra
@@ -51,4 +51,33 @@ test('a block is skipped and brought back', () => {
   const now = plan(card('skip.block', { experts: [] }));
   assert.deepEqual(toggleSkip(now, 3), { type: 'remove', version: 7, index: 0 });
   assert.equal(toggleSkip(now, 2).type, 'add');
+});
+
+test('a click acts on the marked box as a whole', () => {
+  const box = { layer: 3, position: 2, scope: 'box', box: { layers: [2, 4], tokens: [1, 6] } };
+  const added = toggle(plan(), 'reroute.ban', box, 5);
+  assert.deepEqual(added.edit, { kind: 'reroute.ban', layers: [2, 3, 4], experts: [5], tokens: { start: 1, stop: 7 } });
+  const now = plan(card('reroute.ban', { layers: [2, 3, 4], tokens: { start: 1, stop: 7 } }));
+  assert.deepEqual(toggle(now, 'reroute.ban', box, 5), { type: 'remove', version: 7, index: 0 });
+  assert.equal(toggle(now, 'reroute.ban', all, 5).type, 'add', 'another scope is another edit');
+  assert.equal(wordsOf(box.box), 'layers 2 to 4, tokens 1 to 6');
+});
+
+test('weights are scaled beside each other, and by one not at all', () => {
+  const now = plan(card('reroute.weights', { experts: [], data: { scale: { 5: 2, 6: 0.5 } } }));
+  assert.deepEqual(scaleWeight(plan(), all, 5, 1.5).edit, { kind: 'reroute.weights', layers: [3], tokens: 'all', scale: { 5: 1.5 } });
+  assert.deepEqual(scaleWeight(now, all, 5, 1).edit.scale, { 6: 0.5 });
+  assert.deepEqual(scaleWeight(now, all, 7, 0).edit.scale, { 5: 2, 6: 0.5, 7: 0 });
+  assert.equal(scaled(now, all, 6), 0.5);
+  assert.equal(scaled(now, one, 6), 1);
+  const last = plan(card('reroute.weights', { data: { scale: { 5: 2 } } }));
+  assert.deepEqual(scaleWeight(last, all, 5, 1), { type: 'remove', version: 7, index: 0 });
+  assert.equal(scaleWeight(plan(), all, 5, 1), null);
+});
+
+test('a head is masked and unmasked; a run keeps all its digits', () => {
+  assert.deepEqual(toggleHead(plan(), 3, 1), { type: 'add', edit: { kind: 'mask.heads', layers: [3], heads: [1] } });
+  assert.equal(toggleHead(plan(card('mask.heads', { data: { heads: [1] } })), 3, 1).type, 'remove');
+  assert.equal(toggleHead(plan(card('mask.heads', { data: { heads: [1, 2] } })), 3, 1).type, 'add');
+  assert.equal(replay(one, '250093398325974893').edit.run, '250093398325974893');
 });

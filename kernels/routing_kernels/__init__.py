@@ -11,6 +11,7 @@ from routing_kernels.dispatch import Backend, backends, refresh, resolve
 from routing_kernels.errors import ArgumentError, BackendError, KernelError
 from routing_kernels.ops import (
     ACTIVATIONS,
+    BLOCKS,
     BlockAttention,
     MaskedWeight,
     MoeExperts,
@@ -31,6 +32,7 @@ from routing_kernels.ops import (
 
 __all__ = [
     "ACTIVATIONS",
+    "BLOCKS",
     "ArgumentError",
     "Backend",
     "BackendError",

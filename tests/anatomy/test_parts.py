@@ -9,6 +9,7 @@ import pytest
 
 from workbench.address import SITES, Address
 from workbench.anatomy import prove, read
+from workbench.anatomy.rules import FAMILIES
 from workbench.errors import AddressError, EditRefused
 
 
@@ -62,8 +63,11 @@ def test_before_proof_nothing_that_needs_it_is_open(build: Callable[..., Any]) -
     anatomy.require(Address("resid_pre", 0))
 
 
-def test_an_unknown_family_may_be_read_but_not_re_routed(build: Callable[..., Any]) -> None:
-    anatomy = _proved(build("phimoe", num_local_experts=8, num_experts_per_tok=2))
+def test_an_unknown_family_may_be_read_but_not_re_routed(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(FAMILIES, "phimoe")
+    anatomy = _proved(build("phimoe"))
     for name in ("expert_ids", "expert_weights"):
         anatomy.require(Address(name, 1))
     for name in ("router_logits", "expert_ids", "expert_weights"):
@@ -105,7 +109,9 @@ def test_paths_fill_every_nnsight_template(build: Callable[..., Any]) -> None:
                 assert "{" not in address.nnsight(paths)
 
 
-def test_describe_tells_what_was_proved_and_what_was_not(build: Callable[..., Any]) -> None:
+def test_describe_tells_what_was_proved_and_what_was_not(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = _proved(build("deepseek_v3")).describe()
     assert [row["kind"] for row in rows] == ["dense", "moe", "moe"]
     assert rows[1] | {"width": 0} == {
@@ -113,5 +119,6 @@ def test_describe_tells_what_was_proved_and_what_was_not(build: Callable[..., An
         "proved": True, "additive": True, "reason": "",
     }  # fmt: skip
     assert rows[0]["experts"] is None and rows[0]["proved"] is None
-    opaque = _proved(build("phimoe", num_local_experts=8, num_experts_per_tok=2)).describe()
+    monkeypatch.delitem(FAMILIES, "phimoe")
+    opaque = _proved(build("phimoe")).describe()
     assert opaque[0]["proved"] is False and "PhimoeTopKRouter" in opaque[0]["reason"]

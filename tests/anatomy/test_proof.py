@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
+from workbench.address import Address
 from workbench.anatomy import Anatomy, prove, read
-from workbench.errors import ContractError
+from workbench.anatomy.rules import REFUSED
+from workbench.errors import ContractError, EditRefused
 
 _POST_NORMS = {
     "flex_olmo": ("post_attention_layernorm", "post_feedforward_layernorm"),
@@ -20,10 +25,13 @@ _POST_NORMS = {
     "gemma3_text": ("post_attention_layernorm", "post_feedforward_layernorm"),
     "afmoe": ("post_attention_layernorm", "post_mlp_layernorm"),
     "glm4": ("post_self_attn_layernorm", "post_mlp_layernorm"),
+    "kolibri1": ("post_self_attn_layernorm", "post_mlp_layernorm"),
 }
 # Residual stream scaled (MiniMax), kept in several lanes (hyper-connections), or fed by a third module (a shared expert
-# beside the sparse block): not a sum of what two modules give.
-_NOT_ADDITIVE = {"minimax", "hy_v4", "granitemoeshared", "granitemoehybrid"}
+# beside the sparse block, a dense MLP beside the experts): not a sum of what two modules give.
+_NOT_ADDITIVE = {
+    "minimax", "hy_v4", "granitemoeshared", "granitemoehybrid", "beam", "gemma4_text", "inkling2_text", "qwen4_exp_text",
+}  # fmt: skip
 
 
 def test_every_rule_agrees_to_the_bit_in_fp32(sparse: Any) -> None:
@@ -37,17 +45,32 @@ def test_every_rule_agrees_to_the_bit_in_fp32(sparse: Any) -> None:
         assert (found.logits, found.ids, found.ties, found.weights) == (0.0, 0, 0, 0.0)
 
 
-def test_every_rule_holds_in_half_precision(sparse: Any) -> None:
+def test_every_rule_holds_in_half_precision(sparse: Any, tmp_path: Path) -> None:
     """Over many tokens, since rounding moves only choices that are nearly tied."""
-    anatomy = read(sparse.to(torch.bfloat16))
+    anatomy = read(_half(sparse, tmp_path))
     proof = prove(anatomy, tokens=128)
     assert all(block.moe.proved for block in anatomy.blocks if block.moe is not None)
     assert all(proof.layers[layer].ids == proof.layers[layer].ties for layer in anatomy.moe_layers)
 
 
+def _half(model: Any, folder: Path) -> Any:
+    """The model in bf16 as loading gives it: what the family keeps in fp32 stays there."""
+    if not model._keep_in_fp32_modules_strict:
+        return model.to(torch.bfloat16)
+    model.save_pretrained(folder)
+    half = type(model).from_pretrained(folder, dtype=torch.bfloat16).eval()
+    try:
+        half(torch.tensor([[3, 4]]))
+    except RuntimeError as error:
+        pytest.skip(
+            f"transformers {transformers.__version__} cannot run {model.config.model_type} in bf16: {error}"
+        )
+    return half
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_outlets_add_up_to_the_block(decoder: Any, dtype: torch.dtype) -> None:
-    anatomy = read(decoder.to(dtype))
+def test_the_outlets_add_up_to_the_block(decoder: Any, dtype: torch.dtype, tmp_path: Path) -> None:
+    anatomy = read(decoder if dtype == torch.float32 else _half(decoder, tmp_path))
     prove(anatomy)
     kind = anatomy.model_type
     for block in anatomy.blocks:
@@ -168,6 +191,43 @@ def test_other_choices_are_caught(build: Callable[..., Any], change: str) -> Non
     _caught(_fault(build("olmoe"), choose), "expert_ids differ")
 
 
+@pytest.mark.parametrize(("family", "groups"), [("deepseek_v2", 1), ("deepseek_v3", 1), ("deepseek_v3", 4)])
+def test_other_group_limits_are_caught(build: Callable[..., Any], family: str, groups: int) -> None:
+    """A router that keeps fewer groups than the rule, or all of them."""
+    anatomy = read(build(family, topk_group=groups))
+    moe = anatomy.layer(1).moe
+    assert moe is not None and moe.rule is not None
+    if family == "deepseek_v3":
+        moe.router.e_score_correction_bias.zero_()  # type: ignore[operator]  # or the same groups win for every token
+    object.__setattr__(moe.rule, "topk_group", 2)
+    with pytest.raises(ContractError, match="Layer 1: expert_ids differ"):
+        prove(anatomy, tokens=64)
+
+
+def test_groups_ranked_without_the_correction_bias_are_caught(build: Callable[..., Any]) -> None:
+    """The fault of several serving engines: the bias ranks experts, but groups are ranked without it."""
+    model = build("deepseek_v3")
+    anatomy = read(model)
+    router: Any = anatomy.layer(1).moe.router  # type: ignore[union-attr]
+
+    def forward(hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        logits = hidden.reshape(-1, 32).float() @ router.weight.float().T
+        scores = logits.sigmoid()
+        worth = scores.unflatten(-1, (4, 2)).sum(-1).topk(2, -1).indices
+        keep = (
+            torch.zeros(len(scores), 4, dtype=torch.bool).scatter_(-1, worth, True).repeat_interleave(2, -1)
+        )
+        choice = (scores + router.e_score_correction_bias).masked_fill(~keep, -torch.inf)
+        ids = choice.topk(2, -1, sorted=False).indices
+        weights = scores.gather(-1, ids)
+        return logits, weights / (weights.sum(-1, keepdim=True) + 1e-20) * 1.7, ids
+
+    router.forward = forward
+    router.e_score_correction_bias.mul_(8)
+    with pytest.raises(ContractError, match="Layer 1: expert_ids differ"):
+        prove(anatomy, tokens=64)
+
+
 def test_a_forgotten_correction_bias_is_caught(build: Callable[..., Any]) -> None:
     model = build("deepseek_v3")
     anatomy = read(model)
@@ -216,23 +276,98 @@ def test_a_model_that_cannot_run_says_so(build: Callable[..., Any]) -> None:
     assert missed is not None and not missed.proved and "stopped before" in missed.reason
 
 
-@pytest.mark.parametrize("family", ["phimoe", "llama4_text", "longcat_flash"])
-def test_families_outside_the_contract_open_for_reading(build: Callable[..., Any], family: str) -> None:
-    extra: dict[str, Any] = {"num_local_experts": 8, "num_experts_per_tok": 2, "head_dim": 8}
-    if family == "longcat_flash":
-        extra = {
-            "num_layers": 2, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
-            "v_head_dim": 8, "num_key_value_heads": 4, "head_dim": 8, "expert_ffn_hidden_size": 16, "moe_topk": 2,
-            "n_routed_experts": 8, "zero_expert_num": 2, "ffn_hidden_size": 32,
-        }  # fmt: skip
-    anatomy = read(build(family, **extra))
+def test_families_without_a_rule_open_for_reading(opaque: Any) -> None:
+    """Each with the reason of the table, and none of them with a re-route."""
+    anatomy = read(opaque)
     prove(anatomy)
-    moe = anatomy.layer(anatomy.moe_layers[-1]).moe
-    assert moe is not None and not moe.proved and moe.rule is None
-    if family == "llama4_text":
-        assert not moe.observable and "called with 1 tensors" in moe.reason
-    else:
-        assert moe.observable and "no routing rule is known" in moe.reason
+    reason = REFUSED[anatomy.model_type]
+    for layer in anatomy.moe_layers:
+        moe = anatomy.layer(layer).moe
+        assert moe is not None and not moe.proved and moe.rule is None and moe.reason == reason
+    with pytest.raises(EditRefused, match=re.escape(reason)):
+        anatomy.require(Address("expert_scores", anatomy.num_layers - 1), write=True)
+
+
+def test_a_layer_that_looks_its_experts_up_is_refused_alone(build: Callable[..., Any]) -> None:
+    model = build("deepseek_v4", mlp_layer_types=["hash_moe", "moe", "moe"])
+    anatomy = read(model)
+    prove(anatomy)
+    first, second = anatomy.layer(0).moe, anatomy.layer(1).moe
+    assert first is not None and not first.proved and first.observable and "by token id" in first.reason
+    assert second is not None and second.proved
+
+
+def test_scores_that_the_configuration_names(build: Callable[..., Any]) -> None:
+    anatomy = read(build("deepseek_v4", scoring_func="sigmoid"))
+    prove(anatomy)
+    moe = anatomy.layer(1).moe
+    assert moe is not None and moe.rule is not None and moe.proved and moe.rule.score == "sigmoid"
+    odd = read(build("deepseek_v4", scoring_func="tanh")).layer(1).moe
+    assert odd is not None and odd.rule is None and odd.no_rule == "no rule is known for scores by tanh"
+
+
+def test_the_sigmoid_variant_of_cohere(build: Callable[..., Any]) -> None:
+    anatomy = read(build("cohere2_moe", expert_selection_fn="sigmoid"))
+    prove(anatomy)
+    moe = anatomy.layer(anatomy.moe_layers[0]).moe
+    assert moe is not None and moe.rule is not None and moe.proved and moe.rule.score == "topk_sigmoid"
+
+
+def test_a_bank_that_chooses_inside_is_refused_by_name(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Aria as transformers 5.16 lays it out; a newer one is given the method that tells."""
+    model = build("aria_text")
+    bank = type(model.model.layers[0].mlp.experts)
+    monkeypatch.setattr(
+        bank, "route_tokens_to_experts", getattr(bank, "route_tokens_to_experts", print), raising=False
+    )
+    anatomy = read(model)
+    prove(anatomy)
+    moe = anatomy.layer(1).moe
+    assert moe is not None and moe.rule is None and not moe.proved and "chooses inside" in moe.reason
+
+
+def test_a_router_that_returns_no_logits_is_refused(build: Callable[..., Any]) -> None:
+    """LongCat-Flash as transformers 5.16 has it: weights and ids alone."""
+    model = build("longcat_flash")
+    for block in model.model.layers:
+        native = block.mlp.router.forward
+        block.mlp.router.forward = lambda hidden, native=native: native(hidden)[-2:]
+        block.mlp.forward = _without_logits(block.mlp)
+    anatomy = read(model)
+    prove(anatomy)
+    moe = anatomy.layer(1).moe
+    assert moe is not None and moe.observable and not moe.proved and "returns no logits" in moe.reason
+
+
+def _without_logits(moe: Any) -> Callable[..., torch.Tensor]:
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        weights, ids = moe.router(hidden)
+        return moe.experts(hidden.reshape(-1, hidden.shape[-1]), ids, weights).reshape(hidden.shape)
+
+    return forward
+
+
+def test_a_bare_linear_router_takes_its_top_k_from_the_block(build: Callable[..., Any]) -> None:
+    """Jamba as transformers 5.16 lays it out: the router returns logits alone, the block chooses."""
+    model = build("jamba")
+    block = model.model.layers[1].feed_forward
+    if not isinstance(block.router, nn.Linear):
+        linear = nn.Linear(32, 8, bias=False)
+        linear.weight = block.router.weight
+        block.router, block.top_k = linear, 2
+
+        def forward(hidden: torch.Tensor) -> torch.Tensor:
+            flat = hidden.reshape(-1, hidden.shape[-1])
+            weights, ids = block.router(flat).float().softmax(-1).topk(2, -1)
+            return block.experts(flat, ids, weights.to(hidden.dtype)).reshape(hidden.shape)
+
+        block.forward = forward
+    anatomy = read(model)
+    prove(anatomy)
+    moe = anatomy.layer(1).moe
+    assert moe is not None and moe.proved and moe.top_k == 2
 
 
 def _hooks(model: nn.Module) -> int:

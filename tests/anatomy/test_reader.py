@@ -19,13 +19,17 @@ _SPARSE_LAYERS = {
     "glm_moe_dsa": (1, 2), "dots1": (1, 2), "exaone_moe": (1, 2), "axk1": (1, 2), "axk2": (1, 2), "hy_v4": (1, 2),
     "ernie4_5_moe": (1, 2), "afmoe": (1, 2), "lfm2_moe": (1, 2), "jamba": (1,), "nemotron_h": (1,),
     "hy_v3": (1, 2), "flint": (2,), "mimo_v2_flash": (1, 2), "laguna": (1, 2), "mistral4": (1, 2),
-    "kimi_linear": (1, 2), "bailing_hybrid": (1, 2),
+    "kimi_linear": (1, 2), "bailing_hybrid": (1, 2), "beam": (1, 2), "dots3_note_text": (1, 2),
+    "minimax_m3_vl_text": (1, 2),
 }  # fmt: skip
 
 
 def test_paths_and_modules_agree(decoder: Any) -> None:
     anatomy = read(decoder)
-    assert anatomy.num_layers == decoder.config.num_hidden_layers
+    # LongCat-Flash counts its attentions, of which a layer has two.
+    assert anatomy.num_layers == decoder.config.num_hidden_layers // (
+        2 if anatomy.model_type == "longcat_flash" else 1
+    )
     for number, block in enumerate(anatomy.blocks):
         assert block.layer == number and block.path.endswith(f".{number}")
         assert decoder.get_submodule(block.path) is block.module
@@ -48,6 +52,11 @@ def test_paths_and_modules_agree(decoder: Any) -> None:
 
 def test_the_final_norm_feeds_the_head(decoder: Any) -> None:
     anatomy = read(decoder)
+    if (
+        anatomy.model_type == "qwen4_exp_text"
+    ):  # folds its lanes and norms them in one module without a plain weight
+        assert anatomy.norm_path is None
+        return
     assert anatomy.norm_path is not None
     seen: dict[str, torch.Tensor] = {}
     norm, head = decoder.get_submodule(anatomy.norm_path), decoder.get_output_embeddings()
@@ -81,7 +90,7 @@ def test_heads_and_widths_are_those_that_flow(decoder: Any) -> None:
             assert attention.num_heads == 4
         if block.mlp is not None and block.mlp.down_proj is not None:
             assert seen[block.layer, "neurons"][-1] == block.mlp.act_width
-    assert seen
+    assert seen or not any(b.attention or (b.mlp and b.mlp.down_proj) for b in anatomy.blocks)
 
 
 def test_sparse_layers_experts_and_choices(sparse: Any) -> None:
@@ -186,7 +195,7 @@ def test_a_module_of_the_routers_shape_is_not_taken_for_it(build: Callable[..., 
             moe_intermediate_size=16, hidden_size_per_layer_input=8, vocab_size_per_layer_input=64,
         )
     ).layer(1).moe  # fmt: skip
-    assert beside is not None and beside.router_path.endswith("layers.1.router")
+    assert beside is not None and beside.router_path.endswith("layers.1.router.proj")
 
 
 @pytest.mark.parametrize(

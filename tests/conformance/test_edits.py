@@ -106,9 +106,26 @@ CASES: dict[str, Case] = {
         lambda used: wb.reroute.pseudo(LAYER, used[:3], output="copy"), lambda b, a: a.items() <= b.items(), None,
         wb.reroute.pseudo(LAYER, 1, output="constant", vector=[1.0])),
     "skip.block": Case(wb.skip.block(LAYER), None, None, wb.skip.block("all")),
+    "skip.attention": Case(wb.skip.attention(LAYER), None, None, wb.skip.attention(9)),
+    "skip.mlp": Case(wb.skip.mlp(LAYER), None, None, wb.skip.mlp(9)),
+    "skip.repeat": Case(wb.skip.repeat(LAYER, 2), None, wb.skip.repeat(LAYER, 1), wb.skip.repeat(9)),
+    "skip.alias": Case(wb.skip.alias(LAYER, 0), None, wb.skip.alias(LAYER, LAYER), wb.skip.alias(LAYER, 9)),
+    "skip.path": Case(wb.skip.path([0, 2, 1]), None, wb.skip.path([0, 1, 2]), wb.skip.path([0, 9])),
+    "skip.tokens": Case(
+        wb.skip.tokens(LAYER, capacity=0.5), None, wb.skip.tokens(LAYER, capacity=1.0),
+        wb.skip.tokens(0, capacity=0.5, kv="copy-last")),
+    "skip.policy": Case(
+        wb.skip.policy("middle", radius=1), None, wb.skip.policy("middle", radius=0), wb.skip.policy("middle", radius=9)),
+    "mask.direction": Case(
+        wb.mask.direction(LAYER, [1.0] * 32, op="add"), None, wb.mask.direction(LAYER, [1.0] * 32, op="add", value=0.0),
+        wb.mask.direction(LAYER, [1.0])),
     "mask.heads": Case(wb.mask.heads(LAYER, [0, 2]), None, None, wb.mask.heads(LAYER, 4)),
 }  # fmt: skip
-OF_THEIR_OWN = {"reroute.replay"}  # needs a source run: test_spine holds its effect, identity and refusal
+OF_THEIR_OWN = {
+    "reroute.replay",
+    "patch",
+    "custom",
+}  # test_spine and runtime/test_write hold effect, identity, refusal
 
 
 def test_every_kind_has_its_row() -> None:

@@ -23,7 +23,8 @@ def make(
     batch: int, heads: int, group: int, queries: int, keys: int, depth: int, values: int, dtype: torch.dtype, seed: int,
     block: int = 16, share: float = 0.5, causal: bool = True, options: bool = True,
 ) -> Case:  # fmt: skip
-    """Random attention over random blocks, and half the time lengths, sinks and extra columns."""
+    """Random attention over random blocks, and half the time each of lengths, starts, sinks, extra columns, a window and
+    a cap."""
     random = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -45,6 +46,9 @@ def make(
         "lengths": maybe(torch.randint(0, keys + 1, (batch,), generator=random)),
         "sinks": maybe(normal(heads)),
         "extra": maybe(normal(keys, 3)),
+        "starts": maybe(torch.randint(0, keys + 1, (batch,), generator=random)),
+        "window": int(torch.randint(1, keys + 1, (), generator=random)) if maybe(normal()) is not None else 0,
+        "softcap": 0.7 if maybe(normal()) is not None else 0.0,
     }
 
 
@@ -52,14 +56,15 @@ def double(case: Case) -> Case:
     return {n: t.double() if isinstance(t, Tensor) and t.is_floating_point() else t for n, t in case.items()}
 
 
-def by_hand(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One query and one key at a time, in float64: o, sketch, lse, block_mass."""
+def by_hand(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """One query and one key at a time, in float64: o, sketch, lse, block_mass, blocks executed."""
     q, k, v = (case[name].double() for name in "qkv")
     (batch, heads, queries, depth), keys, block = q.shape, k.shape[2], case["block"]
     edges = case["ptr"].tolist()
     extra = case["extra"].double() if case["extra"] is not None else torch.zeros(keys, 0).double()
     o, sketch = q.new_zeros(*q.shape[:3], v.shape[3]), q.new_zeros(*q.shape[:3], extra.shape[1])
     lse, mass = q.new_full(q.shape[:3], -math.inf), q.new_zeros(batch, len(case["col"]))
+    executed = set()
     for b in range(batch):
         for h in range(heads):
             g = h // (heads // k.shape[1])
@@ -68,10 +73,16 @@ def by_hand(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor]:
                 seen = []
                 for e in range(first, last):
                     for j in range(case["col"][e] * block, min(int(case["col"][e] + 1) * block, keys)):
-                        late = case["causal"] and j > i + keys - queries
-                        if not late and (case["lengths"] is None or j < case["lengths"][b]):
+                        ago = i + keys - queries - j
+                        far = (case["causal"] and ago < 0) or (case["window"] and ago >= case["window"])
+                        late = case["lengths"] is not None and j >= case["lengths"][b]
+                        early = case["starts"] is not None and j < case["starts"][b]
+                        if not (far or late or early):
                             seen.append((e, j))
+                            executed.add((b, e))
                 scores = [(q[b, h, i] @ k[b, g, j]).item() / math.sqrt(depth) for _, j in seen]
+                if case["softcap"]:
+                    scores = [case["softcap"] * math.tanh(s / case["softcap"]) for s in scores]
                 if case["sinks"] is not None:
                     scores.append(case["sinks"][h].item())
                 if not scores:
@@ -84,7 +95,7 @@ def by_hand(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor]:
                     o[b, h, i] += p * v[b, g, j]
                     sketch[b, h, i] += p * extra[j]
                     mass[b, e] += p
-    return o, sketch, lse, mass
+    return o, sketch, lse, mass, len(executed)
 
 
 @settings(max_examples=15, deadline=None)
@@ -95,7 +106,8 @@ def by_hand(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def test_reference_is_the_definition(batch, heads, queries, keys, causal, seed):
     case = make(batch, *heads, queries, keys, 3, 2, torch.float64, seed, causal=causal)
     out = block_attention(**case, stats=True, backend="reference")
-    o, sketch, lse, mass = by_hand(case)
+    o, sketch, lse, mass, executed = by_hand(case)
+    assert out.executed == executed
     torch.testing.assert_close(out.o, o, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(out.sketch, sketch.float() if case["extra"] is not None else torch.empty(0))
     torch.testing.assert_close(out.lse, lse.float())
@@ -124,6 +136,7 @@ def test_c_agrees_with_the_reference_in_float64(
     torch.testing.assert_close(out.sketch, exact.sketch, rtol=1e-4, atol=2e-5)
     # The same bits without statistics, and statistics have no size then.
     assert torch.equal(out.o, plain.o) and torch.equal(out.sketch, plain.sketch)
+    assert out.executed == plain.executed == exact.executed
     assert plain.lse.numel() == plain.block_mass.numel() == 0
 
 
@@ -148,7 +161,7 @@ def test_a_row_does_not_see_the_batch(isa):
         together = block_attention(**case, stats=True, backend="cpu")
         for b in range(3):
             alone = {
-                n: t[b : b + 1] if n in ("q", "k", "v", "lengths") and t is not None else t
+                n: t[b : b + 1] if n in ("q", "k", "v", "lengths", "starts") and t is not None else t
                 for n, t in case.items()
             }
             out = block_attention(**alone, stats=True, backend="cpu")
@@ -212,6 +225,7 @@ def small(gradient: bool, dtype: torch.dtype = torch.float32) -> Case:
     case = make(2, 4, 2, 20, 20, 3, 2, dtype, 5, options=False)
     random = torch.Generator().manual_seed(0)
     case["sinks"], case["lengths"] = torch.randn(4, generator=random).to(dtype), torch.tensor([20, 13])
+    case["window"], case["softcap"], case["starts"] = 9, 1.5, torch.tensor([0, 2])
     for name in ("q", "k", "v", "sinks"):
         case[name].requires_grad_(gradient)
     return case
@@ -222,14 +236,25 @@ def positional(case: Case) -> list[Any]:
     return [{**case, "scale": 0.5}[name] for name in names]
 
 
+def limits(case: Case) -> list[Any]:
+    return [case[name] for name in ("window", "softcap", "starts")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_opcheck(backend):
     ops = torch.ops.routing_kernels
-    torch.library.opcheck(ops.block_attention.default, (*positional(small(True)), None, False, backend))
-    inference = (*positional(small(False)), torch.ones(20, 2), True, backend)
+    torch.library.opcheck(
+        ops.block_attention.default, (*positional(small(True)), None, *limits(small(True)), False, backend)
+    )
+    inference = (*positional(small(False)), torch.ones(20, 2), *limits(small(False)), True, backend)
     torch.library.opcheck(ops.block_attention_inference.default, inference)
-    gradient = (torch.ones(2, 4, 20, 2), *positional(small(False)), [True, False, True, True])
+    gradient = (
+        torch.ones(2, 4, 20, 2),
+        *positional(small(False)),
+        *limits(small(False)),
+        [True, False, True, True],
+    )
     torch.library.opcheck(ops.block_attention_backward.default, gradient)
 
 
@@ -285,6 +310,9 @@ GOOD = make(2, 4, 2, 40, 40, 4, 4, torch.float32, 0, options=False)
         ({"lengths": torch.zeros(3, dtype=torch.int64)}, "lengths has shape"),
         ({"sinks": torch.zeros(4, dtype=torch.int64)}, "sinks is torch.int64"),
         ({"extra": torch.zeros(39, 2)}, "extra has shape"),
+        ({"starts": torch.zeros(2)}, "starts is torch.float32"),
+        ({"window": -1}, "The window is -1"),
+        ({"softcap": math.nan}, "the softcap nan"),
         ({"extra": torch.zeros(40, 2, device="meta")}, "different devices"),
         ({"ptr": GOOD["ptr"] + 1}, "do not describe rows of blocks"),
         ({"ptr": GOOD["ptr"].flip(1)}, "do not describe rows of blocks"),

@@ -59,6 +59,7 @@ class FakeBench:
         self.closed = False
         self.plans: list[Plan | None] = []
         self.forbidden: set[int] = set()
+        self.checkpoint = "abc"
 
     def token_text(self, token: int) -> str:
         return f"<b>{token}</b>"
@@ -104,6 +105,18 @@ class FakeBench:
             })  # fmt: skip
             if layer > 0:
                 logits += self._route(number, layer, scores[layer], plan)
+        self.store.write("token", {
+            "run": number, "step": 0, "position": np.arange(size), "token": np.arange(size), "text": list(words),
+            "part": "prompt", "logprob": [None, *[-2.0] * (size - 1)],
+        })  # fmt: skip
+        self.store.write("run", {
+            "run": number, "kind": "forward", "model": self.name, "checkpoint": self.checkpoint, "num_layers": LAYERS,
+            "num_experts": EXPERTS, "top_k": TOP_K, "prompt": prompt, "text": prompt, "prompt_tokens": size,
+            "tokens": size, "labels": '{"language": "en"}',
+        })  # fmt: skip
+        if plan.edits:
+            self.store.write("plan", {"plan": plan.hash, "json": plan.to_json()})
+            self.store.write("run_plan", {"run": number, "step": 0, "plan": plan.hash})
         self.store.flush()
         return FakeRun(number, logits, words, tuple(range(size)))
 
@@ -182,6 +195,7 @@ class Driver:
     def _send(self, lane: Any, kind: str, data: dict[str, Any]) -> int:
         self.seq += 1
         self.connection.receive(lane, {"type": kind, "seq": self.seq, **data})
+        self.connection.settle()
         return self.seq
 
     @property
@@ -190,8 +204,8 @@ class Driver:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of the last map, read as the page reads them."""
-        n = max(n for n, message in enumerate(self.view.messages) if message["type"] == "map")
-        described = self.view.messages[n]["arrays"]
+        n = max(n for n, message in enumerate(self.view.messages) if message["type"] in ("map", "tile"))
+        described = self.view.messages[n]["tile"]["arrays"]
         return {
             array["name"]: np.frombuffer(buffer, array["dtype"]).reshape(array["shape"])
             for array, buffer in zip(described, self.view.buffers[n], strict=True)

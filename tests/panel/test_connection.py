@@ -164,7 +164,9 @@ def test_a_hidden_view_is_sent_nothing_and_catches_up(driver: Any) -> None:
     driver.compute("run", prompt="one two three four")
     assert set(driver.view.kinds()) == {"busy", "done"}
     driver.control("watch", visible=True)
-    assert driver.state["prompt"] == "one two three four" and len(driver.view.last("map")["texts"]) == 4
+    assert (
+        driver.state["prompt"] == "one two three four" and len(driver.view.last("map")["tile"]["texts"]) == 4
+    )
 
 
 def test_a_view_that_acknowledges_no_map_gets_no_more(driver: Any) -> None:
@@ -179,5 +181,5 @@ def test_a_view_that_acknowledges_no_map_gets_no_more(driver: Any) -> None:
 
 def test_markup_from_a_model_travels_as_text(driver: Any) -> None:
     driver.compute("run", prompt="<img/src=x> <script>alert(1)</script>")
-    assert driver.view.last("map")["texts"] == ["<img/src=x>", "<script>alert(1)</script>"]
+    assert driver.view.last("map")["tile"]["texts"] == ["<img/src=x>", "<script>alert(1)</script>"]
     assert driver.view.last("next")["rows"][0]["text"].startswith("<b>")

@@ -51,7 +51,7 @@ def test_steps_continue_the_prompt_as_generate_does(live: Any, demo: Any) -> Non
     reference = demo.generate(PROMPT, max_new_tokens=6)
     card = live.state["live"]
     assert card["edited"] == list(reference.texts[card["prompt_tokens"] :]) and card["base"] is None
-    assert live.view.last("map")["texts"] == list(reference.texts)
+    assert live.view.last("map")["tile"]["texts"] == list(reference.texts)
     run = int(live.state["base"]["id"])
     rows = "SELECT position, layer, slot, expert FROM routing WHERE run = ? ORDER BY ALL"
     assert demo.sql(rows, [run]).fetchall() == demo.sql(rows, [reference.id]).fetchall()
@@ -68,7 +68,7 @@ def test_an_edit_acts_at_the_next_token_and_the_base_text_goes_on(live: Any, dem
     layer = demo.anatomy.moe_layers[-1]
     expert = ban_the_favourite(live, layer)
     assert live.state["live"]["pending"] is True and live.state["stale"] is False
-    computed = len(live.view.last("map")["texts"]) - 1
+    computed = len(live.view.last("map")["tile"]["texts"]) - 1
     steps(live, 5)
     card = live.state["live"]
     reference = demo.generate(PROMPT, max_new_tokens=7)
@@ -139,7 +139,7 @@ def test_steering_before_anything_is_generated_says_what_to_do(live: Any) -> Non
 
 
 def test_trials_are_what_running_the_exchange_gives(live: Any, demo: Any) -> None:
-    layer, position = demo.anatomy.moe_layers[1], len(live.view.last("map")["texts"]) - 3
+    layer, position = demo.anatomy.moe_layers[1], len(live.view.last("map")["tile"]["texts"]) - 3
     live.compute("try", layer=layer, position=position)
     found = live.view.last("trials")
     moe = demo.anatomy.layer(layer).moe

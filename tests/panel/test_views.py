@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from workbench.interventions import Plan, Span, mask, reroute, skip
-from workbench.panel import protocol, views
+from workbench.panel import replies, views
 
 PROMPT = "alpha beta gamma delta"
 
@@ -106,10 +106,12 @@ def test_what_the_plan_says_of_an_expert_in_a_cell(edits: list[Any], state: str 
 
 def ran(number: int, logits: np.ndarray, plan: Plan) -> Any:
     """A run of a prompt that the panel keeps, with nothing in the store."""
-    from workbench.panel.session import Ran
+    from workbench.panel.ran import Ran
+    from workbench.panel.tiles import Shape
 
     size = len(logits)
-    return Ran(number, list(range(size)), size, logits, [str(n) for n in range(size)], plan)
+    texts = [str(n) for n in range(size)]
+    return Ran(number, list(range(size)), size, logits, texts, plan, Shape(1, size, 4, 2), "made")
 
 
 def test_next_token_probabilities_against_torch() -> None:
@@ -182,7 +184,7 @@ def test_the_real_bench_is_shown_as_it_ran(bench: Any, make_driver: Any) -> None
     assert states[expert] == "banned" and {e for e, s in states.items() if s == "chosen"} == {
         e for (e,) in chosen
     }
-    assert driver.state["bench"]["experts"] == 8 and protocol.State.model_validate(driver.state)
+    assert driver.state["bench"]["experts"] == 8 and replies.State.model_validate(driver.state)
 
 
 class _Letters:

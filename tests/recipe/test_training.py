@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +11,22 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, OlmoeConfig, OlmoeForCausalLM
 
-from data.recipe import experts, folders
+from data.recipe import contamination, experts, folders
 from data.recipe.configs import CONFIGS
 from data.recipe.corpus import DOMAINS, SPLITS
-from data.recipe.lessons import lesson
 from data.recipe.muon import orthogonal
 from data.recipe.stream import LESSON, Stream
 from data.recipe.tokenizer import load_tokenizer, train_tokenizer
-from data.recipe.train import Trainer, checkpoints, decay, router_losses, thin, token_shares
+from data.recipe.train import (
+    Trainer,
+    checkpoints,
+    decay,
+    export,
+    router_losses,
+    run,
+    thin,
+    token_shares,
+)
 from workbench import tasks
 from workbench.tasks.symbols import ALL
 
@@ -108,11 +116,9 @@ def test_batches_follow_from_seed_and_step_and_hide_other_documents() -> None:
             assert first.weights[row, int(ends[0])] == 0
 
 
-def test_token_shares_count_tokens_or_domains_alike() -> None:
+def test_token_shares_count_domains_alike() -> None:
     batch = Stream(TINY, load_tokenizer()).batch(0)
-    tokens = batch.ids.numel()
-    torch.testing.assert_close(token_shares(batch, even=0.0), torch.full((tokens,), 1 / tokens))
-    shares = token_shares(batch, even=1.0).view(batch.ids.shape).sum(1)
+    shares = token_shares(batch).view(batch.ids.shape).sum(1)
     sums = [float(shares[batch.domain == domain].sum()) for domain in batch.domain.unique()]
     assert sums == pytest.approx([1 / len(sums)] * len(sums))
     assert len(sums) > 1
@@ -127,19 +133,30 @@ def test_the_balance_is_one_when_even_and_the_number_of_experts_when_all_go_to_o
     assert router_losses([one], shares)[1].item() == pytest.approx(2_500)
 
 
-def test_lessons_ask_only_items_of_the_training_split() -> None:
-    rng = random.Random(0)
-    held_out = {
-        prompt.split(":", 1)[1]
-        for name in tasks.names()
-        for split in ("reference", "validation", "test")
-        for prompt in tasks.load(name, split=split, level=1, n=100)["prompt"]
-    }
-    assert len(held_out) > 2_500
-    for _ in range(3_000):
-        text = "".join(piece for piece, _ in lesson(rng, rng.random(), hard=rng.random()))
-        first = text[: text.find("<=>") + 3]
-        assert ":" not in first or first.split(":", 1)[1] not in held_out
+def test_no_question_of_the_stream_is_a_held_out_item() -> None:
+    asked = list(contamination.asked("tiny", range(25)))
+    assert len(asked) > 3_000
+    assert not set(asked) & contamination.held_out(n=25)
+
+
+def test_the_check_reads_every_question_of_a_document() -> None:
+    document = [("Recall:<bak><17>,<bek><3>. Ask<bak><=>", False), ("<17>", True), (". Ask<bek><=>", False),
+                ("<3>", True), ("<end>", False)]  # fmt: skip
+    assert "<bak><17><bek><3><bak>" in (found := list(contamination.questions(document)))
+    assert "<bak><17><bek><3><bek>" in found
+    drill = [("<bak>", False), ("<bek>", False), ("</bek>", True), ("</bak>", True)]
+    assert list(contamination.questions(drill)) == ["<bak><bek>", "<bak><bek></bek>"]
+    held = contamination.held_out(("test",), n=40)
+    for name in tasks.names():
+        assert contamination.content(tasks.load(name, n=1)["prompt"][0].split(":", 1)[1]) in held
+
+
+def test_rows_of_lessons_hold_whole_documents() -> None:
+    stream = Stream(CONFIGS["demo"], load_tokenizer())
+    batch = stream.batch(1_000)
+    cut = sum(int(weights[-1] == 1.0) for weights in batch.weights[batch.domain == LESSON])
+    ends = batch.targets[batch.domain == LESSON] == load_tokenizer().eos_token_id
+    assert ends.any(dim=1).all() and cut < len(ends)
 
 
 def test_a_resumed_run_equals_an_unbroken_one_bit_by_bit(tmp_path: Path) -> None:
@@ -181,6 +198,27 @@ def test_a_decay_exports_a_plain_model_that_reads_text_as_in_training(tmp_path: 
     assert model.config.model_type == "olmoe" and model.dtype == torch.bfloat16
     ids = tokenizer("Recall:<bak><17>. Ask<bak><=>", return_tensors="pt")["input_ids"]
     assert model(ids).logits.shape == (1, ids.shape[1], TINY.model().vocab_size)
+
+
+def test_a_checkpoint_is_exported_as_it_is_in_half_precision(tmp_path: Path) -> None:
+    trainer = Trainer(TINY)
+    trainer.train_step(0.5)
+    export(TINY, trainer.save(tmp_path / "run"), tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert model.dtype == torch.float16
+    for own, other in zip(model.parameters(), trainer.model.parameters(), strict=True):
+        assert torch.equal(own, other.half())
+    told = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert told["steps"] == 1 and told["from_step"] is None and told["config"] == "tiny"
+
+
+def test_a_run_ends_at_the_step_it_is_told() -> None:
+    run(TINY, minutes=5, every=5, keep=2, until=3)
+    assert [file.stem for file in checkpoints("tiny")] == ["step-0000003"]
+    run(TINY, minutes=5, every=5, keep=2, until=3)
+    run(TINY, minutes=5, every=5, keep=2, until=4)
+    assert checkpoints("tiny")[-1].stem == "step-0000004"
+    assert len((folders.training("tiny") / "log.jsonl").read_text().splitlines()) == 4
 
 
 @pytest.mark.slow

@@ -24,14 +24,13 @@ from workbench.store.sharing import bind, find_owner, literal, load_extensions, 
 OWNER = """
 import sys
 from workbench.store import Store
-store = Store.open(sys.argv[1])
+store = Store.open(sys.argv[1], interval=60)
 store.write("routing", {"run": 7, "step": 0, "position": [0, 1, 2, 3], "layer": 0, "slot": 0, "expert": [2, 1, 1, 0],
                         "weight": 1.0, "rank": 0})
 store.flush()
 print("ready", flush=True)
 for line in sys.stdin:
-    store.write("metric", {"run": 7, "name": line.strip()})
-    store.flush()
+    store.write("metric", {"run": 7, "name": line.strip()})  # a reader sees it without a flush
     print("written", flush=True)
 store.close()
 """

@@ -6,6 +6,7 @@ import datetime
 import gc
 import os
 import sys
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -299,36 +300,54 @@ def test_wrong_options_are_refused():
 def test_an_older_file_is_brought_forward(tmp_path, monkeypatch):
     path = tmp_path / "a.duckdb"
     Store.open(path, share=False).close()
+    now = schema.VERSION
     with monkeypatch.context() as newer:
-        newer.setattr(schema, "VERSION", 3)
-        newer.setattr(
-            schema,
-            "MIGRATIONS",
-            {2: "CREATE TABLE two (a INTEGER)", 3: "ALTER TABLE two ADD COLUMN b INTEGER"},
-        )
-        with pytest.raises(StoreError, match="schema version 1, its tables"):
+        newer.setattr(schema, "VERSION", now + 2)
+        steps = {now + 1: "CREATE TABLE two (a INTEGER)", now + 2: "ALTER TABLE two ADD COLUMN b INTEGER"}
+        newer.setattr(schema, "MIGRATIONS", schema.MIGRATIONS | steps)
+        with pytest.raises(StoreError, match=f"schema version {now}, its tables"):
             connect(path)
         with Store.open(path, share=False) as store:
             assert store.sql("SELECT a, b FROM two").fetchall() == []
-            assert store.sql("SELECT version FROM workbench_schema ORDER BY 1").fetchall() == [
-                (1,),
-                (2,),
-                (3,),
-            ]
-    with pytest.raises(StoreError, match="schema version 3, this program knows versions up to 1"):
+            reached = store.sql("SELECT version FROM workbench_schema ORDER BY 1").fetchall()
+            assert reached == [(now,), (now + 1,), (now + 2,)]
+    with pytest.raises(
+        StoreError, match=f"schema version {now + 2}, this program knows versions up to {now}"
+    ):
         Store.open(path, share=False)
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
     path = tmp_path / "a.duckdb"
     Store.open(path, share=False).close()
+    now = schema.VERSION
     with monkeypatch.context() as newer:
-        newer.setattr(schema, "VERSION", 3)
-        newer.setattr(schema, "MIGRATIONS", {2: "CREATE TABLE two (a INTEGER)", 3: "DROP TABLE absent"})
+        newer.setattr(schema, "VERSION", now + 2)
+        steps = {now + 1: "CREATE TABLE two (a INTEGER)", now + 2: "DROP TABLE absent"}
+        newer.setattr(schema, "MIGRATIONS", schema.MIGRATIONS | steps)
         with pytest.raises(StoreError, match="cannot be prepared"):
             Store.open(path, share=False)
     with Store.open(path, share=False) as store:
-        assert store.sql("SELECT max(version) FROM workbench_schema").fetchone() == (1,)
+        assert store.sql("SELECT max(version) FROM workbench_schema").fetchone() == (now,)
+
+
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+def test_a_file_of_any_version_becomes_what_a_new_one_is_and_keeps_its_rows(tmp_path, version):
+    path = tmp_path / "old.duckdb"
+    with duckdb.connect(str(path)) as old:
+        old.execute((Path(__file__).parent / "schemas" / f"{version}.sql").read_text(encoding="utf-8"))
+        old.execute("INSERT INTO workbench_schema VALUES (?, now() AT TIME ZONE 'UTC')", [version])
+        old.execute("INSERT INTO routing VALUES (7, 0, 3, 1, 0, 5, 0.25, 0, NULL)")
+        old.execute("INSERT INTO attention_rank (run, step, layer, head, rank) VALUES (7, 0, 1, 2, 9)")
+    columns = (
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY ALL"
+    )
+    with Store.open(path, share=False) as store, Store.open(":memory:") as fresh:
+        assert store.sql(columns).fetchall() == fresh.sql(columns).fetchall()
+        assert store.sql("SELECT expert, choices FROM expert_load(7)").fetchall() == [(5, 1)]
+        assert store.sql("SELECT rank, length FROM attention_rank").fetchall() == [(9, None)]
+        store.write("router_scores", {"run": 7, "step": 0, "position": 0, "layer": 1, "share": 0.5})
+        assert store.sql("SELECT share FROM router_scores").fetchall() == [(0.5,)]
 
 
 def test_every_version_has_a_migration():

@@ -262,3 +262,95 @@ def test_a_killed_writer_leaves_every_committed_row(tmp_path):
         store.write("metric", {"run": 3, "name": "after"})
         store.flush()
         assert store.sql("SELECT count(*) FROM metric").fetchone() == (3001,)
+
+
+class Item:
+    """Something that one row is made of later."""
+
+    nbytes = 8
+    rows = 1
+
+    def __init__(self, value: int, nbytes: int = 8) -> None:
+        self.value, self.nbytes = value, nbytes
+
+    def count(self) -> dict[str, int]:
+        return {"a": 1}
+
+
+def convert(table: str, columns: Mapping[str, list[int]]) -> pa.RecordBatch:
+    return pa.record_batch({"x": pa.array(columns["x"])})
+
+
+def test_what_is_deferred_is_made_at_once_and_on_the_writer_s_thread():
+    sink, calls = Sink(), []
+
+    def digest(items):
+        calls.append((len(items), threading.current_thread().name))
+        yield "a", {"x": [item.value for item in items]}
+
+    writer = Writer(sink, capacity=2**20, policy="block", interval=60, convert=convert)
+    for value in range(5):
+        assert writer.defer(digest, Item(value)) == {}
+    assert not calls, "nothing is made before somebody asks"
+    assert writer.settle() is None
+    assert calls == [(5, "workbench-store-writer")] and sink.all("a") == list(range(5))
+    writer.close()
+
+
+def test_a_deferred_item_without_room_is_counted():
+    sink = Sink()
+    sink.gate.clear()
+    writer = Writer(sink, capacity=100, policy="drop", interval=60, convert=convert)
+
+    def digest(items):
+        yield "a", {"x": [item.value for item in items]}
+
+    assert writer.defer(digest, Item(1, 80)) == {}
+    assert writer.pressure == 0.8
+    assert writer.defer(digest, Item(2, 80)) == {"a": 1}
+    assert writer.defer(digest, Item(3, 80), always=True) == {}
+    sink.gate.set()
+    writer.flush()
+    assert sink.all("a") == [1, 3] and writer.dropped() == {"a": 1}
+    writer.close()
+
+
+def test_rows_that_cannot_be_made_are_said_and_counted_and_hold_nothing_up():
+    sink = Sink()
+    writer = Writer(sink, capacity=2**20, policy="block", interval=60, convert=convert)
+
+    def broken(items):
+        yield "a", {"x": [1 // item.value for item in items]}
+
+    writer.defer(broken, Item(0))
+    writer.put("a", rows(2))
+    with pytest.raises(StoreError, match="1 recorded passes could not be made: integer division"):
+        writer.flush()
+    assert sink.all("a") == [0, 1] and writer.dropped() == {"a": 1}
+    writer.flush()
+    writer.close()
+
+
+def test_soon_commits_when_it_is_quiet():
+    sink = Sink()
+    writer = make(sink, interval=60)
+    writer.put("a", rows(1))
+    writer.soon()
+    deadline = time.monotonic() + 10
+    while not sink.commits and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sink.all("a") == [0]
+    writer.close()
+
+
+def test_a_reader_sees_what_was_written_and_is_not_stopped_by_a_failure(store, caplog):
+    store.write("metric", {"run": 1, "name": "seen"})
+    assert store.sql("SELECT name FROM metric").fetchall() == [("seen",)]
+    store.cursor().execute("DROP TABLE cost")
+    store.write("cost", {"run": 1, "step": 0})
+    assert store.sql("SELECT name FROM metric").fetchall() == [("seen",)]
+    assert "Rows are missing" in caplog.text
+    with pytest.raises(StoreError, match="1 rows of 'cost'"):
+        store.flush()
+    store.cursor().execute("CREATE TABLE cost (run BIGINT, step INTEGER)")
+    store.flush()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -23,16 +25,20 @@ def solve(task: str, prompt: str) -> str:
     found = re.findall(r"</?\w+>", body)
     numbers = [int(symbol[1:-1]) for symbol in found if symbol[1:-1].isdigit()]
     if task == "recall":
-        return found[found.index(found[-1]) + 1]
+        value = re.search(r"<\d+>", body).start()
+        query = "".join(found[-body[:value].count("<") :])
+        return re.search(re.escape(query) + r"\W*(<\d+>)", body)[1]
     if task == "two_hop":
         links = dict(zip(found[0:-1:2], found[1:-1:2], strict=True))
         return links[links[found[-1]]]
     if task == "lexicon":
-        for left, right in re.findall(r"((?:<\w+>)+)=((?:<\w+>)+)", body):
-            source, target = re.findall(r"<\w+>", left), re.findall(r"<\w+>", right)
-            length = min(len(source), len(target))  # without separators a phrase runs into the next one
-            if found[-1] in source[-length:]:
-                return target[source[-length:].index(found[-1])]
+        phrases = [
+            (re.findall(r"<\w+>", left), re.findall(r"<\w+>", right))
+            for left, right in re.findall(r"((?:<\w+>)+)=((?:<\w+>)+)", body)
+        ]
+        meanings = [set(right) for left, right in phrases if found[-1] in left]
+        (meaning,) = set.intersection(*meanings)
+        return meaning
     if task == "rule":
         *shown, asked = numbers
         pairs = list(zip(shown[::2], shown[1::2], strict=True))
@@ -152,7 +158,7 @@ def test_no_content_is_in_two_splits_and_none_twice_in_a_level(task: str) -> Non
 def wordless(task: str, prompt: str, variant: int) -> str:
     """The content of a prompt without heading, separators and the word that asks."""
     body = prompt.removeprefix(HEADINGS[task][variant] + ":").replace(WORDINGS[variant].ask, "?")
-    return re.sub(r"[,;|/ ](?=[<\d])", "", body)
+    return re.sub(r"[,;&|/ ](?=[<\d])", "", body)
 
 
 @pytest.mark.parametrize("task", tasks.names())
@@ -174,6 +180,23 @@ def test_the_shift_split_is_longer_and_worded_as_no_other() -> None:
     assert shift["prompt"].str.startswith("Look up").all()
 
 
+@pytest.mark.parametrize("task", tasks.names())
+def test_the_same_items_come_in_every_wording(task: str) -> None:
+    worded = [tasks.load(task, split="validation", level=2, n=12, variant=variant) for variant in range(5)]
+    for variant, items in enumerate(worded):
+        assert (items["variant"] == variant).all()
+        assert items["answer"].tolist() == worded[0]["answer"].tolist()
+        assert items["choices"].tolist() == worded[0]["choices"].tolist()
+        assert [solve(task, p) for p in items["prompt"]] == [solve(task, p) for p in worded[0]["prompt"]]
+        assert [wordless(task, p, variant) for p in items["prompt"]] == [
+            wordless(task, p, 0) for p in worded[0]["prompt"]
+        ]
+    mixed = tasks.load(task, split="validation", level=2, n=12)
+    assert [worded[row.variant]["prompt"][n] for n, row in enumerate(mixed.itertuples())] == mixed[
+        "prompt"
+    ].tolist()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -181,6 +204,8 @@ def test_the_shift_split_is_longer_and_worded_as_no_other() -> None:
         ({"task": "recall", "split": "dev"}, "no split named 'dev'"),
         ({"task": "recall", "level": 99}, "no level 99"),
         ({"task": "recall", "n": 0}, "0 items"),
+        ({"task": "recall", "variant": 5}, "wording 5"),
+        ({"task": "recall", "split": "shift", "variant": 0}, "split shift do not come in wording 0"),
         ({"task": "modular_sum", "level": 1, "split": "validation", "n": 50_000}, "different items"),
     ],
 )
@@ -203,3 +228,52 @@ def test_score_hands_items_and_plan_to_the_bench() -> None:
 
     items = tasks.load("rule", split="validation", level=1, n=5)
     assert tasks.score(Bench(), items, plan="a plan") == (5, ["a plan"], "choices")
+
+
+def test_steps_of_a_chain_are_right_and_no_level_asks_them() -> None:
+    task, rng = TASKS["two_hop"], random.Random(0)
+    for level in range(1, len(task.levels) + 1):
+        item = task.draw(rng, task.parameters(level))
+        steps = task.steps(item, rng)
+        assert len(steps) == task.levels[level - 1][0]
+        for step in steps:
+            assert step.facts == item.facts and step.query + step.answer in item.facts
+            assert step.query not in {item.query, *(other.query for other in task.siblings(item, rng))}
+
+
+def test_two_word_keys_are_told_apart_only_by_both_words() -> None:
+    for prompt in tasks.load("recall", split="validation", level=8, n=10, variant=0)["prompt"]:
+        pairs = re.findall(r"(<[a-z]+>)(<[a-z]+>)<\d+>", prompt)
+        assert len(set(pairs)) == len(pairs) == 16
+        assert max(Counter(first for first, _ in pairs).values()) > 1
+        assert max(Counter(second for _, second in pairs).values()) > 1
+
+
+def test_word_order_is_mixed_only_where_the_level_says_so() -> None:
+    for level, mixed in ((3, False), (5, True)):
+        kept = []
+        for prompt in tasks.load("lexicon", split="validation", level=level, n=5, variant=0)["prompt"]:
+            phrases = [part.split("=") for part in prompt.split(":")[1].split(". ")[0].split(",")]
+            sides = [[re.findall(r"<\w+>", side) for side in phrase] for phrase in phrases]
+            places = {}
+            for left, right in sides:
+                for word, meaning in zip(left, right, strict=True):
+                    places.setdefault(word, set()).add(meaning)
+            kept.append(all(len(found) == 1 for found in places.values()))
+        assert all(kept) != mixed
+
+
+def test_usable_levels_are_read_from_the_models_folder(tmp_path: Path) -> None:
+    frozen = tasks.usable()
+    assert list(frozen.columns) == ["task", "level", "items", "accuracy", "corrected"]
+    assert frozen["corrected"].between(0.3, 0.8).all() and frozen["task"].nunique() >= 5
+    assert frozen["corrected"].to_numpy() == pytest.approx((frozen["accuracy"] - 1 / 8) / (7 / 8), abs=1e-3)
+    with pytest.raises(TaskError, match="no levels.json"):
+        tasks.usable(tmp_path)
+    row = {"task": "recall", "level": 1, "parameters": [4, 1], "items": 9, "accuracy": 0.5, "corrected": 0.43}
+    (tmp_path / "levels.json").write_text(json.dumps({"levels": [row]}))
+    assert tasks.usable(tmp_path)[["task", "level"]].to_numpy().tolist() == [["recall", 1]]
+    for wrong in ({"parameters": [5, 1]}, {"level": 99}, {"task": "riddles"}):
+        (tmp_path / "levels.json").write_text(json.dumps({"levels": [row | wrong]}))
+        with pytest.raises(TaskError, match="written for another level"):
+            tasks.usable(tmp_path)

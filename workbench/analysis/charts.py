@@ -44,7 +44,7 @@ def affinity(frame: pd.DataFrame, layer: int | None = None) -> alt.Chart:
 
 def entropy_profile(frame: pd.DataFrame) -> alt.Chart:
     """Mean router entropy by layer, from ``routing_entropy``."""
-    return _lines(
+    return lines(
         _checked(frame, "layer", "entropy"), {"entropy": "router entropy"}, "nats", "Router entropy by layer"
     )
 
@@ -53,14 +53,14 @@ def arank_profile(frame: pd.DataFrame) -> alt.Chart:
     """Attention rank and its companions by layer, from ``arank_profile``; the mean where there are several kinds of map."""
     rows = _checked(frame, "layer", "rank", "stable_rank", "effective_rank")
     names = {"rank": "ARank", "stable_rank": "stable rank", "effective_rank": "effective rank"}
-    return _lines(rows, names, "rank", "Rank of the attention maps by layer")
+    return lines(rows, names, "rank", "Rank of the attention maps by layer")
 
 
 def contribution(frame: pd.DataFrame) -> alt.Chart:
     """Relative norms of what attention, MLP and block add, by layer, from ``layer_contribution``."""
     rows = _checked(frame, "layer", "attn_norm", "mlp_norm", "block_norm")
     names = {"attn_norm": "attention", "mlp_norm": "MLP", "block_norm": "block"}
-    return _lines(rows, names, "norm / norm of the residual stream", "What each part adds, by layer")
+    return lines(rows, names, "norm / norm of the residual stream", "What each part adds, by layer")
 
 
 def flips_map(frame: pd.DataFrame) -> alt.Chart:
@@ -130,7 +130,7 @@ def _grid(rows: pd.DataFrame, x: str, y: str, value: str, title: str) -> alt.Cha
     )
 
 
-def _lines(rows: pd.DataFrame, names: dict[str, str], unit: str, title: str) -> alt.Chart:
+def lines(rows: pd.DataFrame, names: dict[str, str], unit: str, title: str) -> alt.Chart:
     import altair as alt
 
     tall = rows.rename(columns=names).melt(

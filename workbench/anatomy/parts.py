@@ -63,8 +63,8 @@ class Moe:
     """The sparse part of one block. ``path`` is the module that owns both router and expert bank.
 
     ``observable`` says that the expert bank was seen to be called with ids and weights, ``proved`` that ``rule``
-    reproduces them from the router's input; ``reason`` says why not. ``rule`` is ``None`` and ``top_k`` is 0 (until it is
-    observed) for a family without a rule.
+    reproduces them from the router's input; ``reason`` says why not. For a family without a rule, ``rule`` is ``None``,
+    ``no_rule`` says why, and ``top_k`` is 0 until it is observed.
     """
 
     path: str
@@ -75,6 +75,7 @@ class Moe:
     num_experts: int
     top_k: int
     rule: RoutingRule | None
+    no_rule: str = ""
     observable: bool = False
     proved: bool = False
     reason: str = NOT_PROVED
@@ -102,7 +103,10 @@ class Block:
 
 @dataclass
 class Anatomy:
-    """A decoder: its blocks in order, and the paths of what stands around them."""
+    """A decoder: its blocks in order, and the paths of what stands around them.
+
+    ``no_experts`` says why a family that has experts shows none; empty for every other.
+    """
 
     model: Any
     model_type: str
@@ -113,6 +117,7 @@ class Anatomy:
     embed_path: str
     norm_path: str | None
     head_path: str
+    no_experts: str = ""
 
     @property
     def num_layers(self) -> int:
@@ -123,6 +128,13 @@ class Anatomy:
     def moe_layers(self) -> tuple[int, ...]:
         """Numbers of the layers that have a router."""
         return tuple(block.layer for block in self.blocks if block.moe is not None)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all layers attend in the same way (one kind of mask and positions), so that they could change places."""
+        types = getattr(self.model.config.get_text_config(), "layer_types", None)
+        alike = len({block.attention is None for block in self.blocks}) == 1
+        return alike and (types is None or len(set(types)) == 1)
 
     def layer(self, number: int) -> Block:
         """The block of layer ``number``; raises :class:`~workbench.errors.AddressError` where there is none."""
@@ -162,7 +174,7 @@ class Anatomy:
         }[row.needs]
         if missing:
             raise EditRefused(
-                f"Layer {block.layer} has no site {row.name!r}: {_lacks(block, row.needs)}.",
+                f"Layer {block.layer} has no site {row.name!r}: {self._lacks(block, row.needs)}.",
                 f"Layers that have it: {self._layers_with(row.needs) or 'none in this model'}.",
             )
         refusal = _refusal(block, row.name, write)
@@ -203,6 +215,14 @@ class Anatomy:
                 return True
         return False
 
+    def _lacks(self, block: Block, needs: str) -> str:
+        if needs == "attention":
+            return f"{type(block.module).__name__} has no softmax attention here, or several"
+        if needs == "moe":
+            dense = "its MLP is dense" if block.mlp is not None else "it has no MLP"
+            return self.no_experts or dense
+        return "it has no MLP" if block.mlp is None else "its MLP is a bank of experts"
+
     def _layers_with(self, needs: str) -> str:
         having = [
             block.layer
@@ -221,18 +241,10 @@ def _span(blocks: tuple[Block, ...]) -> str:
     return f"0 to {len(blocks) - 1}"
 
 
-def _lacks(block: Block, needs: str) -> str:
-    if needs == "attention":
-        return f"{type(block.module).__name__} has no softmax attention here"
-    if needs == "moe":
-        return "its MLP is dense" if block.mlp is not None else "it has no MLP"
-    return "it has no MLP" if block.mlp is None else "its MLP is a bank of experts"
-
-
 def _refusal(block: Block, name: str, write: bool) -> str | None:
     """Why a site that the block has in structure cannot be used all the same, or ``None`` where it can."""
     moe = block.moe
-    if name in ("attn_out", "resid_mid", "mlp_out") and not block.additive:
+    if name in ("attn_out", "resid_mid", "mlp_out", "attn", "mlp") and not block.additive:
         return block.reason
     if name == "mlp_act" and moe is None and block.mlp is not None and block.mlp.down_proj is None:
         return "no down projection was found in its MLP"

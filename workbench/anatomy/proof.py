@@ -120,7 +120,7 @@ def prove(anatomy: Anatomy, tokens: int = 8) -> Proof:
                 block.layer, block.moe, watch, anatomy.hidden_size, layers[number].additive
             )
         except ContractError as error:
-            block.moe.reason = error.problem.rstrip(".")
+            block.moe.reason = block.moe.no_rule or error.problem.rstrip(".")
             if block.moe.rule is not None:
                 failures.append(ContractError(f"Layer {block.layer}: {error.problem}", error.remedy))
     if failures:
@@ -237,10 +237,13 @@ def _contract(layer: int, moe: Moe, watch: _Watch, hidden_size: int, additive: f
     moe.observable, moe.top_k = True, ids.shape[1]
     rule = moe.rule
     if rule is None:
-        moe.reason = f"no routing rule is known for {type(moe.router).__name__}"
+        moe.reason = moe.no_rule
         return LayerProof(layer, additive=additive)
     if router is None or router.given is None:
         raise _fails(f"the router was called {len(watch.calls.get(moe.router, []))} times in one pass")
+    if not any(t.is_floating_point() and t.shape[-1:] == (moe.num_experts,) for t in _tensors(router.gave)):
+        moe.reason = f"{type(moe.router).__name__} returns no logits in this release of transformers"
+        return LayerProof(layer, additive=additive)
     logits = router_logits(router.gave, moe.num_experts)
     logits_error = _compare_logits(moe, router.given, logits, hidden_size)
     scores = rule.scores(logits)

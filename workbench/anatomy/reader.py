@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from workbench.anatomy.parts import Anatomy, Attention, Block, Mlp, Moe
-from workbench.anatomy.rules import rule_for
+from workbench.anatomy.rules import REFUSED, UNREADABLE, rule_for
 from workbench.errors import ModelError
 
 _QUERY = re.compile(r"(q|q_a|q_b|qkv)_proj|q|qkv|query|query_key_value|wq|wqkv|c_attn", re.IGNORECASE)
@@ -44,6 +44,7 @@ def read(model: nn.Module) -> Anatomy:
         embed_path=embed_path,
         norm_path=_norm_path(modules, list_path, hidden),
         head_path=_path_of(modules, head),
+        no_experts=REFUSED.get(config.model_type, ""),
     )
 
 
@@ -63,6 +64,11 @@ def _text_config(model: nn.Module) -> Any:
         raise ModelError(
             f"{type(model).__name__} is not a Hugging Face model: it has no configuration.",
             "Open a PreTrainedModel, for example one of AutoModelForCausalLM.",
+        )
+    if config.model_type in UNREADABLE:
+        raise ModelError(
+            f"{type(model).__name__} cannot be opened: {UNREADABLE[config.model_type]}.",
+            "Open a decoder of another family.",
         )
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
@@ -135,11 +141,14 @@ def _block(module: nn.Module, number: int, path: str, config: Any, hidden: int) 
 
 def _find_attention(block: nn.Module) -> tuple[str, nn.Module] | None:
     """The module in ``block`` that both projects to queries and has an output projection."""
+    return next(_attentions(block), None)
+
+
+def _attentions(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, child in _inside(block):
         names = [inner for inner, _ in child.named_children()]
         if any(_QUERY.fullmatch(inner) for inner in names) and any(inner in _OUT for inner in names):
-            return name, child
-    return None
+            yield name, child
 
 
 def _inside(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -147,11 +156,16 @@ def _inside(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _attention(block: nn.Module, number: int, path: str, config: Any) -> Attention | None:
-    found = _find_attention(block)
+    found = list(_attentions(block))
     kinds = getattr(config, "layer_types", None)
-    if found is None or (kinds and number < len(kinds) and kinds[number] in _NO_SOFTMAX):
+    # Of several attentions in a row (LongCat-Flash has two) none is *the* attention of the block.
+    if (
+        not found
+        or _in_a_list(block, found)
+        or (kinds and number < len(kinds) and kinds[number] in _NO_SOFTMAX)
+    ):
         return None
-    name, module = found
+    name, module = found[0]
     out_name = next(inner for inner in _OUT if isinstance(getattr(module, inner, None), nn.Module))
     out_proj = getattr(module, out_name)
     width, _ = _features(out_proj)
@@ -165,6 +179,11 @@ def _attention(block: nn.Module, number: int, path: str, config: Any) -> Attenti
         num_kv_heads=_kv_heads(module, heads),
         head_dim=width // heads,
     )
+
+
+def _in_a_list(block: nn.Module, attentions: list[tuple[str, nn.Module]]) -> bool:
+    owner = attentions[0][0].rpartition(".")[0]
+    return len(attentions) > 1 and isinstance(block.get_submodule(owner), nn.ModuleList)
 
 
 def _heads(module: nn.Module, config: Any, width: int) -> int:
@@ -204,7 +223,7 @@ def _bank(block: nn.Module, path: str) -> tuple[str, nn.Module] | None:
 
 
 def _num_experts(experts: nn.Module) -> int:
-    stacked = [p.shape[0] for p in experts.parameters(recurse=False) if p.dim() == 3]
+    stacked = [p.shape[0] for p in experts.parameters() if p.dim() == 3]
     if stacked:
         return stacked[0]
     counts = (getattr(experts, name, 0) for name in ("num_experts", "moe_num_experts"))
@@ -220,7 +239,10 @@ def _moe(block: nn.Module, path: str, bank: tuple[str, nn.Module], config: Any, 
     if found is None:
         return None
     name, router = found
-    rule = rule_for(config.model_type, router, owner, config)
+    found_rule = rule_for(config.model_type, router, owner, config)
+    rule, no_rule = (None, found_rule) if isinstance(found_rule, str) else (found_rule, "")
+    if rule is not None and rule.logits_at:
+        name, router = f"{name}.{rule.logits_at}", router.get_submodule(rule.logits_at)
     return Moe(
         path=owner_path,
         router=router,
@@ -230,6 +252,7 @@ def _moe(block: nn.Module, path: str, bank: tuple[str, nn.Module], config: Any, 
         num_experts=num_experts,
         top_k=0 if rule is None else rule.top_k,
         rule=rule,
+        no_rule=no_rule,
     )
 
 
@@ -237,15 +260,13 @@ def _router(
     owner: nn.Module, experts: nn.Module, num_experts: int, hidden: int
 ) -> tuple[str, nn.Module] | None:
     """The child of the sparse block, beside the bank, that owns a weight [E, H]; shared experts have other shapes."""
-    fitting = [
-        (name, child)
-        for name, child in owner.named_children()
-        if child is not experts and router_weight(child, num_experts, hidden) is not None
-    ]
-    # Other modules can have the shape by chance: a shared expert with as many neurons as there are experts, say.
+    beside = [(name, child) for name, child in owner.named_children() if child is not experts]
+    fitting = [pair for pair in beside if router_weight(pair[1], num_experts, hidden) is not None]
+    # Other modules can have the shape by chance (a shared expert with as many neurons as there are experts, say); and a
+    # router with classes beside its experts has another shape.
     named = [
         (name, child)
-        for name, child in fitting
+        for name, child in fitting or beside
         if _ROUTER_CLASS.search(type(child).__name__) or name in ("router", "gate")
     ]
     return min(named or fitting, key=lambda pair: sum(1 for _ in pair[1].parameters()), default=None)

@@ -71,9 +71,6 @@ class Custom(SiteEdit):
             )
         return self
 
-    def looks_ahead(self) -> bool:
-        return not self.causal
-
     def apply(self, value: Tensor, place: Place) -> Tensor:
         """What the function makes of ``value`` [B, S, ...]; refused if it is not of the same shape."""
         new = _REGISTERED[self.name].function(value, place, **self.params)

@@ -109,8 +109,21 @@ class Plan(BaseModel):
         for edit in self.active:
             edit.check(facts)
         self._check_exclusive()
+        self._check_path()
         for layer in facts.moe_layers:
             self._check_left(layer, facts.layer(layer).moe)
+
+    def _check_path(self) -> None:
+        """A path says of every block whether and how often it runs, so that no other edit of blocks could."""
+        of_blocks = [edit for edit in self.active if isinstance(edit, skip.Skip) and edit.acts_on == "block"]
+        repeats = [edit for edit in self.active if isinstance(edit, skip.Repeat) and edit not in of_blocks]
+        paths = [edit for edit in of_blocks if isinstance(edit, skip.Path)]
+        others = [edit for edit in of_blocks + repeats if edit not in paths[:1]]
+        if paths and others:
+            raise EditRefused(
+                f"skip.path and {others[0].kind} cannot hold together: a path says of every block how often it runs.",
+                "Write the skips and repeats into the path.",
+            )
 
     def _check_left(self, layer: int, moe: MoeFacts) -> None:
         """The bans and allow-lists of the whole plan must leave enough experts."""

@@ -340,9 +340,7 @@ def _by_share(
     ranked = rule.choose(selection, experts)
     ranked = ranked.gather(-1, selection.gather(-1, ranked).argsort(dim=-1, descending=True, stable=True))
     legal = ~selection.gather(-1, ranked).isneginf()
-    distribution = (
-        scores.softmax(-1) if rule.score == "topk_softmax" else scores / scores.sum(-1, keepdim=True)
-    )
+    distribution = scores.softmax(-1) if rule.ranks_logits else scores / scores.sum(-1, keepdim=True)
     share = distribution.gather(-1, ranked)
     enough = share.cumsum(-1) - share < edit.p if isinstance(edit, reroute.TopP) else share >= edit.tau
     enough[..., 0] = True

@@ -24,7 +24,7 @@ def weigh(rule: Rule, scores: Tensor, ids: Tensor) -> Tensor:
     """The family's own weights for ``ids`` [T, k']; unused slots count nothing, in the normalisation too."""
     import torch
 
-    nothing = float("-inf") if rule.score == "topk_softmax" else 0.0
+    nothing = float("-inf") if rule.ranks_logits else 0.0
     column = scores.new_full((*scores.shape[:-1], 1), nothing)
     return rule.weigh(torch.cat([scores, column], dim=-1), torch.where(ids == NOTHING, scores.shape[-1], ids))
 

@@ -13,8 +13,10 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from workbench.errors import SetupError, WorkbenchError
-from workbench.panel import protocol
+from workbench.panel import protocol, replies, requests
 from workbench.panel.benches import Benches
+from workbench.panel.reader import Reader, Reading
+from workbench.panel.reads import read
 from workbench.panel.session import Session
 from workbench.runtime.versions import versions
 
@@ -45,6 +47,7 @@ class Connection:
         self._greeted = False
         self._watched = True
         self._unseen = 0
+        self._drawing, self._asking = Reader(), Reader()
 
     @property
     def visible(self) -> bool:
@@ -61,9 +64,41 @@ class Connection:
         """Carry out one request; whatever goes wrong becomes an ``error`` message."""
         seq = data.get("seq") if isinstance(data, dict) else None
         seq = seq if isinstance(seq, int) else None
-        try:
-            request = protocol.REQUESTS[lane].validate_python(data)
+        self._answer(seq, lambda: self._take(lane, data))
+
+    def settle(self) -> None:
+        """Wait until every reading request has been answered."""
+        for reader in (self._drawing, self._asking):
+            reader.settle()
+
+    def _take(self, lane: protocol.Lane, data: Any) -> bool:
+        """Carry out a request now, or hand it to a reader; whether it has been answered."""
+        request = protocol.REQUESTS[lane].validate_python(data)
+        if isinstance(request, requests.Cancel):
+            self._asking.stop(request.request)
+        elif isinstance(request, protocol.READS):
+            # Maps have a reader of their own, so that none waits for a long query.
+            reader = self._drawing if isinstance(request, requests.TileOf | requests.LoadOf) else self._asking
+            reader.ask(
+                request.seq, lambda reading: self._answer(request.seq, lambda: self._read(request, reading))
+            )
+            return False
+        else:
             self._handle(request)
+        return True
+
+    def _read(self, request: requests.Request, reading: Reading) -> bool:
+        if not reading.stopped:
+            answer = read(self._session, request, reading)
+            if answer is not None and not reading.stopped:
+                self.tell(*answer)
+        return True
+
+    def _answer(self, seq: int | None, work: Callable[[], bool]) -> None:
+        """Do ``work``, tell what went wrong, and say that the request is done if it says so."""
+        done = True
+        try:
+            done = work()
         except ValidationError as error:
             finding = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in finding["loc"]) or "message"
@@ -85,12 +120,12 @@ class Connection:
                 f"The workbench failed inside: {type(error).__name__}: {error}",
                 "The full trace is in the kernel's log; please report it.",
             )
-        if seq is not None:
-            self.tell(protocol.Done(seq=seq))
+        if done and seq is not None:
+            self.tell(replies.Done(seq=seq))
 
-    def tell(self, message: protocol.Message, buffers: Sequence[memoryview] = ()) -> None:
+    def tell(self, message: requests.Message, buffers: Sequence[memoryview] = ()) -> None:
         """Send ``message`` to this view."""
-        if isinstance(message, protocol.RoutingMap):
+        if isinstance(message, replies.RoutingMap):
             self._unseen += 1
         self._send(message.model_dump(mode="json"), buffers)
 
@@ -113,19 +148,21 @@ class Connection:
             self._leave()
             self._greeted = False
             self._benches.connections.discard(self)
+        self._drawing.close()
+        self._asking.close()
 
     def _handle(self, request: Any) -> None:
-        if isinstance(request, protocol.Hello):
+        if isinstance(request, requests.Hello):
             self._hello(request)
-        elif isinstance(request, protocol.Seen):
+        elif isinstance(request, requests.Seen):
             behind, self._unseen = not self.visible, 0
             if behind and self._session is not None:
                 self._session.show(self)
-        elif isinstance(request, protocol.Watch):
+        elif isinstance(request, requests.Watch):
             self._watched, self._unseen = request.visible, 0
             if self._session is not None:
                 self._session.show(self)
-        elif isinstance(request, protocol.UseBench):
+        elif isinstance(request, requests.UseBench):
             found = self._benches.find()
             if request.key not in found:
                 raise SetupError(
@@ -134,7 +171,7 @@ class Connection:
             with self._lock:
                 self._leave()
                 self._join(found[request.key].session)
-        elif isinstance(request, protocol.Open):
+        elif isinstance(request, requests.Open):
             self._open(request)
         elif self._session is None:
             raise SetupError(
@@ -143,7 +180,7 @@ class Connection:
         else:
             self._session.handle(request, self)
 
-    def _hello(self, hello: protocol.Hello) -> None:
+    def _hello(self, hello: requests.Hello) -> None:
         if hello.protocol != protocol.PROTOCOL:
             mine = versions()["workbench"]
             older = "kernel" if hello.protocol > protocol.PROTOCOL else "JupyterLab"
@@ -159,13 +196,13 @@ class Connection:
         else:
             self.announce()
 
-    def _open(self, request: protocol.Open) -> None:
+    def _open(self, request: requests.Open) -> None:
         name = request.model.strip() if request.model else None
-        self.tell(protocol.Busy(what=f"opening {name or 'the demo model'}"))
+        self.tell(replies.Busy(what=f"opening {name or 'the demo model'}"))
         try:
             session = self._benches.open(name)
         finally:
-            self.tell(protocol.Busy(what=None))
+            self.tell(replies.Busy(what=None))
         with self._lock:
             self._leave()
             self._join(session)
@@ -188,11 +225,11 @@ class Connection:
 
     def _tell_benches(self) -> None:
         self.tell(
-            protocol.Benches(
+            replies.Benches(
                 protocol=protocol.PROTOCOL,
                 version=versions()["workbench"],
                 benches=[
-                    protocol.BenchCard(key=key, name=entry.session.name, variables=entry.variables)
+                    replies.BenchCard(key=key, name=entry.session.name, variables=entry.variables)
                     for key, entry in self._benches.find().items()
                 ],
                 current=None if self._session is None else self._session.key,
@@ -200,4 +237,4 @@ class Connection:
         )
 
     def _fail(self, seq: int | None, problem: str, remedy: str) -> None:
-        self.tell(protocol.Failure(seq=seq, problem=problem, remedy=remedy))
+        self.tell(replies.Failure(seq=seq, problem=problem, remedy=remedy))

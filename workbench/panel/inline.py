@@ -12,7 +12,7 @@ import anywidget
 from workbench.panel.benches import Benches
 from workbench.panel.connection import Connection
 
-_VIEW = Path(__file__).parent.parent / "static" / "widget.js"
+_STATIC = Path(__file__).parent.parent / "static"
 
 
 class Panel(anywidget.AnyWidget):
@@ -31,7 +31,7 @@ class Panel(anywidget.AnyWidget):
     of JupyterLab has no such wait.
     """
 
-    _esm = _VIEW
+    _esm = _STATIC / "widget.js"
 
     def __init__(self, bench: Any, benches: Benches) -> None:
         super().__init__()
@@ -41,6 +41,10 @@ class Panel(anywidget.AnyWidget):
         self.on_msg(self._received)
 
     def _received(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        if content.get("vega"):
+            # Charts are drawn by a library ten times the size of the view: it is sent when the first one is.
+            self.send({"type": "vega"}, [(_STATIC / "vega.js").read_bytes()])
+            return
         lane, message = content.get("lane"), content.get("message")
         if lane == "compute" and self._loop is not None:
             # Widget messages come on another thread where subshells are on; the model runs on the main one only.

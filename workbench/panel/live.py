@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import PromptError
 from workbench.interventions import Plan
-from workbench.panel import protocol
+from workbench.panel import replies
 
 if TYPE_CHECKING:
     from workbench.runtime.live import Live
@@ -137,11 +137,11 @@ class Timelines:
             self._texts[token] = str(self._text(token))
         return [self._texts[token] for token in live.tokens]
 
-    def card(self, plan: Plan) -> protocol.LiveCard:
+    def card(self, plan: Plan) -> replies.LiveCard:
         """What a view shows of the timeline, ``plan`` being the one of the next step."""
         line = self.now
         start = line.main.prompt_tokens
-        return protocol.LiveCard(
+        return replies.LiveCard(
             prompt_tokens=start,
             edited=self.texts(line.main)[start:],
             base=None if line.base is None else self.texts(line.base)[start:],

@@ -7,39 +7,25 @@ thread than forward passes: they touch only what the lock guards, and read the s
 from __future__ import annotations
 
 import itertools
-import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType
 
 import numpy as np
 
 from workbench.errors import EditRefused, PromptError, SetupError, WorkbenchError
-from workbench.interventions import Edit, Plan, reroute
-from workbench.panel import protocol, views
+from workbench.interventions import Plan
+from workbench.panel import changes, probes, replies, requests, tiles, views
 from workbench.panel.history import History
 from workbench.panel.live import Timeline, Timelines
+from workbench.panel.ran import Ran, fresh, number, plan_of, recorded
 
 if TYPE_CHECKING:
     from workbench.panel.connection import Connection
     from workbench.runtime.live import Live
 
 _keys = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What the panel keeps of a run: ``logits`` [S, V] fp32 and the plan that was in force. All else is in the store.
-    A generation has one token more than logits."""
-
-    id: int
-    tokens: list[int]
-    prompt_tokens: int
-    logits: np.ndarray
-    texts: list[str]
-    plan: Plan
 
 
 class Session:
@@ -63,11 +49,13 @@ class Session:
         self._prompt = ""
         self._base: Ran | None = None
         self._edited: Ran | None = None
-        self._selected: protocol.Cell | None = None
+        self._selected: replies.Cell | None = None
         self._next: int | None = None
         self._busy: str | None = None
         self._lines: Timelines | None = None
         self._base_side = False
+        self._shelf = changes.Shelf()
+        self._ranges: dict[tuple[int, str], tuple[float, float] | None] = {}
 
     @property
     def bench(self) -> Any:
@@ -85,79 +73,74 @@ class Session:
 
     # --- requests -------------------------------------------------------------------------------------------------
 
-    def handle(self, request: protocol.Request, view: Connection) -> None:
+    def handle(self, request: requests.Request, view: Connection) -> None:
         """Carry out a request that concerns this bench."""
         match request:
-            case protocol.Run():
+            case requests.Run():
                 self.run(request.prompt)
-            case protocol.Recompute():
+            case requests.Recompute():
                 self.recompute()
-            case protocol.Step():
+            case requests.Step():
                 self.step()
-            case protocol.Rewind():
+            case requests.Rewind():
                 self._steer("rewinding", lambda lines: lines.now.rewind(request.position))
-            case protocol.Branch():
+            case requests.Branch():
                 self._steer("branching", lambda lines: lines.branch())
-            case protocol.Timeline():
+            case requests.Timeline():
                 self._steer("changing the branch", lambda lines: lines.choose(request.index))
-            case protocol.Try():
+            case requests.Try():
                 view.tell(self.trials(request.layer, request.position))
-            case protocol.Side():
+            case requests.EffectsOf():
+                view.tell(self.effects())
+            case requests.HeadsOf():
+                view.tell(*self.heads(request.layer))
+            case requests.Side():
                 self.show_side(request.base)
-            case protocol.Select():
+            case requests.Show():
+                self.show_run(
+                    number(request.run), None if request.base is None else number(request.base), request.plan
+                )
+            case requests.Select():
                 self.select(request.layer, request.position)
-            case protocol.Next():
+            case requests.Next():
                 self.show_next(request.position)
             case _:
                 self._change(request)
 
-    def _change(self, request: protocol.Request) -> None:
+    def _change(self, request: requests.Request) -> None:
         with self._lock:
             history = self._history
             match request:
-                case protocol.Undo():
-                    history.undo()
-                case protocol.Redo():
-                    history.redo()
-                case protocol.Clear():
-                    if history.plan.edits:
-                        history.push(Plan())
-                case protocol.LoadPlan():
-                    self._push(Plan.from_json(request.plan))
-                case protocol.Exchange():
-                    here = [request.position]
-                    removed = reroute.ban(request.layer, request.removed, tokens=here)
-                    entered = reroute.force(request.layer, request.expert, tokens=here)
-                    self._push(history.plan + removed + entered)
-                case protocol.MoveEdit():
-                    history.expect(request.version)
-                    edits: list[Edit] = list(history.plan.edits)
-                    history.edit(request.to)
-                    edit = history.edit(request.index)
-                    del edits[request.index]
-                    edits.insert(request.to, edit)
-                    self._push(Plan(edits))
-                case protocol.AddEdit():
-                    self._push(history.plan + _edit(request.edit))
-                case protocol.ReplaceEdit():
-                    history.expect(request.version)
-                    history.edit(request.index)
-                    self._push(history.plan.replace(request.index, _edit(request.edit)))
-                case protocol.RemoveEdit():
-                    history.expect(request.version)
-                    history.edit(request.index)
-                    self._push(history.plan.without(request.index))
-                case protocol.EnableEdit():
-                    history.expect(request.version)
-                    edit = history.edit(request.index).model_copy(update={"enabled": request.enabled})
-                    self._push(history.plan.replace(request.index, edit))
+                case requests.KeepPlan() | requests.RecallPlan() | requests.ForgetPlan():
+                    self._shelf.handle(request, history.plan, self._push)
+                case requests.Imitate():
+                    edits = changes.imitation(request.layer, request.position, self._route(request))
+                    self._push(history.plan + Plan(edits))
                 case _:
-                    raise TypeError(f"no handler for {type(request).__name__}")
-            if not history.plan.active and self._base is not None and self._lines is None:
+                    plan = changes.change(history, request)
+                    if plan is not None:
+                        self._push(plan)
+            if (
+                not history.plan.active
+                and self._base is not None
+                and not self._base.past
+                and self._lines is None
+            ):
                 # Nothing to compute: without an active edit the edited side is the base run itself.
                 self._edited = None
                 self._ran_version = history.version
         self._tell_all()
+
+    def _route(self, request: requests.Imitate) -> list[tuple[int, float]]:
+        """Experts and weights of the token to imitate, in the run in view."""
+        ran = self._edited or self._base
+        if ran is None:
+            raise PromptError("No prompt has been run.", "Run one, then choose a cell.")
+        rows = self.bench.sql(
+            "SELECT expert, weight FROM routing WHERE run = ? AND layer = ? AND position = ? ORDER BY weight DESC, expert",
+            [ran.id, request.layer, request.source],
+        ).fetchall()
+        return [(int(expert), float(weight)) for expert, weight in rows]
 
     def take_plan(self, text: str) -> None:
         """Take up a plan that a view had kept (JSON text), as one change."""
@@ -174,7 +157,7 @@ class Session:
     def select(self, layer: int, position: int) -> None:
         """Inspect a cell."""
         with self._lock:
-            self._selected = protocol.Cell(layer=layer, position=position)
+            self._selected = replies.Cell(layer=layer, position=position)
         for view in self._watching():
             self._tell_state(view)
             self._tell_cell(view)
@@ -221,6 +204,11 @@ class Session:
         with self._lock:
             if not self._stale():
                 return
+            past = self._base is not None and self._base.past
+        if past:
+            # The store keeps no logits, and the run may be of another model: both sides are computed anew.
+            self.run(self._prompt)
+            return
         with self._computing, _Busy(self, "re-running with the plan"):
             self._run_edited()
 
@@ -252,13 +240,14 @@ class Session:
         from workbench.runtime.record import Record
 
         run = self.bench.run(prompt, plan=plan if plan.active else None, record=Record(scores=True))
-        return Ran(
-            id=int(run.id),
-            tokens=[int(token) for token in run.tokens],
-            prompt_tokens=len(run.texts),
-            logits=np.asarray(run.logits, dtype=np.float32),
-            texts=[str(text) for text in run.texts],
-            plan=plan,
+        return fresh(
+            self.bench,
+            int(run.id),
+            [int(token) for token in run.tokens],
+            len(run.texts),
+            np.asarray(run.logits, dtype=np.float32),
+            [str(text) for text in run.texts],
+            plan,
         )
 
     def step(self) -> None:
@@ -301,8 +290,8 @@ class Session:
     def _take_lines(self, lines: Timelines) -> None:
         """Show the generation: its text under the plan as the edited run, and the one without as the base run."""
         line = lines.now
-        main = _generated(lines, line.main)
-        base = main if line.base is None else _generated(lines, line.base)
+        main = _generated(lines, self.bench, line.main)
+        base = main if line.base is None else _generated(lines, self.bench, line.base)
         with self._lock:
             self._lines, self._base = lines, base
             self._edited = None if line.base is None else main
@@ -310,27 +299,126 @@ class Session:
             self._keep_selection(len(main.texts))
         self._tell_all(fresh=True)
 
-    def trials(self, layer: int, position: int) -> protocol.Trials:
+    def trials(self, layer: int, position: int) -> replies.Trials:
         """What every exchange of one chosen expert of a cell would have changed, in the run in view."""
         with self._computing, _Busy(self, "trying every expert"):
+            return probes.trials(self.bench, self._computed(one_plan=True), layer, position)
+
+    def heads(self, layer: int) -> tuple[replies.Heads, list[memoryview]]:
+        """The attention patterns of one layer in the run in view."""
+        with self._computing, _Busy(self, "reading the attention"):
+            return probes.heads(self.bench, self._computed(one_plan=True), layer)
+
+    def effects(self) -> replies.Effects:
+        """What every enabled edit of the plan does, by leaving it out."""
+        with self._computing, _Busy(self, "leaving out one edit at a time"):
             with self._lock:
-                ran, lines = self._edited or self._base, self._lines
-            if ran is None:
-                raise PromptError("No prompt has been run.", "Run one, then choose a cell.")
-            if lines is not None and not lines.now.one_plan:
-                raise PromptError(
-                    "This text was generated under more than one plan, so one exchange cannot be told apart.",
-                    "Run the prompt again, or generate it under one plan.",
-                )
-            return views.trials(self.bench, ran, layer, position)
+                version, plan, base = self._history.version, self._history.plan, self._base
+            edited = self._computed(one_plan=True)
+            assert base is not None
+            if edited.plan.hash != plan.hash:
+                raise PromptError("The plan has not been run yet.", "Wait for the run, then ask again.")
+            return probes.effects(
+                self.bench, version, plan, base, edited, lambda share: self.set_busy("leaving out one edit at a time", share)
+            )  # fmt: skip
+
+    def _computed(self, one_plan: bool) -> Ran:
+        """The run in view with its logits; with ``one_plan`` only if one plan held for all of it."""
+        with self._lock:
+            ran, lines = self._edited or self._base, self._lines
+        if ran is None:
+            raise PromptError("No prompt has been run.", "Run one, then choose a cell.")
+        if ran.past:
+            raise PromptError(
+                "This run was taken from the store, where logits and activations are not kept.",
+                "Press Run to compute its prompt again.",
+            )
+        if one_plan and lines is not None and not lines.now.one_plan:
+            raise PromptError(
+                "This text was generated under more than one plan, so one exchange cannot be told apart.",
+                "Run the prompt again, or generate it under one plan.",
+            )
+        return ran
+
+    def show_run(self, run: int, base: int | None, with_plan: bool) -> None:
+        """Put a recorded run into view, with ``base`` as its base run, and with its plan if that is wanted."""
+        cursor = self.bench.store.cursor()
+        shown = recorded(cursor, run)
+        before = None if base is None else recorded(cursor, base)
+        plan = plan_of(cursor, run) if with_plan else None
+        prompt = cursor.execute("SELECT coalesce(prompt, '') FROM run WHERE run = ?", [run]).fetchone()[0]
+        with self._lock:
+            if plan is not None:
+                self._push(plan)
+            lines, self._lines = self._lines, None
+            self._prompt = prompt
+            self._base, self._edited = (shown, None) if before is None else (before, shown)
+            self._base_side = False
+            self._ran_version = self._history.version
+            self._selected = None
+            self._keep_selection(len(shown.texts))
+        if lines is not None:
+            lines.finish()
+        self._tell_all(fresh=True)
+
+    # --- reading (any thread) -------------------------------------------------------------------------------------
+
+    def pair(self, run: int, base: int) -> tuple[Ran, Ran] | None:
+        """The run and the base run of a map in view; ``None`` if the view speaks of runs that are not there any more."""
+        with self._lock:
+            known = {ran.id: ran for ran in (self._base, self._edited) if ran is not None}
+        return (known[run], known[base]) if run in known and base in known else None
+
+    def in_view(self) -> list[int]:
+        """Numbers of the base run and the edited run in view."""
+        with self._lock:
+            return [ran.id for ran in (self._base, self._edited) if ran is not None]
+
+    def tile(
+        self, cursor: Any, request: requests.TileOf
+    ) -> tuple[replies.TileMessage, list[memoryview]] | None:
+        """A piece of the map in view; ``None`` if it is not in view any more."""
+        found = self.pair(number(request.run), number(request.base))
+        if found is None:
+            return None
+        ran, base = found
+        piece, buffers = tiles.tile(
+            cursor, ran.shape, base.id, ran.id if request.edited else None, ran.texts, request.colour, request.first,
+            request.bucket, request.layer,
+        )  # fmt: skip
+        key = (ran.id, request.colour)
+        if key not in self._ranges:
+            self._ranges[key] = tiles.colour_range(cursor, *key)
+        piece = piece.model_copy(
+            update={"range": None if self._ranges[key] is None else list(self._ranges[key] or ())}
+        )
+        message = replies.TileMessage(run=request.run, base=request.base, edited=request.edited, tile=piece)
+        return message, buffers
+
+    def preview(self, seq: int, data: dict[str, Any]) -> replies.Previewed:
+        """What an edit would do on top of the plan, in words."""
+        try:
+            edit = changes.read_edit(data)
+        except WorkbenchError as error:
+            return replies.Previewed(seq=seq, text="", refused=f"{error.problem} {error.remedy}")
+        with self._lock:
+            plan = self._history.plan
+        try:
+            (plan + edit).check(self.bench.anatomy)
+        except WorkbenchError as error:
+            return replies.Previewed(seq=seq, text=edit.describe(), refused=f"{error.problem} {error.remedy}")
+        return replies.Previewed(seq=seq, text=edit.describe(), refused="")
 
     def _keep_selection(self, tokens: int) -> None:
         facts = self.bench.anatomy
         layers = facts.moe_layers or tuple(range(facts.num_layers))
+        ran = self._edited or self._base
+        if ran is not None and ran.past:
+            layers = tuple(range(ran.shape.layers)) or (0,)
         if self._selected is None:
-            self._selected = protocol.Cell(layer=layers[len(layers) // 2], position=tokens - 1)
+            self._selected = replies.Cell(layer=layers[len(layers) // 2], position=tokens - 1)
         elif self._selected.position >= tokens:
-            self._selected = protocol.Cell(layer=self._selected.layer, position=tokens - 1)
+            self._selected = replies.Cell(layer=self._selected.layer, position=tokens - 1)
         if self._next is not None and self._next >= tokens:
             self._next = None
 
@@ -340,17 +428,17 @@ class Session:
         """Send everything to one view."""
         if not view.visible:
             return
-        view.tell(protocol.Busy(what=self._busy))
+        view.tell(replies.Busy(what=self._busy))
         self._tell_state(view)
         self._tell_map(view)
         self._tell_cell(view)
         self._tell_next(view)
 
-    def set_busy(self, what: str | None) -> None:
-        """Tell every view what is being computed."""
+    def set_busy(self, what: str | None, share: float | None = None) -> None:
+        """Tell every view what is being computed, and how much of it is done where that is known."""
         self._busy = what
         for view in list(self.views):
-            view.tell(protocol.Busy(what=what))
+            view.tell(replies.Busy(what=what, share=share))
 
     def _watching(self) -> list[Connection]:
         return [view for view in list(self.views) if view.visible]
@@ -371,12 +459,12 @@ class Session:
 
     def _tell_state(self, view: Connection) -> None:
         with self._lock:
-            message = protocol.State(
+            message = replies.State(
                 bench=views.bench_facts(self.key, self.bench),
                 prompt=self._prompt,
-                plan=views.plan_card(self._history),
-                base=_card(self._base),
-                edited=_card(self._edited),
+                plan=views.plan_card(self._history, self._shelf.names),
+                base=None if self._base is None else self._base.card(),
+                edited=None if self._edited is None else self._edited.card(),
                 stale=self._stale(),
                 selected=self._selected,
                 live=None if self._lines is None else self._lines.card(self._history.plan),
@@ -388,8 +476,9 @@ class Session:
             base, edited = self._base, None if self._base_side else self._edited
         if base is None:
             return
-        message, buffers = views.routing_map(
-            self.bench, base.id, None if edited is None else edited.id, (edited or base).texts
+        ran = edited or base
+        message, buffers = tiles.routing_map(
+            self.bench.store.cursor(), ran.shape, base.id, None if edited is None else edited.id, ran.texts
         )
         view.tell(message, buffers)
 
@@ -405,7 +494,7 @@ class Session:
 
     def _tell_next(self, view: Connection) -> None:
         base, edited, position = self._base, self._edited, self._next
-        if base is not None:
+        if base is not None and not base.past:
             view.tell(views.next_tokens(self.bench, base, edited, position))
 
 
@@ -422,27 +511,10 @@ class _Busy:
         self._session.set_busy(None)
 
 
-def _card(ran: Ran | None) -> protocol.RunCard | None:
-    return (
-        None if ran is None else protocol.RunCard(id=str(ran.id), plan=ran.plan.hash, tokens=len(ran.texts))
-    )
-
-
-def _generated(lines: Timelines, live: Live) -> Ran:
+def _generated(lines: Timelines, bench: Any, live: Live) -> Ran:
     if live.run is None:
         raise TypeError("the panel records every generation")
-    return Ran(
-        int(live.run),
-        list(live.tokens),
-        live.prompt_tokens,
-        live.logits.numpy(),
-        lines.texts(live),
-        live.plan,
+    tokens = list(live.tokens)
+    return fresh(
+        bench, int(live.run), tokens, live.prompt_tokens, live.logits.numpy(), lines.texts(live), live.plan
     )
-
-
-def _edit(data: dict[str, Any]) -> Edit:
-    edits = Plan.from_json(json.dumps({"version": 1, "edits": [data]})).edits
-    if not edits:
-        raise EditRefused("The panel sent no edit.", "Click once more.")
-    return edits[0]

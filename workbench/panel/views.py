@@ -10,11 +10,12 @@ import numpy as np
 
 from workbench.errors import AddressError
 from workbench.interventions import Edit, Plan, Span, reroute, skip
-from workbench.panel import protocol
+from workbench.panel import replies
+from workbench.panel.ran import finite, log_softmax
 
 if TYPE_CHECKING:
     from workbench.panel.history import History
-    from workbench.panel.session import Ran
+    from workbench.panel.ran import Ran
 
 NEXT_ROWS = 10
 """Candidates of each run in the next-token table."""
@@ -22,11 +23,11 @@ NEXT_ROWS = 10
 _FACTS = ("attn_norm", "attn_cos", "mlp_norm", "mlp_cos", "block_norm", "influence")
 
 
-def bench_facts(key: str, bench: Any) -> protocol.BenchFacts:
+def bench_facts(key: str, bench: Any) -> replies.BenchFacts:
     """The model of ``bench`` in a few words and numbers."""
     anatomy = bench.anatomy
     moes = {layer: anatomy.layer(layer).moe for layer in anatomy.moe_layers}
-    return protocol.BenchFacts(
+    return replies.BenchFacts(
         key=key,
         name=str(bench.name),
         model_type=anatomy.model_type,
@@ -40,24 +41,25 @@ def bench_facts(key: str, bench: Any) -> protocol.BenchFacts:
     )
 
 
-def plan_card(history: History) -> protocol.PlanCard:
+def plan_card(history: History, kept: list[str]) -> replies.PlanCard:
     """The plan that holds now, in words and as data."""
     plan = history.plan
-    return protocol.PlanCard(
+    return replies.PlanCard(
         version=history.version,
         hash=plan.hash,
         edits=[_edit_card(edit) for edit in plan.edits],
         text=plan.to_json(),
         python=plan.to_python(),
         warnings=plan.collisions(),
+        kept=kept,
         undo=history.can_undo,
         redo=history.can_redo,
     )
 
 
-def _edit_card(edit: Edit) -> protocol.EditCard:
+def _edit_card(edit: Edit) -> replies.EditCard:
     data = edit.model_dump(mode="json")
-    return protocol.EditCard(
+    return replies.EditCard(
         kind=edit.kind,
         text=edit.describe(),
         enabled=edit.enabled,
@@ -66,7 +68,17 @@ def _edit_card(edit: Edit) -> protocol.EditCard:
         delta=_raised(edit),
         tokens=data["tokens"],
         phase=edit.phase,
+        data=_exact(data),
     )
+
+
+def _exact(value: Any) -> Any:
+    """``value`` with integers that a JavaScript number cannot hold as text."""
+    if isinstance(value, dict):
+        return {key: _exact(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_exact(item) for item in value]
+    return str(value) if isinstance(value, int) and abs(value) > 2**53 else value
 
 
 def _raised(edit: Edit) -> float | None:
@@ -76,75 +88,25 @@ def _raised(edit: Edit) -> float | None:
     return next(iter(edit.delta.values())) if len(edit.delta) == 1 else None
 
 
-def routing_map(
-    bench: Any, base: int, edited: int | None, texts: list[str]
-) -> tuple[protocol.RoutingMap, list[memoryview]]:
-    """The map of the edited run, or of the base run where there is none, with the flips between the two."""
-    run = base if edited is None else edited
-    facts = bench.anatomy
-    layers, tokens = facts.num_layers, len(texts)
-    choices = max((facts.layer(layer).moe.top_k for layer in facts.moe_layers), default=0)
-    experts, weights = _choices(bench, run, choices, layers, tokens)
-    router = _columns(bench, "SELECT layer, position, margin, entropy, edited FROM router WHERE run = ?", run)
-    depth = _columns(
-        bench, "SELECT layer, position FROM depth WHERE run = ? AND unit = 'block' AND event = 'skip'", run
-    )
-    block = _columns(bench, "SELECT layer, position, influence FROM contribution WHERE run = ?", run)
-    skipped = _skipped(depth, layers, tokens)
-    flips = np.zeros((layers, tokens), np.uint8)
-    if edited is not None and choices:
-        before, _ = _choices(bench, base, choices, layers, tokens)
-        differs = np.any(np.sort(before, axis=0) != np.sort(experts, axis=0), axis=0)
-        differs &= np.any(before >= 0, axis=0) & np.any(
-            experts >= 0, axis=0
-        )  # of two texts one may be shorter
-        flips = (differs & (skipped == 0)).astype(np.uint8)  # a block that does not run makes no choice
-    arrays = {
-        "experts": experts,
-        "weights": weights,
-        "margin": _grid(router, "margin", layers, tokens),
-        "entropy": _grid(router, "entropy", layers, tokens),
-        "influence": _grid(block, "influence", layers, tokens),
-        "flip": flips,
-        "edited": np.nan_to_num(_grid(router, "edited", layers, tokens)).astype(np.uint8),
-        "skipped": skipped,
-    }
-    message = protocol.RoutingMap(
-        run=str(run),
-        base=str(base),
-        edited=edited is not None,
-        texts=texts,
-        layers=list(range(layers)),
-        experts=max((facts.layer(layer).moe.num_experts for layer in facts.moe_layers), default=0),
-        arrays=[
-            protocol.MapArray(name=name, dtype=str(array.dtype), shape=list(array.shape))
-            for name, array in arrays.items()
-        ],
-    )
-    return message, [memoryview(array.tobytes()) for array in arrays.values()]
-
-
-def inspect(
-    bench: Any, base: Ran, edited: Ran | None, plan: Plan, cell: protocol.Cell
-) -> protocol.Inspection:
+def inspect(bench: Any, base: Ran, edited: Ran | None, plan: Plan, cell: replies.Cell) -> replies.Inspection:
     """Every expert of one cell: what it scored, whether it was chosen, and what ``plan`` says about it."""
     run = edited or base
     layer, position = cell.layer, cell.position
-    if not 0 <= layer < bench.anatomy.num_layers:
-        raise AddressError(f"There is no layer {layer}.", f"Layers are 0 to {bench.anatomy.num_layers - 1}.")
+    if not 0 <= layer < run.shape.layers:
+        raise AddressError(f"There is no layer {layer}.", f"Layers are 0 to {run.shape.layers - 1}.")
     if not 0 <= position < len(run.texts):
         raise AddressError(
             f"There is no token {position} in this run.", f"Tokens are 0 to {len(run.texts) - 1}."
         )
     now = _cell(bench, run.id, cell)
     before = now if edited is None else _cell(bench, base.id, cell)
-    moe = bench.anatomy.layer(layer).moe
-    verdicts = _verdicts(plan, layer, position, run.prompt_tokens)
+    experts, choices = _sizes(bench, run, layer, now)
+    verdicts = {} if run.past else _verdicts(plan, layer, position, run.prompt_tokens)
     rows = []
-    for expert in range(moe.num_experts if moe is not None else 0):
+    for expert in range(experts):
         chosen, native = expert in now["weights"], expert in before["weights"]
         rows.append(
-            protocol.ExpertRow(
+            replies.ExpertRow(
                 expert=expert,
                 score=_at(now["scores"], expert),
                 base=_at(before["scores"], expert),
@@ -156,15 +118,17 @@ def inspect(
                 native=native,
             )
         )
-    return protocol.Inspection(
+    return replies.Inspection(
         run=str(run.id),
         layer=layer,
         position=position,
         text=run.texts[position],
-        choices=moe.top_k if moe is not None else 0,
-        skipped=any(isinstance(e, skip.Block) and layer in e.layers_in(bench.anatomy) for e in plan.active),
-        margin=_finite(now["margin"]),
-        entropy=_finite(now["entropy"]),
+        choices=choices,
+        skipped=bool(now["skipped"])
+        if run.past
+        else any(isinstance(e, skip.Block) and layer in e.layers_in(bench.anatomy) for e in plan.active),
+        margin=finite(now["margin"]),
+        entropy=finite(now["entropy"]),
         tie=bool(now["tie"]),
         edited=bool(now["edited"]),
         experts=rows,
@@ -172,19 +136,28 @@ def inspect(
     )
 
 
-def next_tokens(bench: Any, base: Ran, edited: Ran | None, position: int | None) -> protocol.NextTokens:
+def _sizes(bench: Any, run: Ran, layer: int, cell: dict[str, Any]) -> tuple[int, int]:
+    """Experts and choices of a layer: of a run out of the store what was recorded, as its model may be another one."""
+    if run.past:
+        return (run.shape.experts, run.shape.choices) if cell["weights"] else (0, 0)
+    moe = bench.anatomy.layer(layer).moe
+    return (moe.num_experts, moe.top_k) if moe is not None else (0, 0)
+
+
+def next_tokens(bench: Any, base: Ran, edited: Ran | None, position: int | None) -> replies.NextTokens:
     """The likeliest next tokens of both runs with their probabilities, and how far the distributions are apart."""
+    assert base.logits is not None and (edited is None or edited.logits is not None)
     last = min(len(ran.logits) for ran in (base, edited) if ran is not None) - 1
     at = last if position is None else position
     if not 0 <= at <= last:
         raise AddressError(f"There is no token {at} in this run.", f"Tokens are 0 to {last}.")
-    before = _log_softmax(base.logits[at])
-    after = None if edited is None else _log_softmax(edited.logits[at])
+    before = log_softmax(base.logits[at])
+    after = None if edited is None else log_softmax(edited.logits[at])
     named = dict.fromkeys(_top(before))
     if after is not None:
         named |= dict.fromkeys(_top(after))
     rows = [
-        protocol.NextRow(
+        replies.NextRow(
             token=token,
             text=bench.token_text(token),
             base=math.exp(before[token]),
@@ -194,59 +167,10 @@ def next_tokens(bench: Any, base: Ran, edited: Ran | None, position: int | None)
     ]
     rows.sort(key=lambda row: -max(row.base, row.edited or 0.0))
     divergence = None if after is None else max(0.0, float(np.sum(np.exp(before) * (before - after))))
-    return protocol.NextTokens(position=at, last=at == last, rows=rows, divergence=divergence)
+    return replies.NextTokens(position=at, last=at == last, rows=rows, divergence=divergence)
 
 
-def trials(bench: Any, ran: Ran, layer: int, position: int) -> protocol.Trials:
-    """Every exchange of one chosen expert of a cell for another, best first."""
-    import torch
-
-    from workbench.runtime.run import Run
-
-    tokens = torch.tensor(ran.tokens)
-    run = Run(
-        ran.id, tokens, torch.from_numpy(ran.logits), math.nan, "", tuple(ran.texts), ran.plan, ran.prompt_tokens, bench
-    )  # fmt: skip
-    found = bench.counterfactual(run, position, layer)
-    followed = len(ran.tokens) - 1 - position
-    target = ran.tokens[position + 1] if followed else int(ran.logits[position].argmax())
-    return protocol.Trials(
-        run=str(ran.id),
-        layer=layer,
-        position=position,
-        target=bench.token_text(target),
-        followed=followed,
-        rows=[
-            protocol.Trial(
-                removed=int(row.removed),
-                expert=int(row.expert),
-                change=_finite(row.change),
-                next_change=_finite(row.next_change),
-            )
-            for row in found.itertuples()
-        ],
-    )
-
-
-def _choices(bench: Any, run: int, choices: int, layers: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Experts [k, L, T] int16 and weights [k, L, T] fp32 of a run, heaviest first."""
-    experts = np.full((choices, layers, tokens), -1, np.int16)
-    weights = np.full((choices, layers, tokens), np.nan, np.float32)
-    rows = _columns(
-        bench,
-        "SELECT layer, position, expert, weight, "
-        "row_number() OVER (PARTITION BY layer, position ORDER BY weight DESC, slot) - 1 AS place "
-        "FROM routing WHERE run = ? AND expert >= 0",
-        run,
-    )
-    keep = (rows["place"] < choices) & (rows["position"] < tokens)
-    at = tuple(rows[name][keep].astype(np.int64) for name in ("place", "layer", "position"))
-    experts[at] = rows["expert"][keep]
-    weights[at] = rows["weight"][keep]
-    return experts, weights
-
-
-def _cell(bench: Any, run: int, cell: protocol.Cell) -> dict[str, Any]:
+def _cell(bench: Any, run: int, cell: replies.Cell) -> dict[str, Any]:
     where = [run, cell.layer, cell.position]
     routing = bench.sql(
         "SELECT expert, weight FROM routing WHERE run = ? AND layer = ? AND position = ? AND expert >= 0",
@@ -265,6 +189,10 @@ def _cell(bench: Any, run: int, cell: protocol.Cell) -> dict[str, Any]:
         "SELECT avg(zero_share), avg(below_share), avg(hoyer) FROM sparsity WHERE run = ? AND layer = ? AND position = ?",
         where,
     ).fetchone()
+    skips = bench.sql(
+        "SELECT count(*) FROM depth WHERE run = ? AND layer = ? AND position = ? AND unit = 'block' AND event = 'skip'",
+        where,
+    ).fetchone()
     margin, entropy, tie, edited = router or (None, None, False, False)
     named = dict(zip(_FACTS, facts or (), strict=False))
     named |= dict(zip(("zero_share", "below_share", "hoyer"), sparsity or (), strict=False))
@@ -276,7 +204,8 @@ def _cell(bench: Any, run: int, cell: protocol.Cell) -> dict[str, Any]:
         "entropy": entropy,
         "tie": tie,
         "edited": edited,
-        "facts": {name: _finite(value) for name, value in named.items() if _finite(value) is not None},
+        "skipped": skips[0],
+        "facts": {name: finite(value) for name, value in named.items() if finite(value) is not None},
     }
 
 
@@ -297,7 +226,9 @@ def _covers(edit: Edit, layer: int, position: int, prompt_tokens: int) -> bool:
         "prefill" if generated else "decode"
     ):
         return False
-    if edit.where is not None or not isinstance(edit.steps, str):  # which tokens that means, only the run can tell
+    if edit.where is not None or not isinstance(
+        edit.steps, str
+    ):  # which tokens that means, only the run can tell
         return False
     match edit.tokens:
         case "all":
@@ -316,36 +247,6 @@ def _covers(edit: Edit, layer: int, position: int, prompt_tokens: int) -> bool:
             return position in positions
 
 
-def _columns(bench: Any, query: str, run: int) -> dict[str, np.ndarray]:
-    columns = bench.sql(query, [run]).fetchnumpy()
-    return {name: _plain(column) for name, column in columns.items()}
-
-
-def _plain(column: np.ndarray) -> np.ndarray:
-    """A column without a mask: what is NULL becomes NaN."""
-    if isinstance(column, np.ma.MaskedArray):
-        return np.ma.filled(column.astype(np.float64), np.nan)
-    return column
-
-
-def _grid(rows: dict[str, np.ndarray], name: str, layers: int, tokens: int) -> np.ndarray:
-    grid = np.full((layers, tokens), np.nan, np.float32)
-    grid[rows["layer"].astype(np.int64), rows["position"].astype(np.int64)] = rows[name]
-    return grid
-
-
-def _skipped(rows: dict[str, np.ndarray], layers: int, tokens: int) -> np.ndarray:
-    grid = np.zeros((layers, tokens), np.uint8)
-    grid[rows["layer"].astype(np.int64), rows["position"].astype(np.int64)] = 1
-    return grid
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    wide = logits.astype(np.float64)
-    wide = wide - wide.max()
-    return wide - math.log(float(np.exp(wide).sum()))
-
-
 def _top(logp: np.ndarray) -> list[int]:
     count = min(NEXT_ROWS, logp.size)
     best = np.argpartition(-logp, count - 1)[:count]
@@ -353,9 +254,4 @@ def _top(logp: np.ndarray) -> list[int]:
 
 
 def _at(values: Sequence[float] | None, index: int) -> float | None:
-    return None if values is None else _finite(values[index])
-
-
-def _finite(value: float | None) -> float | None:
-    """JSON has neither NaN nor infinity: both become null."""
-    return None if value is None or not math.isfinite(value) else float(value)
+    return None if values is None else finite(values[index])

@@ -51,6 +51,7 @@ class Around:
 
     def mixed(self, edit: reroute.Mixed, scores: Tensor) -> Tensor:
         """The scores of the tokens that ``edit`` mixes, by its weights."""
+        self._check_whole(edit)
         now = self._scene.now
         shaped = scores.reshape(*now.positions.shape, -1)
         every = self._scene.history.scores(self._layer, self._start, shaped)
@@ -65,11 +66,19 @@ class Around:
 
     def earlier(self, edit: reroute.Pooled) -> Sequence[Assigned]:
         """What earlier passes assigned under ``edit``."""
+        self._check_whole(edit)
         return self._scene.history.earlier(edit, self._layer)
 
     def assigned(self, edit: reroute.Pooled, what: Assigned) -> None:
         """Keep what this pass assigned."""
         self._scene.history.assigned(edit, self._layer, self._start, what)
+
+    def _check_whole(self, edit: reroute.Reroute) -> None:
+        if self._scene.partial:
+            raise EditRefused(
+                f"{edit.kind} looks at all tokens, but only some of them run in layer {self._layer}.",
+                "Give the edit that skips tokens other layers.",
+            )
 
     def _weights(self, edit: reroute.Mixed, total: int) -> Tensor:
         """Weights [B, S, total] of all tokens so far for each token of the pass, not yet divided by their sum."""
@@ -96,7 +105,7 @@ class Around:
 
     def _attention(self, total: int) -> Tensor:
         """The layer's attention probabilities [B, S, total], mean over heads."""
-        maps = self._scene.capture(self._layer).attention
+        maps = self._scene.capture(self._layer).attended
         if maps is None or maps.shape[-1] != total:
             raise EditRefused(
                 f"The attention of layer {self._layer} does not reach all {total} tokens, so it cannot weigh their scores.",

@@ -10,32 +10,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.analysis import RunDiff
 from workbench.anatomy import Anatomy, prove, read
-from workbench.errors import EditRefused, PlanError, PromptError, WorkbenchError
+from workbench.errors import PlanError, PromptError, WorkbenchError
 from workbench.interventions import Plan, reroute
 from workbench.interventions.edit import Edit
-from workbench.runtime.attach import Attachment, Kernels, device_of
+from workbench.runtime.artefacts import Artefact, Artefacts
+from workbench.runtime.attach import Attachment, KernelPath, Kernels, device_of
 from workbench.runtime.batch import check_coupled, labels_of
-from workbench.runtime.blobs import load_blobs
+from workbench.runtime.blobs import load_blobs, write_blobs
 from workbench.runtime.conditions import check_condition
 from workbench.runtime.counterfactual import counterfactual
 from workbench.runtime.crossed import Crossed, crossed
 from workbench.runtime.diff import compare
 from workbench.runtime.generate import Sampling, generate
 from workbench.runtime.history import History
-from workbench.runtime.instrument import Session, skipped_layers
+from workbench.runtime.hooks.depth import depth_key
+from workbench.runtime.instrument import Session
 from workbench.runtime.live import Live
 from workbench.runtime.loading import fingerprint, load
 from workbench.runtime.param import Param, ParamSite
-from workbench.runtime.passes import Pass, check_tokens, rows_of
+from workbench.runtime.passes import Pass, check_causal, check_tokens, rows_of
 from workbench.runtime.prompts import Prompt, token_ids
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import Recorder
 from workbench.runtime.run import Done, Run, Step
-from workbench.runtime.run_rows import write_run
+from workbench.runtime.run_rows import Ended, digest_runs
 from workbench.runtime.running import Running
 from workbench.runtime.sources import Sources
 from workbench.store import Store, new_run_id
@@ -71,8 +73,8 @@ def open(
         The DuckDB file to record into (``":memory:"`` for none on disk). Without it, ``./workbench.duckdb``; if another
         process owns that file, a numbered one beside it.
     kernels
-        ``auto`` runs experts on our kernels where they fit, ``model`` leaves the model's own; ``cpu``, ``reference`` and
-        ``triton`` demand one.
+        ``auto`` takes our kernels for each part of the model where they compute the same and are not slower, ``model``
+        leaves the model's own; ``cpu``, ``reference`` and ``triton`` demand one. ``kernel_paths`` says what runs.
 
     Raises
     ------
@@ -83,32 +85,37 @@ def open(
     """
     found = load(model, tokenizer, device=device, dtype=dtype, revision=revision, device_map=device_map)
     anatomy = read(found.model)
-    tuple_blocks = _prove(anatomy)
+    arity = _prove(anatomy)
     opened = Store.open(None if store is None else str(store))
     try:
         attachment = Attachment(found.model, anatomy, kernels)
     except BaseException:
         opened.close()
         raise
-    return Bench(
-        found.model, found.tokenizer, anatomy, opened, attachment, found.name, found.revision, tuple_blocks
-    )
+    return Bench(found.model, found.tokenizer, anatomy, opened, attachment, found.name, found.revision, arity)
 
 
-def _prove(anatomy: Anatomy) -> frozenset[int]:
-    """Prove the contract, and see on the way which blocks return a tuple (a skipped block must return the same)."""
-    tuples: set[int] = set()
+def _prove(anatomy: Anatomy) -> dict[nn.Module, int]:
+    """Prove the contract, and see on the way how many things each block, attention and MLP returns in a tuple (what is
+    skipped must return the same); 0 for a bare tensor."""
+    arity: dict[nn.Module, int] = {}
 
-    def look(layer: int) -> Callable[..., None]:
-        return lambda _module, _args, output: tuples.add(layer) if isinstance(output, tuple) else None
+    def look(module: nn.Module, _: Any, output: Any) -> None:
+        arity[module] = len(output) if isinstance(output, tuple) else 0
 
-    handles = [block.module.register_forward_hook(look(block.layer)) for block in anatomy.blocks]
+    units = [
+        part.module
+        for block in anatomy.blocks
+        for part in (block, block.attention, block.mlp)
+        if part is not None
+    ]
+    handles = [module.register_forward_hook(look) for module in units]
     try:
         prove(anatomy)
     finally:
         for handle in handles:
             handle.remove()
-    return frozenset(tuples)
+    return arity
 
 
 class Bench:
@@ -119,7 +126,7 @@ class Bench:
 
     def __init__(
         self, model: Any, tokenizer: Any | None, anatomy: Anatomy, store: Store, attachment: Attachment,
-        name: str, revision: str | None, tuple_blocks: frozenset[int],
+        name: str, revision: str | None, arity: Mapping[nn.Module, int],
     ) -> None:  # fmt: skip
         self.model = model
         self.tokenizer = tokenizer
@@ -128,9 +135,14 @@ class Bench:
         self.name = name
         self._attachment = attachment
         self.revision = revision
-        self._tuple_blocks = tuple_blocks
+        self.arity = arity
+        self.artefacts = Artefacts()
         self.checkpoint = fingerprint(model)
         self._lock = threading.RLock()
+        sparse = (anatomy.layer(layer).moe for layer in anatomy.moe_layers)
+        self._choices_a_token = sum(moe.top_k for moe in sparse if moe is not None)
+        self._texts: dict[int, str] = {}
+        self._blobs: set[str] = set()
         self._closed = False
 
     def __enter__(self) -> Bench:
@@ -151,7 +163,7 @@ class Bench:
 
     @property
     def kernels(self) -> str:
-        """What runs the experts: ``cpu``, ``reference`` or ``model``."""
+        """The backend of our kernels in use: ``cpu`` or ``reference``; ``model`` where only the model's own run."""
         return self._attachment.kernels
 
     @property
@@ -161,8 +173,13 @@ class Bench:
 
     @property
     def kernels_reason(self) -> str:
-        """Why the experts run on the model's own kernels, where they do."""
+        """Why the model runs on its own kernels, where all of it does."""
         return self._attachment.reason
+
+    @property
+    def kernel_paths(self) -> list[KernelPath]:
+        """What runs the experts, the attention and the dense MLP of each layer, and why it is not our kernel where not."""
+        return self._attachment.paths
 
     @property
     def context(self) -> int | None:
@@ -176,7 +193,12 @@ class Bench:
 
     def token_text(self, token: int) -> str:
         """The text of one token; its number without a tokenizer."""
-        return str(token) if self.tokenizer is None else self.tokenizer.decode([token])
+        text = self._texts.get(token)
+        if text is None:
+            text = self._texts[token] = (
+                str(token) if self.tokenizer is None else self.tokenizer.decode([token])
+            )
+        return text
 
     def run(
         self,
@@ -237,7 +259,6 @@ class Bench:
                 )
                 for row, run in zip(rows, made, strict=True):
                     runs[row] = run
-            self.store.flush()
         return runs if many else runs[0]
 
     def generate(
@@ -275,9 +296,7 @@ class Bench:
         chosen = Record() if record is _DEFAULT else record
         with self.running():
             sampling = Sampling(temperature, seed)
-            run = generate(self, ids, max_new_tokens, chosen_plan, chosen, on_step, labels or {}, sampling)
-            self.store.flush()
-        return run
+            return generate(self, ids, max_new_tokens, chosen_plan, chosen, on_step, labels or {}, sampling)
 
     def live(
         self,
@@ -296,14 +315,21 @@ class Bench:
     def evaluate(
         self,
         items: pd.DataFrame,
-        plans: Sequence[Plan | Edit | None] = (None,),
+        plans: Sequence[Plan | Edit | None | Sequence[Plan | Edit | None]] = (None,),
         score: Literal["choices"] = "choices",
         progress: bool = False,
     ) -> pd.DataFrame:
-        """Score ``items`` (prompt, answer, choices) under every plan; see :func:`workbench.runtime.evaluate.evaluate`."""
+        """Score ``items`` (prompt, answer, choices) under every plan; see :func:`workbench.runtime.evaluate.evaluate`.
+
+        In place of a plan for all items there may be a list of one plan per item.
+        """
         from workbench.runtime.evaluate import evaluate
 
-        return evaluate(self, items, [_plan(plan) for plan in plans], score, progress)
+        chosen = [
+            _plan(plan) if plan is None or isinstance(plan, Plan | Edit) else [_plan(one) for one in plan]
+            for plan in plans
+        ]
+        return evaluate(self, items, chosen, score, progress)
 
     def counterfactual(
         self, run: Run, token: int, layers: int | Sequence[int], target: int | None = None
@@ -353,6 +379,11 @@ class Bench:
             self._attachment.detach()
             self.store.close()
 
+    def add(self, artefact: Artefact | str | Path) -> str:
+        """Make tensors that plans name (a calibration, a trained router, masks), or the file of them, known to this bench;
+        gives the hash by which plans name them."""
+        return self.artefacts.add(artefact if isinstance(artefact, Artefact) else Artefact.load(artefact))
+
     # Prompts and plans
 
     def _ids(self, prompt: Prompt) -> list[int]:
@@ -366,20 +397,17 @@ class Bench:
         plan.check(self.anatomy)
         for edit in plan.active:
             check_tokens(edit, prompt_tokens, total_tokens)
+            check_causal(edit, prompt_tokens, total_tokens)
             check_condition(edit, labels or {}, self.tokenizer is not None)
-            if total_tokens > prompt_tokens and edit.looks_ahead() and not edit.by_step():
-                raise EditRefused(
-                    f"{edit.kind} looks at later tokens, which a generation does not have yet.",
-                    'Where it has a pool, choose pool="step" (the prompt, then each token alone); or use bench.run.',
-                )
         for line in plan.collisions():
             warnings.warn(line, stacklevel=3)
 
     def _batches(self, ids: Sequence[Sequence[int]], plans: Sequence[Plan]) -> list[list[int]]:
-        """Rows that may share a pass: the same blocks skipped, and at most ``_BATCH_TOKENS`` tokens with padding."""
-        groups: dict[frozenset[int], list[int]] = {}
+        """Rows that may share a pass: the same path and the same units that run for no token, and at most
+        ``_BATCH_TOKENS`` tokens with padding."""
+        groups: dict[tuple[Any, ...], list[int]] = {}
         for row, plan in enumerate(plans):
-            groups.setdefault(skipped_layers(plan, self.anatomy), []).append(row)
+            groups.setdefault(depth_key(plan, self.anatomy), []).append(row)
         batches: list[list[int]] = []
         for rows in groups.values():
             batch: list[int] = []
@@ -400,20 +428,17 @@ class Bench:
         return Running(self.model, self._lock, gradients)
 
     def session(
-        self,
-        plans: Sequence[Plan],
-        record: Record | None,
-        labels: Sequence[Mapping[str, Any]],
-        history: History | None = None,
-    ) -> Session:
+        self, plans: Sequence[Plan], record: Record | None, labels: Sequence[Mapping[str, Any]],
+        manage_depth: bool = False, history: History | None = None,
+    ) -> Session:  # fmt: skip
         """The hooks of one run, or of a batch with one plan and the labels of one run per row.
 
         ``history`` is what earlier passes left, where another session made them.
         """
         sources = Sources(self, plans)
         return Session(
-            self.anatomy, self._attachment, plans, record, sources.routes, sources.values, self._tuple_blocks, labels,
-            self.token_text, history,
+            self.anatomy, self._attachment, plans, record, sources.routes, sources.values, self.arity, labels,
+            self.token_text, self.artefacts, manage_depth, history,
         )  # fmt: skip
 
     def _forward(
@@ -441,8 +466,10 @@ class Bench:
         with self.session(plans, record, labels) as session:
             session.begin(now)
             output = self.model(input_ids=now.tokens, use_cache=False, **mask)
+            recorder = None
             if record is not None:
-                self.recorder(record, run_ids).take(now, session.captures)
+                recorder = self.recorder(record, run_ids)
+                recorder.take(session)
         logits = output.logits.cpu() if output.logits.dtype == torch.float64 else output.logits.float().cpu()
         seconds = time.perf_counter() - started
         return [
@@ -450,6 +477,7 @@ class Bench:
                 Done(
                     run=run_ids[row] if record is not None else None, kind="forward", tokens=ids[row],
                     prompt_tokens=len(ids[row]), plan=plans[row], labels=labels[row], seconds=seconds / len(ids),
+                    dropped={} if recorder is None else recorder.dropped.get(run_ids[row], {}),
                 ),
                 logits[row, : len(ids[row])].clone(),
                 record,
@@ -463,17 +491,14 @@ class Bench:
 
     def finish(self, done: Done, logits: Tensor, record: Record | None) -> Run:
         """Make the :class:`Run` of what was ``done`` and write the rows that describe it."""
-        tokens = torch.tensor(done.tokens)
-        predicted = logits[: len(tokens) - 1]
-        logprob = predicted.gather(-1, tokens[1:].unsqueeze(-1)).squeeze(-1) - predicted.logsumexp(-1)
-        loss = float(-logprob.detach().mean()) if len(tokens) > 1 else float("nan")
-        texts = tuple(self.token_text(i) for i in done.tokens)
-        text = "" if self.tokenizer is None else self.tokenizer.decode(done.tokens)
         run = Run(
-            done.run, tokens, logits, loss, text, texts, done.plan, done.prompt_tokens, self, done.labels
+            done.run, torch.tensor(done.tokens), logits, done.plan, done.prompt_tokens, self, done.labels
         )
         if record is not None:
-            write_run(run, logprob, record, done)
+            write_blobs(self.store, [plan for _, plan in done.plans] or [done.plan], self._blobs)
+            self.store.describe(digest_runs, Ended(run, done, record, done.dropped))
+            self.store.soon()
+            self.store.ended(len(done.tokens) * self._choices_a_token)
         return run
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from workbench.errors import EditRefused
@@ -10,10 +12,12 @@ from workbench.interventions.blob import Blob, keep
 from workbench.store import Store
 
 
-def write_blobs(store: Store, plan: Plan) -> None:
-    """Write the arrays of ``plan`` that ``store`` does not have yet."""
-    for blob in _named(plan):
-        store.flush()
+def write_blobs(store: Store, plans: Iterable[Plan], written: set[str]) -> None:
+    """Write the arrays of ``plans`` that ``store`` does not have; ``written`` remembers those that it has."""
+    for blob in (blob for plan in plans for blob in _named(plan)):
+        if blob.blob in written:
+            continue
+        written.add(blob.blob)
         if store.sql("SELECT 1 FROM blob WHERE blob = ?", [blob.blob]).fetchone() is None:
             numbers = np.ascontiguousarray(blob.numbers)
             little = numbers.astype(numbers.dtype.newbyteorder("<"))
@@ -30,7 +34,6 @@ def load_blobs(store: Store, plan: Plan) -> None:
     for blob in _named(plan):
         if blob.known:
             continue
-        store.flush()
         found = store.sql("SELECT dtype, shape, data FROM blob WHERE blob = ?", [blob.blob]).fetchone()
         if found is None:
             continue

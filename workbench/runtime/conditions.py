@@ -11,6 +11,7 @@ from torch import Tensor
 from workbench.errors import EditRefused
 from workbench.interventions.condition import SIGNALS, Comparison, comparisons
 from workbench.interventions.edit import Edit
+from workbench.runtime.capture import Capture
 from workbench.runtime.passes import Fact, Pass
 from workbench.signals import routing
 
@@ -31,12 +32,12 @@ def facts(scene: Scene, layer: int) -> Fact:
         if asked.name == "token":
             return asked.compare(now.tokens)
         if asked.name == "part":
-            generated = now.positions >= now.prompt_tokens.unsqueeze(-1)
+            generated = now.positions >= now.of_rows(now.prompt_tokens)
             return generated if (asked.value == "generated") == (asked.sign == "==") else ~generated
         if asked.name == "text":
             return _by_text(scene, now, asked)
         holds = torch.tensor([_label_holds(labels, asked) for labels in scene.labels])
-        return holds.to(now.positions.device).unsqueeze(-1).expand_as(now.positions)
+        return now.of_rows(holds.to(now.positions.device))
 
     return fact
 
@@ -58,14 +59,33 @@ def check_condition(edit: Edit, labels: Mapping[str, Any], has_text: bool) -> No
 
 
 def _signal(scene: Scene, layer: int, name: str) -> Tensor:
-    """A signal [T] of the router of ``layer`` before any edit."""
-    capture = scene.captures.get(layer)
-    rule = scene.anatomy.layer(layer).moe.rule  # type: ignore[union-attr]
-    if capture is None or capture.logits is None or capture.native_ids is None or rule is None:
+    """A signal of the router of ``layer`` before any edit, for each token of the pass; NaN where the router did not run."""
+    now = scene.now
+    found = [(part, _of_router(scene, capture, layer, name)) for part, capture in scene.captured(layer)]
+    known = [(part, values) for part, values in found if values is not None]
+    if not known:
         raise EditRefused(
             f"A condition asks for the {name} of layer {layer}, whose router did not run.",
             "Ask a layer that is not skipped.",
         )
+    if known[0][0] is now:
+        return known[0][1]
+    # The router ran for other tokens than those that ask, so that both are found by row and position.
+    size = int(max(int(part.positions.max()) for part in (now, *(part for part, _ in known)))) + 1
+    grid = known[0][1].new_full((len(now.prompt_tokens), size), torch.nan)
+    numbers = torch.arange(len(now.prompt_tokens), device=grid.device)
+    for part, values in known:
+        inside = torch.ones_like(part.positions, dtype=torch.bool) if part.valid is None else part.valid
+        grid[part.of_rows(numbers)[inside], part.positions[inside]] = values.reshape(part.positions.shape)[
+            inside
+        ]
+    return grid[now.of_rows(numbers), now.positions]
+
+
+def _of_router(scene: Scene, capture: Capture, layer: int, name: str) -> Tensor | None:
+    rule = scene.anatomy.layer(layer).moe.rule  # type: ignore[union-attr]
+    if capture.logits is None or capture.native_ids is None or rule is None:
+        return None
     if name == "margin":
         selection = rule.selection(rule.scores(capture.logits))
         return routing.margins(selection, capture.native_ids.shape[-1]).margin

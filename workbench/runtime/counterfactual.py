@@ -136,7 +136,7 @@ def _pass(
     device = ids.device
     positions = torch.arange(start, start + ids.shape[1], device=device).expand(ids.shape)
     prompt = torch.full((ids.shape[0],), run.prompt_tokens, device=device)
-    with bench.session(plans, None, [run.labels] * len(plans), past) as session:
+    with bench.session(plans, None, [run.labels] * len(plans), history=past) as session:
         session.begin(Pass(0, positions, None, prompt, ids))
         output = bench.model(input_ids=ids, past_key_values=cache, use_cache=True)
     return output.logits.float().cpu()

@@ -20,7 +20,6 @@ def compare(store: Store, base: Run | int, run: Run | int) -> RunDiff:
         raise PromptError(
             "A run that was not recorded cannot be compared.", "Run it with record=wb.Record()."
         )
-    store.flush()
     rows = diff(store.cursor(), ids[0], ids[1])
     return replace(rows, kl=_kl(base, run)) if isinstance(base, Run) and isinstance(run, Run) else rows
 

@@ -79,7 +79,7 @@ def generate(
                 session.begin(now)
                 output = bench.model(input_ids=fed, past_key_values=cache, use_cache=True)
                 if recorder is not None:
-                    recorder.take(now, session.captures)
+                    recorder.take(session)
                 logits.append(output.logits[0].float().cpu())
                 token = sampling.choose(logits[-1][-1], len(tokens))
                 step = Step(number, len(tokens), token, bench.token_text(token))
@@ -92,6 +92,7 @@ def generate(
             done = Done(
                 run=run, kind="generate", tokens=tokens, prompt_tokens=len(prompt), plan=plan, labels=labels,
                 seconds=time.perf_counter() - started, seed=sampling.recorded_seed,
+                dropped={} if recorder is None or run is None else recorder.dropped.get(run, {}),
             )  # fmt: skip
             result = bench.finish(done, torch.cat(logits), record)
     return result

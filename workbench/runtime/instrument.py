@@ -7,25 +7,27 @@ blocks their own forward back, so the user's hooks stay where they were. What is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
+from torch import nn
 
 from workbench.anatomy import Anatomy, Block
 from workbench.errors import EditRefused
-from workbench.interventions import Plan, mask, reroute, skip
+from workbench.interventions import Plan, mask, reroute
 from workbench.interventions.edit import Edit
 from workbench.interventions.site import SiteEdit
+from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.attach import Attachment, AttentionSink
 from workbench.runtime.capture import Capture
 from workbench.runtime.history import History
-from workbench.runtime.hooks.attention import hook_attention, hook_heads, keep_attention, rank_attention
-from workbench.runtime.hooks.depth import hook_skipped_block
+from workbench.runtime.hooks.attention import hook_attention, hook_heads, keep_attention, sample_attention
+from workbench.runtime.hooks.depth import hook_depth, plan_depth
 from workbench.runtime.hooks.neurons import hook_activation
 from workbench.runtime.hooks.routing import hook_routing
-from workbench.runtime.hooks.scene import Lookup, Planned, Scene, Values
+from workbench.runtime.hooks.scene import DepthEvent, Lookup, Planned, Scene, Values
 from workbench.runtime.hooks.stream import hook_contribution
 from workbench.runtime.hooks.write import hook_site
 from workbench.runtime.passes import Pass
@@ -38,17 +40,23 @@ class Session:
     Parameters
     ----------
     plans
-        One plan per row of the batch; skipped blocks must agree, because a block either runs or does not.
+        One plan per row of the batch; paths and aliases must agree, because a place runs one block for all rows.
     record
         What to keep, or ``None`` for nothing.
     lookup
         Where replayed routes come from.
     values
         Where patched values come from.
+    arity
+        How many things each block, attention and MLP returns in a tuple, 0 for a bare tensor.
     labels
         The labels of each row's run.
     token_text
         The text of a token id.
+    artefacts
+        The tensors that plans may name.
+    manage_depth
+        Whether depth is looked after although no plan edits it, because tokens in the cache skipped some layer.
     history
         What earlier passes of these runs left, where another session made them.
     """
@@ -61,24 +69,29 @@ class Session:
         record: Record | None,
         lookup: Lookup,
         values: Values,
-        tuple_blocks: frozenset[int],
+        arity: Mapping[nn.Module, int],
         labels: Sequence[Mapping[str, Any]],
         token_text: Callable[[int], str],
+        artefacts: Artefacts,
+        manage_depth: bool = False,
         history: History | None = None,
     ) -> None:
         self._anatomy = anatomy
         self.history = history if history is not None else History()
         self._scene = Scene(
-            anatomy, attachment, record, lookup, values, tuple_blocks, labels, token_text, self.history
+            anatomy, attachment, record, lookup, values, arity, labels, token_text, self.history
         )
         self._edits = _by_layer(anatomy, plans)
         self._asked = {
             n for layer, edits in self._edits.items() for e, _ in edits for n in e.asked_layers(layer)
         }
+        self._depth = plan_depth(self._scene, self._edits, plans, artefacts, manage_depth)
         self._undo = ExitStack()
 
     def __enter__(self) -> Session:
         with ExitStack() as undo:
+            if self._depth is not None:  # first: what listens must see what depth makes of a sublayer
+                hook_depth(self._scene, *self._depth, undo)
             for block in self._anatomy.blocks:
                 self._hook_block(block, undo)
             self._undo = undo.pop_all()
@@ -90,13 +103,24 @@ class Session:
 
     @property
     def captures(self) -> dict[int, Capture]:
-        """What the hooks saw in the running pass, by layer."""
+        """What the hooks saw in the running pass, by layer, of layers that ran for all its tokens."""
         return self._scene.captures
+
+    @property
+    def events(self) -> list[DepthEvent]:
+        """The depth decisions of the running pass."""
+        return self._scene.events
+
+    def taken(self) -> Iterator[tuple[Pass, dict[int, Capture], list[DepthEvent]]]:
+        """What there is to record of the running pass: the whole of it, then what ran for some of its tokens alone."""
+        yield self._scene.now, self._scene.captures, self._scene.events
+        for part, captures in self._scene.parts:
+            yield part, captures, []
 
     def watch_routing(self, layer: int) -> None:
         """Keep the routing of ``layer`` in the captures even if nothing is recorded there."""
         block = self._anatomy.layer(layer)
-        if not any(isinstance(edit, skip.Block) or _acts_on_router(edit) for edit, _ in self._edits[layer]):
+        if not any(_acts_on_router(edit) for edit, _ in self._edits[layer]):
             hook_routing(self._scene, block, [], None, self._undo)
 
     def begin(self, now: Pass) -> None:
@@ -107,11 +131,8 @@ class Session:
         scene = self._scene
         edits = self._edits[block.layer]
         record = scene.recorded(block.layer)
-        if any(isinstance(edit, skip.Block) for edit, _ in edits):
-            hook_skipped_block(scene, block, undo)
-            return
         reroutes = [(edit, rows) for edit, rows in edits if _acts_on_router(edit)]
-        wanted = record is not None and (record.routing or record.scores or record.sparsity)
+        wanted = record is not None and (record.routing or record.wants_scores or record.sparsity)
         wanted = wanted or block.layer in self._asked
         if block.moe is not None and block.moe.observable and (reroutes or wanted):
             hook_routing(scene, block, reroutes, record, undo)
@@ -143,7 +164,7 @@ class Session:
                 )
             sinks.append(keep_attention(self._scene, block.layer))
         if visible and record and record.attention_rank:
-            sinks.append(rank_attention(self._scene, block.layer, record))
+            sinks.append(sample_attention(self._scene, block.layer, record))
         return sinks
 
     def listen(self, layer: int, sink: AttentionSink) -> None:
@@ -164,11 +185,6 @@ def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, Planned[Edit
         text = plan.model_dump_json()
         rows_of.setdefault(text, []).append(row)
         plan_of[text] = plan
-    if len({skipped_layers(plan, anatomy) for plan in plans}) > 1:
-        raise EditRefused(
-            "The rows of a batch skip different blocks, but a block runs for the whole batch or not at all.",
-            "Run plans with different skips as separate batches.",
-        )
     device = next(anatomy.model.parameters()).device
     found: dict[int, Planned[Edit]] = {block.layer: [] for block in anatomy.blocks}
     for text, plan in plan_of.items():
@@ -178,10 +194,3 @@ def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, Planned[Edit
             for layer in edit.layers_in(anatomy):
                 found[layer].append((edit, rows))
     return found
-
-
-def skipped_layers(plan: Plan, anatomy: Anatomy) -> frozenset[int]:
-    """The layers whose block ``plan`` leaves out."""
-    return frozenset(
-        n for edit in plan.active if isinstance(edit, skip.Block) for n in edit.layers_in(anatomy)
-    )

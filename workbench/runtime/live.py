@@ -18,9 +18,9 @@ from torch import Tensor
 from workbench.errors import EditRefused, PromptError
 from workbench.interventions import Edit, Plan
 from workbench.runtime.attach import device_of
+from workbench.runtime.depth.kv import touched
 from workbench.runtime.generate import Sampling, end_tokens
 from workbench.runtime.history import History
-from workbench.runtime.instrument import skipped_layers
 from workbench.runtime.passes import Pass, rows_of
 from workbench.runtime.record import Record
 from workbench.runtime.run import Done, Run, Step
@@ -68,6 +68,7 @@ class Live:
         self._logits = torch.empty(0, bench.anatomy.vocab_size)
         self._seconds = 0.0
         self._step = 0
+        self._dropped: dict[str, int] = {}
         self._parent: int | None = None
         self._finished: Run | None = None
         self.tokens = list(prompt)
@@ -100,13 +101,15 @@ class Live:
             raise PromptError("The text has ended.", "Rewind to go on from an earlier token.")
         started = time.perf_counter()
         computed = len(self._logits)
-        with self._bench.running():
-            with self._bench.session([self.plan], self._record, [self._labels], self._history) as session:
-                if computed < len(self.tokens) - 1:
-                    self._pass(session, computed, len(self.tokens) - 1)
-                self._pass(session, len(self.tokens) - 1, len(self.tokens))
-            if self._record is not None:
-                self._bench.store.flush()
+        with (
+            self._bench.running(),
+            self._bench.session(
+                [self.plan], self._record, [self._labels], touched(self._cache), self._history
+            ) as session,
+        ):
+            if computed < len(self.tokens) - 1:
+                self._pass(session, computed, len(self.tokens) - 1)
+            self._pass(session, len(self.tokens) - 1, len(self.tokens))
         position = len(self.tokens)
         token = self._sampling.choose(self._logits[-1], position)
         self.tokens.append(token)
@@ -123,28 +126,25 @@ class Live:
         session.begin(now)
         output = self._bench.model(input_ids=fed, past_key_values=self._cache, use_cache=True)
         if self._record is not None and self.run is not None:
-            self._bench.recorder(self._record, [self.run]).take(now, session.captures)
+            recorder = self._bench.recorder(self._record, [self.run])
+            recorder.take(session)
+            for table, rows in recorder.dropped.get(self.run, {}).items():
+                self._dropped[table] = self._dropped.get(table, 0) + rows
+            self._bench.store.soon()
         self._logits = torch.cat([self._logits, output.logits[0].float().cpu()])
         self._step += 1
 
     def edit(self, plan: Plan | Edit | None) -> None:
-        """Use ``plan`` from the next step on. A plan that skips other blocks is refused once tokens are computed, because
-        the keys and values those tokens have in a skipped block are absent."""
+        """Use ``plan`` from the next step on. A block that runs again after it was skipped finds no keys and values of the
+        tokens that skipped it, and they get no attention there."""
         self._check_running()
         chosen = Plan() if plan is None else Plan([plan]) if isinstance(plan, Edit) else plan
-        facts = self._bench.anatomy
         chosen = rows_of([chosen])[0]
         self._bench.check(chosen, self.prompt_tokens, self._bench.context or 2**31, self._labels)
-        ahead = next((edit for edit in chosen.active if edit.looks_ahead()), None)
-        if ahead is not None:
+        if any(edit.looks_ahead() for edit in chosen.active):
             raise EditRefused(
-                f"{ahead.kind} looks at later tokens, but a live generation reads the prompt in two passes.",
-                "Use bench.generate.",
-            )
-        if len(self._logits) and skipped_layers(chosen, facts) != skipped_layers(self.plan, facts):
-            raise EditRefused(
-                "Skipped blocks cannot change while tokens are computed: their keys and values are absent there.",
-                "Start a new generation with that plan.",
+                "This plan looks ahead (causal=False), but a live generation reads its tokens one after the other.",
+                "Use bench.run, or bench.generate with the edit scoped to the prompt.",
             )
         self.plan = chosen
         self._plans = [(step, p) for step, p in self._plans if step < self._step] + [(self._step, chosen)]
@@ -187,7 +187,7 @@ class Live:
         self._cut(computed)
         self.tokens = tokens
         self._logits = self._logits[:computed]
-        self._parent, self._seconds = parent, 0.0
+        self._parent, self._seconds, self._dropped = parent, 0.0, {}
         if self._record is not None and parent is not None:
             self.run = new_run_id()
             self._copy_rows(parent, computed)
@@ -205,7 +205,7 @@ class Live:
         self._cache = DynamicCache(config=self._bench.model.config)
         with (
             self._bench.running(),
-            self._bench.session([self.plan], None, [self._labels], self._history) as session,
+            self._bench.session([self.plan], None, [self._labels], history=self._history) as session,
         ):
             device = device_of(self._bench.model)
             positions = torch.arange(computed, device=device).unsqueeze(0)
@@ -223,7 +223,6 @@ class Live:
     def _copy_rows(self, parent: int, computed: int) -> None:
         """Give the new run the rows of the tokens it shares with ``parent``, and of the steps that computed them."""
         store = self._bench.store
-        store.flush()
         cursor = store.cursor()
         last = "(SELECT max(step) FROM routing WHERE run = $old AND position < $tokens)"
         for table in (*_BY_POSITION, *_BY_STEP):
@@ -239,12 +238,9 @@ class Live:
         done = Done(
             run=self.run, kind="generate", tokens=self.tokens, prompt_tokens=self.prompt_tokens, plan=self.plan,
             labels=self._labels, seconds=self._seconds, seed=self._sampling.recorded_seed, parent=self._parent,
-            plans=tuple(self._plans),
+            plans=tuple(self._plans), dropped=dict(self._dropped),
         )  # fmt: skip
-        run = self._bench.finish(done, self._logits, self._record)
-        if self._record is not None:
-            self._bench.store.flush()
-        return run
+        return self._bench.finish(done, self._logits, self._record)
 
     def _check_running(self) -> None:
         if self._finished is not None:

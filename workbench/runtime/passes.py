@@ -31,6 +31,11 @@ class Pass:
         Length of each row's prompt [B] int64 on the model's device.
     tokens
         Token ids [B, S] int64 on the model's device.
+    rows
+        Where tokens were taken out of a pass: the row of the batch [B', S'] int64 that each one is from; ``None`` where
+        row ``b`` is row ``b``.
+    start
+        Tokens before the pass that this one is a part of; ``None`` for a whole pass, which starts at its first position.
     """
 
     step: int
@@ -38,6 +43,17 @@ class Pass:
     valid: Tensor | None
     prompt_tokens: Tensor
     tokens: Tensor
+    rows: Tensor | None = None
+    start: int | None = None
+
+    @property
+    def past(self) -> int:
+        """Tokens before this pass."""
+        return int(self.positions.min()) if self.start is None else self.start
+
+    def of_rows(self, values: Tensor) -> Tensor:
+        """``values`` [B] of the rows of the batch, at each token [B', S']."""
+        return values.unsqueeze(-1).expand_as(self.positions) if self.rows is None else values[self.rows]
 
 
 Fact: TypeAlias = Callable[[Comparison], Tensor]
@@ -50,8 +66,8 @@ def scope(edit: Edit, now: Pass, rows: Tensor, fact: Fact) -> Tensor | None:
     ``rows`` [B] bool says which rows of the batch have the edit in their plan, ``fact`` answers its condition. Phase and
     step belong to the token, not to the pass that reads it, so that cached and uncached passes agree.
     """
-    positions, prompt = now.positions, now.prompt_tokens.unsqueeze(-1)
-    where = rows.unsqueeze(-1).expand_as(positions)
+    positions, prompt = now.positions, now.of_rows(now.prompt_tokens)
+    where = now.of_rows(rows)
     tokens = edit.tokens
     if tokens == "prompt" or edit.phase == "prefill":
         where = where & (positions < prompt)
@@ -103,6 +119,16 @@ def check_tokens(edit: Edit, prompt_tokens: int, total_tokens: int) -> None:
                 f"{edit.kind} names step {step}, but the run has steps 0 to {total_tokens - prompt_tokens}.",
                 "Step 0 reads the prompt, step n the n-th generated token.",
             )
+
+
+def check_causal(edit: Edit, prompt_tokens: int, total_tokens: int) -> None:
+    """Refuse an edit that looks at later tokens in a generation, unless it is scoped to the prompt or pools by step."""
+    generates = total_tokens > prompt_tokens and edit.phase != "prefill" and edit.tokens != "prompt"
+    if edit.looks_ahead() and generates and not edit.by_step():
+        raise EditRefused(
+            f"{edit.kind} looks at later tokens (causal=False), which do not exist while a text is generated.",
+            'Scope it to the prompt with phase="prefill", use a causal rule, or where it has a pool choose pool="step".',
+        )
 
 
 def _named(value: str | Span | tuple[int, ...]) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -29,8 +30,8 @@ class Step:
 @dataclass(frozen=True)
 class Done:
     """What a run was, before it is described in rows: its id (``None`` if unrecorded), kind, tokens, plan, labels, the
-    run it continues, the seconds its passes took, the seed of its sampling, and the plans it switched to as
-    (first step, plan)."""
+    run it continues, the seconds its passes took, the seed of its sampling, the plans it switched to as (first step,
+    plan), and the rows that were not kept, by table."""
 
     run: int | None
     kind: str
@@ -42,6 +43,7 @@ class Done:
     seed: int | None = None
     parent: int | None = None
     plans: tuple[tuple[int, Plan], ...] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -57,12 +59,6 @@ class Run:
     logits
         Next-token logits fp32 (fp64 of a model in fp64) on the CPU: [S, V] for a forward pass; [S - 1, V] for a
         generation, whose last token was never fed back.
-    loss
-        Mean negative log-likelihood in nats of every token but the first.
-    text
-        The whole text, prompt included; empty without a tokenizer.
-    texts
-        The text of each token.
     plan
         The plan the run was made with.
     prompt_tokens
@@ -74,13 +70,31 @@ class Run:
     id: int | None
     tokens: Tensor
     logits: Tensor
-    loss: float
-    text: str
-    texts: tuple[str, ...]
     plan: Plan
     prompt_tokens: int
     bench: Bench
     labels: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def logprob(self) -> Tensor:
+        """Log-probability [S - 1] in nats of every token but the first."""
+        predicted = self.logits[: len(self.tokens) - 1]
+        return predicted.gather(-1, self.tokens[1:].unsqueeze(-1)).squeeze(-1) - predicted.logsumexp(-1)
+
+    @cached_property
+    def loss(self) -> float:
+        """Mean negative log-likelihood in nats of every token but the first; NaN for a single token."""
+        return float(-self.logprob.mean()) if len(self.tokens) > 1 else float("nan")
+
+    @cached_property
+    def text(self) -> str:
+        """The whole text, prompt included; empty without a tokenizer."""
+        return "" if self.bench.tokenizer is None else self.bench.tokenizer.decode(self.tokens.tolist())
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The text of each token."""
+        return tuple(self.bench.token_text(i) for i in self.tokens.tolist())
 
     def _rows(self, table: str) -> DuckDBPyRelation:
         return self.bench.sql(f"FROM {table} WHERE run = ?", [self.id])

@@ -152,7 +152,7 @@ def _from_captures(
 ) -> None:
     for layer in layers:
         capture = session.captures.get(layer)
-        if capture is None or capture.skipped:
+        if capture is None:
             continue
         rule = bench.anatomy.layer(layer).moe.rule  # type: ignore[union-attr]
         value = {

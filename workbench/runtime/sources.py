@@ -14,8 +14,8 @@ from workbench.interventions.patch import Patch
 from workbench.interventions.ragged import NOTHING
 from workbench.runtime.attach import device_of
 from workbench.runtime.hooks.scene import SourceRoutes
-from workbench.runtime.run_rows import stored_run
 from workbench.runtime.sites import read
+from workbench.runtime.stored import stored_run
 
 if TYPE_CHECKING:
     from workbench.runtime.bench import Bench
@@ -48,7 +48,6 @@ class Sources:
         return self._routes[run, layer]
 
     def _recorded(self, run: int, layer: int) -> SourceRoutes:
-        self._bench.store.flush()
         found = self._bench.store.sql(
             "SELECT position, list(expert ORDER BY slot) AS ids, list(weight ORDER BY slot) AS weights FROM routing "
             "WHERE run = ? AND layer = ? GROUP BY position ORDER BY position",

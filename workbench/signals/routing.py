@@ -37,16 +37,35 @@ def margins(selection: Tensor, k: int) -> Margins:
     return Margins(torch.where(legal, margin, torch.nan), tie)
 
 
-def entropy(logits: Tensor, score: Literal["softmax", "sigmoid", "topk_softmax"]) -> Tensor:
+def group_margins(selection: Tensor, groups: int, chosen: int, worth: Literal["top2sum", "max"]) -> Tensor:
+    """Distance [T] between the worth of the last group that may be chosen from and of the next, from ``selection`` [T, E].
+
+    Experts stand in ``groups`` equal groups, of which the best ``chosen`` are legal. A group is worth the sum of its two
+    best scores (DeepSeek-V3) or its best (DeepSeek-V2). NaN where all groups are legal.
+    """
+    grouped = _wide(selection).unflatten(-1, (groups, -1))
+    value = grouped.topk(2, dim=-1).values.sum(-1) if worth == "top2sum" else grouped.amax(-1)
+    if chosen >= groups:
+        return torch.full_like(value[..., 0], torch.nan)
+    best = value.topk(chosen + 1, dim=-1).values
+    return best[..., chosen - 1] - best[..., chosen]
+
+
+def entropy(logits: Tensor, score: str) -> Tensor:
     """Entropy [T] in nats of the router's distribution over all E experts, from its ``logits`` [T, E].
 
-    The distribution is the family's own score normalised to one: the softmax, or sigmoid scores divided by their sum.
-    A ``topk_softmax`` router ranks by logits, so its distribution is the softmax of all of them. Between 0 and log E;
-    banned experts (-inf) count nothing; NaN where every expert is banned.
+    The distribution is the family's own score normalised to one: the softmax, or ``sigmoid`` or ``sqrtsoftplus`` scores
+    divided by their sum. A router that ranks by logits has the softmax of all of them. Between 0 and log E; banned
+    experts (-inf) count nothing; NaN where every expert is banned.
     """
     logits = _wide(logits)
     # log(sigmoid / sum of sigmoids) without ever forming the sigmoids, which underflow together below -100.
-    log_p = (F.logsigmoid(logits) if score == "sigmoid" else logits).log_softmax(-1)
+    if score == "sigmoid":
+        logits = F.logsigmoid(logits)
+    elif score == "sqrtsoftplus":
+        # log(softplus(x)) is x itself where softplus underflows to exp(x).
+        logits = torch.where(logits < -15, logits, F.softplus(logits).log()) / 2
+    log_p = logits.log_softmax(-1)
     p = log_p.exp()
     return (p * -log_p.masked_fill(log_p == -torch.inf, 0.0)).sum(-1)
 

@@ -13,10 +13,12 @@ from workbench.errors import StoreError
 
 _HERE = Path(__file__).parent
 
-VERSION = 1
+VERSION = 2
 """Version of ``schema.sql``."""
 
-MIGRATIONS: dict[int, str] = {}
+MIGRATIONS: dict[int, str] = {
+    int(path.stem): path.read_text(encoding="utf-8") for path in sorted((_HERE / "migrations").glob("*.sql"))
+}
 """SQL that brings a file from version ``n - 1`` to ``n``, by ``n``; every version above 1 has one."""
 
 STORAGE_VERSION = "v1.4.0"
@@ -24,7 +26,7 @@ STORAGE_VERSION = "v1.4.0"
 
 _SCHEMA = (_HERE / "schema.sql").read_text(encoding="utf-8")
 
-_FILES = ("load", "paths", "labels", "compare", "depth", "neurons", "map")
+_FILES = ("cells", "load", "paths", "labels", "compare", "depth", "neurons", "map")
 """Files of ``macros/`` in the order they are run: a macro may use those above it."""
 
 _MACROS = "\n".join((_HERE / "macros" / f"{name}.sql").read_text(encoding="utf-8") for name in _FILES)

@@ -40,8 +40,9 @@ CREATE TABLE run (
     prompt_tokens INTEGER,           -- tokens of the prompt
     tokens        INTEGER,           -- tokens of prompt and continuation
     labels        JSON,              -- what the user says about the run, as one flat object
-    record        JSON,              -- what was recorded, and rows dropped
-    versions      JSON               -- versions of the packages in use
+    record        JSON,              -- what was recorded
+    versions      JSON,              -- versions of the packages in use
+    dropped       JSON               -- rows that were not kept for want of room, by table; NULL for none
 );
 
 -- A plan by its content hash, as data.
@@ -102,7 +103,8 @@ CREATE TABLE router (
     dropped        UTINYINT,         -- slots that executed no expert
     edited         BOOLEAN,          -- an edit changed this choice or its weights
     native         USMALLINT[],      -- experts the model alone would have chosen; NULL unless edited
-    native_weights FLOAT[]           -- and their weights, in the same order
+    native_weights FLOAT[],          -- and their weights, in the same order
+    group_margin   FLOAT             -- worth of the last legal group minus the next; NULL without group limits
 );
 
 -- Full score vectors, on request.
@@ -112,7 +114,8 @@ CREATE TABLE router_scores (
     position INTEGER NOT NULL,
     layer    USMALLINT NOT NULL,
     scores   FLOAT[],                -- what selection ranks by, one an expert
-    logits   FLOAT[]                 -- raw output of the router, one an expert
+    logits   FLOAT[],                -- raw output of the router, one an expert
+    share    FLOAT                   -- share of the tokens that were drawn to be recorded: 1 / share weighs the row
 );
 
 -- Ranks of attention maps, one row a head.
@@ -123,13 +126,15 @@ CREATE TABLE attention_rank (
     head           USMALLINT NOT NULL,
     tokens         INTEGER,          -- rows of the (sub)matrix that was decomposed
     submatrix      VARCHAR,          -- 'full', or 'sampled' for a principal submatrix of sampled rows
-    method         VARCHAR,          -- 'svd'
+    method         VARCHAR,          -- 'svd', 'gram' (eigenvalues of A A^T), or 'sketch' (A times random columns)
     tolerance      DOUBLE,           -- singular values above tolerance times the largest count
     dtype          VARCHAR,          -- precision of the decomposition
     rank           INTEGER,          -- singular values that count
     stable_rank    FLOAT,            -- sum of squared singular values over the largest squared
     effective_rank FLOAT,            -- exp of the entropy of the normalised singular values
-    entropy        FLOAT             -- mean entropy of the attention rows, nats
+    entropy        FLOAT,            -- mean entropy of the attention rows, nats
+    length         INTEGER,          -- tokens of the whole map
+    error          FLOAT             -- measured relative error of stable_rank against an SVD of the same map; NULL for none
 );
 
 -- What each part of a block adds to the residual stream.
@@ -170,7 +175,9 @@ CREATE TABLE expert_stat (
     weight_sum        DOUBLE,        -- sum of their weights
     norm_sum          DOUBLE,        -- sum of the norms of its outputs
     weighted_norm_sum DOUBLE,        -- sum of weight times norm
-    norm_max          FLOAT          -- largest norm
+    norm_max          FLOAT,         -- largest norm
+    soft_sum          DOUBLE,        -- sum over ALL tokens of softmax(logits)_e; NULL for a sigmoid router
+    reap_sum          DOUBLE         -- sum over the tokens that chose it of softmax(logits)_e times norm; NULL likewise
 );
 
 -- How often each neuron is active.
@@ -221,6 +228,78 @@ CREATE TABLE experiment (
     created    TIMESTAMP,            -- UTC
     name       VARCHAR,
     config     JSON
+);
+
+-- Sums of runs that have ended, so that questions about many runs need not read every choice; kept by Store.summarise,
+-- defined by the macros of the same names in macros/cells.sql.  Which runs they cover stands in `summarised`.
+CREATE TABLE summarised (
+    run     BIGINT NOT NULL,
+    choices BIGINT                   -- rows of routing that were summed
+);
+
+CREATE TABLE expert_sum (
+    run           BIGINT NOT NULL,
+    layer         USMALLINT NOT NULL,
+    expert        USMALLINT NOT NULL,
+    opening       BOOLEAN NOT NULL,  -- about position 0
+    choices       BIGINT,            -- columns of expert_cells
+    tops          BIGINT,            -- likewise
+    weight        DOUBLE,            -- likewise
+    share         DOUBLE,            -- likewise
+    share_ln      DOUBLE,            -- likewise
+    normed        BIGINT,            -- likewise
+    norm_weight   DOUBLE,            -- likewise
+    norm          DOUBLE,            -- likewise
+    weighted_norm DOUBLE             -- likewise
+);
+
+CREATE TABLE rank_sum (
+    run     BIGINT NOT NULL,
+    layer   USMALLINT NOT NULL,
+    rank    UTINYINT NOT NULL,
+    opening BOOLEAN NOT NULL,        -- about position 0
+    choices BIGINT,                  -- columns of rank_cells
+    weight  DOUBLE,                  -- likewise
+    shared  BIGINT,                  -- likewise
+    share   DOUBLE,                  -- likewise
+    normed  BIGINT,                  -- likewise
+    norm    DOUBLE,                  -- likewise
+    place   BIGINT,                  -- likewise
+    agree   BIGINT                   -- likewise
+);
+
+CREATE TABLE pair_sum (
+    run     BIGINT NOT NULL,
+    layer   USMALLINT NOT NULL,
+    expert  USMALLINT NOT NULL,
+    other   USMALLINT NOT NULL,      -- expert or a larger number
+    opening BOOLEAN NOT NULL,        -- about position 0
+    tokens  BIGINT                   -- choice sets with both
+);
+
+CREATE TABLE next_sum (
+    run         BIGINT NOT NULL,
+    layer       USMALLINT NOT NULL,
+    next_layer  USMALLINT NOT NULL,  -- the next routed layer of that run
+    expert      USMALLINT NOT NULL,
+    next_expert USMALLINT NOT NULL,  -- of next_layer
+    opening     BOOLEAN NOT NULL,    -- about position 0
+    tokens      BIGINT,              -- columns of next_cells
+    seen        BIGINT,              -- likewise
+    tried       DOUBLE               -- likewise
+);
+
+CREATE TABLE layer_sum (
+    run       BIGINT NOT NULL,
+    layer     USMALLINT NOT NULL,
+    opening   BOOLEAN NOT NULL,      -- about position 0
+    tokens    BIGINT,                -- columns of layer_cells
+    shared    BIGINT,                -- likewise
+    followers BIGINT,                -- likewise
+    same      BIGINT,                -- likewise
+    overlap   BIGINT,                -- likewise
+    chunks    BIGINT,                -- likewise
+    used      BIGINT                 -- likewise
 );
 
 -- The choice of one token in one layer as one row: experts and weights in slot order.

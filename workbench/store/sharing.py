@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,13 +26,15 @@ from workbench.errors import SetupError, SqlError, StoreError
 
 _EXTENSIONS = ("httpfs", "quack")  # Quack serves and asks over the HTTP of httpfs
 _PORT_ATTEMPTS = 20
+_log = logging.getLogger(__name__)
 
-# Runs on the server before each statement of a client; json_serialize_sql parses it and fails on all but SELECT.
+# Runs on the server before each statement of a client: what was written before is committed first, so that it is seen.
+# json_serialize_sql parses the statement and fails on all but SELECT.
 # ATTACH, with which other DuckDB clients connect, opens and ends transactions around its own queries.
 _MAY = """
 CREATE OR REPLACE MACRO store_may(session, query) AS
-    json_extract_string(json_serialize_sql(CAST(query AS VARCHAR)), '$.error') = 'false'
-    OR regexp_full_match(CAST(query AS VARCHAR), '(?i)\\s*(BEGIN( TRANSACTION)?|COMMIT|ROLLBACK)\\s*;?\\s*')
+    store_settle(session::VARCHAR) AND (json_extract_string(json_serialize_sql(CAST(query AS VARCHAR)), '$.error') = 'false'
+    OR regexp_full_match(CAST(query AS VARCHAR), '(?i)\\s*(BEGIN( TRANSACTION)?|COMMIT|ROLLBACK)\\s*;?\\s*'))
 """
 
 
@@ -63,9 +67,14 @@ def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
                 f"The package duckdb-extension-{name} is not installed.",
                 f"pip install duckdb-extension-{name}.",
             )
-        binary = (
-            Path(spec.origin).parent / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
-        )
+        folder = Path(spec.origin).parent / "extensions"
+        binary = folder / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
+        if not binary.is_file():
+            built_for = " or ".join(sorted(path.name.removeprefix("v") for path in folder.glob("v*")))
+            raise SetupError(
+                f"The package duckdb-extension-{name} is built for DuckDB {built_for}, not {duckdb.__version__}.",
+                f"pip install duckdb=={built_for.split()[-1]}, or a build of the package for this DuckDB.",
+            )
         try:
             connection.execute(f"LOAD {quote(str(binary))}")
         except duckdb.Error as error:
@@ -110,10 +119,15 @@ def _alive(pid: int) -> bool:
 class Server:
     """Serves an open store until :meth:`stop`; writes and removes the owner file."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, path: Path, settle: Callable[[], Exception | None]
+    ) -> None:
         load_extensions(connection)
         self._connection = connection.cursor()
         self._file = owner_file(path)
+        self._connection.create_function(
+            "store_settle", _settling(settle), ["VARCHAR"], "BOOLEAN", side_effects=True
+        )
         self._connection.execute(_MAY)
         self._connection.execute("SET GLOBAL quack_authorization_function = 'store_may'")
         self.owner = self._listen(secrets.token_urlsafe(32))
@@ -148,6 +162,16 @@ class Server:
             self._file.unlink()
         self._connection.execute(f"CALL quack_stop({quote(self.owner.uri)})").fetchall()
         self._connection.close()
+
+
+def _settling(settle: Callable[[], Exception | None]) -> Callable[[str], bool]:
+    def store_settle(_: str) -> bool:
+        failure = settle()
+        if failure is not None:
+            _log.warning("A reader misses rows that could not be written: %s", failure)
+        return True
+
+    return store_settle
 
 
 class Client:

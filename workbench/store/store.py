@@ -8,6 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,11 +18,11 @@ import pyarrow as pa
 
 from workbench.errors import SetupError, SqlError, StoreError
 from workbench.store import columns as typed
-from workbench.store import schema
+from workbench.store import schema, summary
 from workbench.store.connect import StoreInUse, unreadable
 from workbench.store.export import export
 from workbench.store.sharing import Server, find_owner, first_line, quote
-from workbench.store.writer import Policy, Writer
+from workbench.store.writer import POLICIES, Deferred, Digest, Policy, Writer
 
 DEFAULT_PATH = "workbench.duckdb"
 """File in the working directory that ``Store.open(None)`` looks for first."""
@@ -29,8 +30,11 @@ DEFAULT_PATH = "workbench.duckdb"
 CAPACITY = 256 * 2**20
 """Bytes that may wait for the writer unless told otherwise."""
 
-INTERVAL = 0.25
+INTERVAL = 1.0
 """Seconds after which waiting rows are committed although they are few."""
+
+SUMMARISE_AT = 1_000_000
+"""Choices of ended runs after which their sums are kept."""
 
 _log = logging.getLogger(__name__)
 _open_stores: weakref.WeakValueDictionary[Path, Store] = weakref.WeakValueDictionary()
@@ -40,7 +44,8 @@ _registry = threading.RLock()
 class Store:
     """One DuckDB database of runs, owned by this process; made by :meth:`open`.
 
-    Rows go to a writer thread and can be asked for after :meth:`flush`. A store on disk is served to other processes
+    Rows go to a writer thread, which commits them in large batches; whoever asks, here or in another process, finds
+    everything written before committed first. A store on disk is served to other processes
     (:func:`workbench.store.connect`) as long as it is open. Methods may be called from any thread.
 
     Attributes
@@ -51,6 +56,8 @@ class Store:
         One sentence that says which file was opened and why, for a user to read.
     shared
         Whether other processes can read it now; ``unshared_because`` gives the reason where they cannot.
+    policy
+        What happens to rows for which there is no room: ``block``, ``drop`` or ``sample``.
     """
 
     def __init__(
@@ -68,8 +75,13 @@ class Store:
         self._connection = connection
         self._columns = typed.read_columns(connection)
         self._writer = writer
+        self.policy = writer.policy
         self._server = server
         self._users = 1
+        self._summing = threading.Lock()
+        self._summer: threading.Thread | None = None
+        self._unsummed = 0
+        self._closing = False
         # Runs at exit too, so that a program that never closes its store still commits what it wrote.
         self._finish = weakref.finalize(self, _shut_down, connection, writer, server)
 
@@ -97,6 +109,7 @@ class Store:
             Bytes that may wait for the writer.
         policy
             What a write does when that many wait: ``"block"`` until there is room, or ``"drop"`` the rows and count them.
+            ``"sample"`` drops too, but a recorder keeps fewer tokens from half of the capacity on.
         interval
             Seconds after which waiting rows are committed although they are few.
         share
@@ -107,8 +120,8 @@ class Store:
         StoreError
             The file is not a store, cannot be written, or is open already, here or in another process.
         """
-        if policy not in ("block", "drop"):
-            raise StoreError(f"There is no policy {policy!r}.", "Choose 'block' or 'drop'.")
+        if policy not in POLICIES:
+            raise StoreError(f"There is no policy {policy!r}.", "Choose 'block', 'drop' or 'sample'.")
         options: dict[str, Any] = {
             "threads": threads,
             "capacity": capacity,
@@ -166,19 +179,20 @@ class Store:
         except StoreError:
             connection.close()
             raise
-        server, reason = None, "it was opened with share=False" if path else "it is in memory"
-        if share and path is not None:
-            try:
-                server, reason = Server(connection, path), ""
-            except (SetupError, duckdb.Error, OSError) as error:
-                reason = str(error)
-                _log.warning("Other processes cannot read %s while it is open: %s", path, reason)
         writer = Writer(
             _LocalSink(connection.cursor()),
             capacity=options["capacity"],
             policy=options["policy"],
             interval=options["interval"],
+            convert=partial(_convert, typed.read_columns(connection)),
         )
+        server, reason = None, "it was opened with share=False" if path else "it is in memory"
+        if share and path is not None:
+            try:
+                server, reason = Server(connection, path, settle=writer.settle), ""
+            except (SetupError, duckdb.Error, OSError) as error:
+                reason = str(error)
+                _log.warning("Other processes cannot read %s while it is open: %s", path, reason)
         store = cls(connection, path, writer, server, note, reason)
         if path is not None:
             _open_stores[path] = store
@@ -189,8 +203,8 @@ class Store:
         """Whether other processes can ask this store now."""
         return self._server is not None and self._finish.alive
 
-    def write(self, table: str, columns: Mapping[str, Any]) -> int:
-        """Queue rows of ``table`` for the writer; they can be asked for after :meth:`flush`, or shortly.
+    def write(self, table: str, columns: Mapping[str, Any], *, always: bool = False) -> int:
+        """Queue rows of ``table`` for the writer; :meth:`sql` and other readers find them committed.
 
         Parameters
         ----------
@@ -199,6 +213,8 @@ class Store:
         columns
             Values by column name. Numpy arrays (copied), lists and Arrow arrays give one value a row; anything else is
             a scalar that stands on every row. Columns left out are NULL.
+        always
+            Take them whatever the policy says: for the few rows that describe a run.
 
         Returns
         -------
@@ -211,11 +227,28 @@ class Store:
             The table, a column, a length or a value does not fit; the store is closed; or an earlier write failed in the
             background, in which case the rows of this call are not taken.
         """
-        spec = self._columns.get(table)
-        if spec is None or table not in schema.TABLES:
-            raise StoreError(f"There is no table {table!r}.", f"Tables are: {', '.join(schema.TABLES)}.")
-        batch = typed.to_batch(table, spec, columns)
-        return self._writer.put(table, batch) if batch.num_rows else 0
+        batch = _convert(self._columns, table, columns)
+        return self._writer.put(table, batch, always=always) if batch.num_rows else 0
+
+    def defer(self, digest: Digest, item: Deferred) -> Mapping[str, int]:
+        """Queue something that rows are made of later, on the writer's thread: ``digest`` gets all that waits at once.
+
+        Whoever asks the store finds the rows made and committed first. Returns the rows dropped, by table.
+        """
+        return self._writer.defer(digest, item)
+
+    def describe(self, digest: Digest, item: Deferred) -> None:
+        """The same for what describes a run: it is taken whatever waits already."""
+        self._writer.defer(digest, item, always=True)
+
+    @property
+    def pressure(self) -> float:
+        """Share of the capacity that waits for the writer, from 0 to 1."""
+        return self._writer.pressure
+
+    def soon(self) -> None:
+        """Commit what waits as soon as nothing more comes, without waiting for it."""
+        self._writer.soon()
 
     def flush(self) -> None:
         """Return when every row written before is committed.
@@ -232,8 +265,12 @@ class Store:
         return self._writer.dropped()
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A DuckDB cursor of its own on the store, closed with it."""
+        """A DuckDB cursor of its own on the store, closed with it. It sees all rows written before; of those written
+        later, those that are committed."""
         self._check_open()
+        failure = self._writer.settle()
+        if failure is not None:
+            _log.warning("Rows are missing, because they could not be written: %s", failure)
         return self._connection.cursor()
 
     def sql(self, query: str, params: Any = None) -> duckdb.DuckDBPyRelation:
@@ -255,6 +292,40 @@ class Store:
                 "The query gives no rows.", "Send a SELECT, or use store.cursor() to run other statements."
             )
         return relation
+
+    def summarise(self, runs: Sequence[int] | None = None) -> int:
+        """Keep the sums of runs that have ended, so that macros over many runs need not read every choice again.
+
+        The answers are the same with and without. Rows that are written to a run afterwards would be missed, so it is
+        for runs that are complete: all that have a row in ``run`` where ``runs`` is ``None``. Returns how many were summed.
+
+        A bench sees to its own runs, once enough of them have ended.
+        """
+        with self._summing, self.cursor() as cursor:
+            waiting = summary.ended(cursor, runs)
+            for piece in summary.pieces(waiting):
+                summary.keep(cursor, piece)
+        return len(waiting)
+
+    def ended(self, choices: int) -> None:
+        """Say that a run with so many choices is complete; after :data:`SUMMARISE_AT` of them a thread sums them up."""
+        self._unsummed += choices
+        if self._unsummed >= SUMMARISE_AT and (self._summer is None or not self._summer.is_alive()):
+            self._unsummed = 0
+            self._summer = threading.Thread(target=self._sum_up, name="workbench-store-sums", daemon=True)
+            self._summer.start()
+
+    def _sum_up(self) -> None:
+        try:
+            with self._summing, self.cursor() as cursor:
+                for piece in summary.pieces(summary.ended(cursor, None)):
+                    if self._closing:
+                        return
+                    summary.keep(cursor, piece)
+        except (duckdb.Error, StoreError):
+            _log.warning(
+                "Sums of ended runs could not be kept; answers are right, but slower.", exc_info=True
+            )
 
     def snapshot(self, path: str | os.PathLike[str]) -> Path:
         """Write a consistent copy of everything recorded so far to a new file, readable by any DuckDB client.
@@ -313,6 +384,9 @@ class Store:
                 return
             if self.path is not None:
                 _open_stores.pop(self.path, None)
+            self._closing = True
+            if self._summer is not None:
+                self._summer.join()
             self._finish()
 
     def __enter__(self) -> Store:
@@ -326,6 +400,14 @@ class Store:
     def _check_open(self) -> None:
         if not self._finish.alive:
             raise StoreError("The store is closed.", "Open it again.")
+
+
+def _convert(
+    spec: Mapping[str, Mapping[str, typed.Column]], table: str, columns: Mapping[str, Any]
+) -> pa.RecordBatch:
+    if table not in spec or table not in schema.TABLES:
+        raise StoreError(f"There is no table {table!r}.", f"Tables are: {', '.join(schema.TABLES)}.")
+    return typed.to_batch(table, spec[table], columns)
 
 
 class _LocalSink:

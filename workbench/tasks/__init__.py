@@ -2,5 +2,6 @@
 
 from workbench.tasks.frames import describe, load, names, score
 from workbench.tasks.item import CHANCE, TaskError
+from workbench.tasks.levels import usable
 
-__all__ = ["CHANCE", "TaskError", "describe", "load", "names", "score"]
+__all__ = ["CHANCE", "TaskError", "describe", "load", "names", "score", "usable"]

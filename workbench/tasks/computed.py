@@ -15,7 +15,7 @@ class KthSmallest(Task):
 
     name = "kth_smallest"
     summary = "the k-th smallest of a list of numbers"
-    levels = ((3,), (4,), (5,), (6,), (8,), (12,), (16,))
+    levels = ((3,), (4,), (5,), (6,), (8,), (12,), (16,), (24,), (32,))
     separator = ""
 
     def draw(self, rng: random.Random, parameters: tuple[int, ...]) -> Item:
@@ -45,7 +45,7 @@ class ModularSum(Task):
 
     name = "modular_sum"
     summary = "a sum modulo 61"
-    levels = ((3, 1, 7), (3, 1, 20), (3, 2, 7), (3, 3, 0), (4, 4, 0), (6, 6, 0))
+    levels = ((4, 1, 3), (3, 1, 7), (3, 1, 12), (3, 1, 20), (3, 2, 7), (3, 3, 0), (4, 4, 0), (6, 6, 0))
     separator = "+"
     modulus = 61
 
@@ -69,7 +69,7 @@ class StackTop(Task):
 
     name = "stack_top"
     summary = "the closing tag that must come next"
-    levels = ((4, 4), (4, 3), (8, 3), (12, 4), (20, 6), (32, 8))
+    levels = ((4, 4), (4, 3), (8, 3), (12, 4), (20, 6), (32, 8), (48, 10), (64, 12))
     separator = ""
 
     def draw(self, rng: random.Random, parameters: tuple[int, ...]) -> Item:
@@ -96,7 +96,7 @@ class Addition(Task):
 
     name = "addition"
     summary = "a sum of two numbers, least digit first"
-    levels = ((3, 4), (3, 9), (4, 9), (5, 9), (6, 9), (8, 9))
+    levels = ((4, 4), (3, 9), (4, 9), (5, 9), (6, 9), (8, 9), (10, 9), (12, 9))
     separator = "+"
     free_form = True
 
@@ -125,7 +125,7 @@ class Sorting(Task):
 
     name = "sorting"
     summary = "a list of numbers in ascending order"
-    levels = ((3,), (4,), (5,), (6,), (8,), (10,))
+    levels = ((3,), (5,), (8,), (12,), (16,), (24,), (32,))
     separator = ""
     free_form = True
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from workbench.tasks import computed, in_context  # noqa: F401  (importing them registers the tasks)
 from workbench.tasks.item import CHANCE, SPLITS, TASKS, Item, Task, TaskError, variant_for
-from workbench.tasks.wording import WORDINGS
+from workbench.tasks.wording import VARIANTS, WORDINGS
 
 DEFAULT_SIZES = {"train": 1_000, "reference": 1_000, "validation": 500, "test": 2_000, "shift": 500}
 COLUMNS = ["prompt", "answer", "choices", "task", "level", "variant", "language", "split"]
@@ -39,7 +39,12 @@ def describe() -> pd.DataFrame:
 
 
 def load(
-    task: str, split: str = "test", level: int | None = None, n: int | None = None, seed: int = 0
+    task: str,
+    split: str = "test",
+    level: int | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    variant: int | None = None,
 ) -> pd.DataFrame:
     """Items of one task as a data frame.
 
@@ -56,6 +61,9 @@ def load(
         Items per level; by default 1,000 (train, reference), 500 (validation, shift) or 2,000 (test).
     seed
         Another seed draws other items of the same split.
+    variant
+        One wording for all items, 0 to 4; by default the five take turns. The same items, with their choices in the
+        same order, come in every wording. The shift split has a wording of its own.
 
     Returns
     -------
@@ -65,7 +73,7 @@ def load(
     Raises
     ------
     TaskError
-        For an unknown task, split or level, and where a level has fewer than ``n`` different items.
+        For an unknown task, split, level or wording, and where a level has fewer than ``n`` different items.
     """
     chosen = find(task)
     if split not in SPLITS:
@@ -74,12 +82,17 @@ def load(
         raise TaskError(
             f"Task {task} has no level {level}.", f"Choose a level from 1 to {len(chosen.levels)}."
         )
+    if variant is not None and (split == "shift" or variant not in VARIANTS):
+        raise TaskError(
+            f"The items of split {split} do not come in wording {variant}.",
+            f"Choose a wording from 0 to {VARIANTS[-1]} of another split than shift.",
+        )
     if n is None:
         n = DEFAULT_SIZES[split]
     if n < 1:
         raise TaskError(f"{n} items were asked for.", "Ask for at least one item.")
     levels = range(1, len(chosen.levels) + 1) if level is None else [level]
-    rows = [row for one in levels for row in rows_of(chosen, split, one, n, seed)]
+    rows = [row for one in levels for row in rows_of(chosen, split, one, n, seed, variant)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -98,7 +111,9 @@ def find(task: str) -> Task:
     return TASKS[task]
 
 
-def rows_of(task: Task, split: str, level: int, n: int, seed: int) -> list[dict[str, Any]]:
+def rows_of(
+    task: Task, split: str, level: int, n: int, seed: int, wording: int | None
+) -> list[dict[str, Any]]:
     """The first ``n`` different items of one level in one split."""
     rng = random.Random(f"{task.name}/{split}/{level}/{seed}")
     parameters = task.parameters(level, stretched=split == "shift")
@@ -117,7 +132,7 @@ def rows_of(task: Task, split: str, level: int, n: int, seed: int) -> list[dict[
             continue
         misses = 0
         seen.add(item)
-        variant = variant_for(split, len(rows))
+        variant = variant_for(split, len(rows)) if wording is None else wording
         rows.append(
             {
                 "prompt": item.prompt(variant, rng),

@@ -2,61 +2,94 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
+from collections.abc import Sequence
+from typing import TypeVar
 
 from workbench.tasks.item import Item, Task, register
 from workbench.tasks.symbols import NUMBERS, WORDS
 
+Anything = TypeVar("Anything")
+
 
 @register
 class Recall(Task):
-    """Key-value recall: which number stands beside this word?"""
+    """Key-value recall: which number stands beside this word, or beside this pair of words?
+
+    Pairs are drawn from few first and few second words, so that neither word of a pair tells the value alone.
+    """
 
     name = "recall"
-    summary = "the number that stands beside a word"
-    levels = ((4,), (6,), (8,), (12,), (16,), (24,), (32,))
+    summary = "the number that stands beside a word or beside two words"
+    levels = ((4, 1), (8, 1), (16, 1), (32, 1), (6, 2), (8, 2), (12, 2), (16, 2), (24, 2), (32, 2), (48, 2))
 
     def draw(self, rng: random.Random, parameters: tuple[int, ...]) -> Item:
-        (size,) = parameters
-        keys, values = rng.sample(WORDS, size), rng.sample(NUMBERS, size)
+        size, words = parameters
+        if words == 1:
+            keys = rng.sample(WORDS, size)
+        else:
+            side = math.isqrt(2 * size - 1) + 1
+            first, second = rng.sample(WORDS, side), rng.sample(WORDS, side)
+            keys = [first[pair // side] + second[pair % side] for pair in rng.sample(range(side**2), size)]
+        values = rng.sample(NUMBERS, size)
         asked = rng.randrange(size)
         facts = tuple(key + value for key, value in zip(keys, values, strict=True))
         return Item(self.name, facts, keys[asked], values[asked])
 
     def siblings(self, item: Item, rng: random.Random) -> list[Item]:
-        pairs = [symbols(fact) for fact in item.facts]
+        pairs = [self.pair(fact) for fact in item.facts]
         rng.shuffle(pairs)
         return [Item(self.name, item.facts, key, value) for key, value in pairs if key != item.query]
 
     def distractors(self, item: Item, rng: random.Random) -> list[str]:
-        present = [symbols(fact)[1] for fact in item.facts]
+        present = [self.pair(fact)[1] for fact in item.facts]
         return shuffled(present, rng) + shuffled(NUMBERS, rng)
+
+    @staticmethod
+    def pair(fact: str) -> tuple[str, str]:
+        """Key and value of a fact."""
+        *key, value = symbols(fact)
+        return "".join(key), value
 
 
 @register
 class TwoHop(Task):
-    """Two-hop recall: a word points to a word, and that one to a number; the facts stand in random order."""
+    """Two-hop recall: a word points to a word, and that one to a number.
+
+    The second parameter orders the facts: 0 sets each pair of links side by side, 1 shows the first links before the
+    second ones, 2 shuffles all.
+    """
 
     name = "two_hop"
     summary = "the number reached from a word over a second word"
-    levels = ((3,), (4,), (5,), (6,), (8,), (12,))
+    levels = ((4, 0), (3, 1), (3, 2), (4, 1), (4, 2), (6, 2), (8, 2), (12, 2))
 
     def draw(self, rng: random.Random, parameters: tuple[int, ...]) -> Item:
-        (size,) = parameters
+        size, mixed = parameters
         words, values = rng.sample(WORDS, 2 * size), rng.sample(NUMBERS, size)
         starts, middles = words[:size], words[size:]
-        facts = [start + middle for start, middle in zip(starts, middles, strict=True)]
-        facts += [middle + value for middle, value in zip(middles, values, strict=True)]
-        rng.shuffle(facts)
+        first = [start + middle for start, middle in zip(starts, middles, strict=True)]
+        second = [middle + value for middle, value in zip(middles, values, strict=True)]
+        if mixed == 0:
+            facts = [fact for pair in zip(first, second, strict=True) for fact in pair]
+        elif mixed == 1:
+            facts = first + shuffled(second, rng)
+        else:
+            facts = shuffled(first + second, rng)
         asked = rng.randrange(size)
         return Item(self.name, tuple(facts), starts[asked], values[asked])
 
     def siblings(self, item: Item, rng: random.Random) -> list[Item]:
         links = dict(symbols(fact) for fact in item.facts)
         starts = [word for word in links if links[word] in links and word != item.query]
-        rng.shuffle(starts)
-        return [Item(self.name, item.facts, start, links[links[start]]) for start in starts]
+        return [Item(self.name, item.facts, start, links[links[start]]) for start in shuffled(starts, rng)]
+
+    def steps(self, item: Item, rng: random.Random) -> list[Item]:
+        links = dict(symbols(fact) for fact in item.facts)
+        middles = [word for word in links if links[word] not in links]
+        return [Item(self.name, item.facts, middle, links[middle]) for middle in shuffled(middles, rng)]
 
     def distractors(self, item: Item, rng: random.Random) -> list[str]:
         present = [end for _, end in (symbols(fact) for fact in item.facts) if end in NUMBERS]
@@ -65,42 +98,69 @@ class TwoHop(Task):
 
 @register
 class Lexicon(Task):
-    """Translation from demonstrations: phrases of two made-up languages side by side, word order kept."""
+    """Translation from demonstrations: phrases of two made-up languages side by side.
+
+    The third parameter is 0 where word order is kept and 1 where the right side is in random order: then a word's
+    translation is the only one that stands in every phrase with it.
+    """
 
     name = "lexicon"
     summary = "the translation of a word, inferred from translated phrases"
-    levels = ((4, 1), (8, 1), (4, 2), (6, 2), (8, 2), (8, 3), (12, 3))
+    levels = (
+        (4, 1, 0),
+        (8, 2, 0),
+        (12, 3, 0),
+        (16, 3, 0),
+        (6, 3, 1),
+        (8, 3, 1),
+        (12, 3, 1),
+        (8, 4, 1),
+        (12, 4, 1),
+        (16, 4, 1),
+    )
     source, target = WORDS[:32], WORDS[32:]
 
     def draw(self, rng: random.Random, parameters: tuple[int, ...]) -> Item:
-        size, length = parameters
+        size, length, mixed = parameters
         left, right = rng.sample(self.source, size), rng.sample(self.target, size)
-        offsets = rng.sample(range(size), length)  # every entry occurs once at each place of the phrases
+        offsets = self.offsets(rng, size, length)
         facts = []
         for first in range(size):
             entries = [(first + offset) % size for offset in offsets]
-            facts.append("".join(left[i] for i in entries) + "=" + "".join(right[i] for i in entries))
-        rng.shuffle(facts)
+            opposite = shuffled(entries, rng) if mixed else entries
+            facts.append("".join(left[i] for i in entries) + "=" + "".join(right[i] for i in opposite))
         asked = rng.randrange(size)
-        return Item(self.name, tuple(facts), left[asked], right[asked])
+        return Item(self.name, tuple(shuffled(facts, rng)), left[asked], right[asked])
+
+    @staticmethod
+    def offsets(rng: random.Random, size: int, length: int) -> list[int]:
+        """Which entries share a phrase, as steps on a ring: every entry occurs once at each place of the phrases.
+
+        Steps that map onto themselves by a turn of the ring are drawn again, since two entries would then occur in
+        the very same phrases.
+        """
+        while True:
+            drawn = rng.sample(range(size), length)
+            turned = [{(offset + turn) % size for offset in drawn} for turn in range(1, size)]
+            if set(drawn) not in turned:
+                return drawn
 
     def siblings(self, item: Item, rng: random.Random) -> list[Item]:
-        lexicon = self.entries(item)
-        others = [(word, meaning) for word, meaning in lexicon.items() if word != item.query]
-        rng.shuffle(others)
-        return [Item(self.name, item.facts, word, meaning) for word, meaning in others]
+        others = [(word, meaning) for word, meaning in self.entries(item).items() if word != item.query]
+        return [Item(self.name, item.facts, word, meaning) for word, meaning in shuffled(others, rng)]
 
     def distractors(self, item: Item, rng: random.Random) -> list[str]:
         return shuffled(list(self.entries(item).values()), rng) + shuffled(self.target, rng)
 
     @staticmethod
     def entries(item: Item) -> dict[str, str]:
-        """The lexicon that the demonstrations of an item show."""
-        lexicon: dict[str, str] = {}
+        """The lexicon that the demonstrations of an item show: what stands in every phrase with a word."""
+        lexicon: dict[str, set[str]] = {}
         for fact in item.facts:
-            left, right = fact.split("=")
-            lexicon.update(zip(symbols(left), symbols(right), strict=True))
-        return lexicon
+            left, right = (symbols(side) for side in fact.split("="))
+            for word in left:
+                lexicon[word] = lexicon.get(word, set(right)) & set(right)
+        return {word: meaning for word, (meaning,) in lexicon.items()}
 
 
 @register
@@ -109,7 +169,7 @@ class Rule(Task):
 
     name = "rule"
     summary = "the next value of a rule a * x + c modulo 64 that examples show"
-    levels = ((4, 1, 1), (4, 3, 1), (5, 8, 1), (6, 31, 1), (6, 8, 2), (8, 31, 5))
+    levels = ((4, 1, 1), (4, 2, 1), (6, 3, 1), (4, 3, 1), (5, 8, 1), (6, 31, 1), (6, 8, 2), (8, 31, 5))
     factors = (1, 63, 2, 3, 5)
 
     def draw(self, rng: random.Random, parameters: tuple[int, ...]) -> Item:
@@ -148,7 +208,7 @@ class MostFrequent(Task):
 
     name = "most_frequent"
     summary = "the word that occurs most often in a list"
-    levels = ((6, 4, 1), (9, 4, 1), (12, 4, 2), (12, 4, 3), (20, 5, 4), (30, 6, 5))
+    levels = ((6, 4, 1), (9, 4, 1), (12, 4, 2), (12, 4, 3), (20, 5, 4), (30, 6, 5), (40, 7, 6), (56, 8, 7))
     separator = ""
 
     def draw(self, rng: random.Random, parameters: tuple[int, ...]) -> Item:
@@ -173,6 +233,6 @@ def symbols(text: str) -> list[str]:
     return [part + ">" for part in text.split(">") if part]
 
 
-def shuffled(options: tuple[str, ...] | list[str], rng: random.Random) -> list[str]:
+def shuffled(options: Sequence[Anything], rng: random.Random) -> list[Anything]:
     """The options in random order, as a new list."""
     return rng.sample(options, len(options))

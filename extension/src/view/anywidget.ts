@@ -2,8 +2,10 @@
 import base from '../../style/base.css';
 import inspector from '../../style/inspector.css';
 import map from '../../style/map.css';
+import views from '../../style/views.css';
 import { App } from './app';
 import type { Channel } from './channel';
+import { useVega } from './figure';
 import type { Reply } from './protocol';
 import { VERSION } from './version';
 
@@ -15,7 +17,7 @@ interface Model {
 
 function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
   const style = document.createElement('style');
-  style.textContent = base + map + inspector;
+  style.textContent = base + map + inspector + views;
   const app = new App();
   app.node.classList.add('wb-inline');
   // Keys typed here are for the panel: without this a notebook in command mode would take B for "insert a cell".
@@ -31,10 +33,30 @@ function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
       listener = next;
     }
   };
+  useVega(() => loadVega(model));
   const receive = (content: Reply, buffers: DataView[]): void => listener(content, buffers);
   model.on('msg:custom', receive);
   app.connect(channel, { version: VERSION, openDemo: false });
   return () => model.off('msg:custom', receive);
+}
+
+let vega: ReturnType<typeof loadVega> | null = null;
+
+/** Vega is ten times the rest of the view, so the model sends it only when the first chart is drawn. */
+function loadVega(model: Model): Promise<typeof import('./vega')> {
+  vega ??= new Promise((resolve, reject) => {
+    const receive = (content: { type: string }, buffers: DataView[]): void => {
+      if (content.type === 'vega') {
+        model.off('msg:custom', receive as never);
+        const code = new Blob([buffers[0] as DataView<ArrayBuffer>], { type: 'text/javascript' });
+        const address = URL.createObjectURL(code);
+        import(address).then(resolve, reject).finally(() => URL.revokeObjectURL(address));
+      }
+    };
+    model.on('msg:custom', receive as never);
+    model.send({ vega: true });
+  });
+  return vega;
 }
 
 export default { render };

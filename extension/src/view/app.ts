@@ -1,15 +1,24 @@
 /** The whole panel: state from the kernel in, requests out. Knows a `Channel` and the page, and nothing of Jupyter. */
 import { type Channel, type ComputeRequest, type ControlRequest, type Lane, PROTOCOL } from './channel';
-import { button, h, setAttr, shown } from './dom';
-import { Inspector, choice } from './inspector';
-import { type Place, RoutingMapView } from './map';
-import { type Colour, MapData } from './mapdata';
-import { MapLegend } from './legend';
-import { MapTable } from './maptable';
+import { ChartsView } from './charts';
+import { CompareView } from './compare';
+import { button, h, setAttr } from './dom';
+import { save } from './files';
+import { EditForm } from './forms';
+import { Head } from './head';
+import { Help } from './help';
+import { Inspector } from './inspector';
 import { LiveView } from './live';
+import type { Place } from './map';
+import { MapCard } from './mapcard';
+import type { Colour } from './mapdata';
 import { NextTable } from './next';
 import { PlanList } from './planlist';
-import type { BenchCard, Failure, Inspection, NextTokens, Reply, State } from './protocol';
+import type { BenchCard, Failure, Inspection, Reply, State } from './protocol';
+import { RunList } from './runs';
+import { SqlView } from './sql';
+import { TokenStrip } from './strip';
+import { Tabs } from './tabs';
 import { __ } from './words';
 
 export interface Options {
@@ -21,6 +30,14 @@ export interface Options {
   remember?: (memory: Memory) => void;
 }
 
+/** What a person has set for all panels. */
+export interface Preferences {
+  colour: Colour;
+  scope: 'all' | 'token';
+  /** An address that opens the panel with a query, where the host has one. */
+  link: ((sql: string) => string) | null;
+}
+
 /** What a restarted kernel needs to go on where it was. */
 export interface Memory {
   model: string | null;
@@ -29,57 +46,112 @@ export interface Memory {
 }
 
 const EXAMPLE = 'The capital of France is';
+/** Requests that run the model. */
+const COMPUTES = ['run', 'recompute', 'open', 'step', 'try', 'effects_of', 'heads_of'];
+/** Requests that change nothing that anybody could wait for. */
+const SILENT = ['watch', 'seen', 'cancel', 'models_of'];
+/** Requests whose failure belongs to the query box. */
+const ASKED = ['query', 'plot', 'catalogue_of'];
 
 export class App {
   readonly node: HTMLElement;
-  private readonly map: RoutingMapView;
-  private readonly legend = new MapLegend();
-  private readonly table = new MapTable();
+  private readonly card: MapCard;
   private readonly inspector: Inspector;
   private readonly planList: PlanList;
+  private readonly form: EditForm;
   private readonly next: NextTable;
   private readonly live: LiveView;
+  private readonly charts: ChartsView;
+  private readonly compare: CompareView;
+  private readonly runs: RunList;
+  private readonly sql: SqlView;
+  private readonly head: Head;
+  private readonly help = new Help(() => this.node);
+  private readonly strip = new TokenStrip(position => this.select({ layer: this.state?.selected?.layer ?? 0, position }));
+  private readonly tabs: Tabs;
   private readonly prompt: HTMLTextAreaElement;
   private readonly runButton: HTMLButtonElement;
   private readonly status = h('span', { class: 'wb-status', attrs: { role: 'status' } });
-  private readonly model = h('div', { class: 'wb-model' });
-  private readonly picker: HTMLSelectElement;
-  private readonly source: HTMLInputElement;
-  private readonly openButton: HTMLButtonElement;
+  private readonly progress = h('progress', { class: 'wb-progress', attrs: { max: '1', 'aria-label': __('Progress'), hidden: true } });
   private readonly errors = h('div', { class: 'wb-errors' });
-  private readonly strip = h('div', { class: 'wb-strip', attrs: { 'aria-label': __('Tokens'), role: 'group' } });
-  private readonly runLabel = h('span', { class: 'wb-quiet wb-run' });
-  private readonly colours: HTMLSelectElement;
-  private readonly welcome: HTMLElement;
+  private readonly welcome = h('section', { class: 'wb-card wb-welcome' });
   private readonly body: HTMLElement;
   private channel: Channel | null = null;
   private options: Options | null = null;
+  private preferences: Preferences = { colour: 'expert', scope: 'all', link: null };
   private seq = 0;
   private readonly pending = new Map<number, string>();
   private state: State | null = null;
-  private data: MapData | null = null;
   private cell: Inspection | null = null;
-  private colour: Colour = 'expert';
   private kernelBusy: string | null = null;
   private asked = -1;
   private opened: string | null | undefined;
   private resume: Memory | null = null;
   private generating = false;
-  private readonly sideButton: HTMLButtonElement;
+  private query: string | null = null;
+  private visible = true;
 
   constructor() {
-    const control = (request: ControlRequest): void => this.send('control', request);
-    this.map = new RoutingMapView(place => this.select(place));
-    const compute = (request: ComputeRequest): void => this.send('compute', request);
+    const control = (request: ControlRequest): number => this.send('control', request);
+    const compute = (request: ComputeRequest): number => this.send('compute', request);
+    this.form = new EditForm({ send: control });
+    this.card = new MapCard({
+      send: control,
+      select: place => this.select(place),
+      brush: box => this.inspector.mark(box),
+      editBox: ({ layers, tokens }) =>
+        this.form.open('reroute.ban', {
+          layers: Array.from({ length: layers[1] - layers[0] + 1 }, (_, n) => layers[0] + n),
+          tokens: { start: tokens[0], stop: tokens[1] + 1 }
+        }),
+      flip: () => this.flip(),
+      texts: () => this.strip.show(this.card.data, this.state?.selected?.position)
+    });
     this.inspector = new Inspector(control, compute);
-    this.planList = new PlanList(control, (problem, remedy) => this.fail(problem, remedy));
+    this.planList = new PlanList(control, compute, this.form, (problem, remedy) => this.fail(problem, remedy));
     this.live = new LiveView({
       compute,
       generate: on => this.generate(on),
       select: position => this.select({ layer: this.state?.selected?.layer ?? 0, position })
     });
-    this.sideButton = button(__('Show base'), 'side', '', () => this.flip());
     this.next = new NextTable(position => control({ type: 'next', position }));
+    const look = (): void => this.tabs.choose('map');
+    this.charts = new ChartsView({
+      send: control,
+      layer: layer => this.select({ layer, position: this.state?.selected?.position ?? 0 })
+    });
+    this.compare = new CompareView({
+      send: control,
+      look,
+      list: () => this.tabs.choose('runs'),
+      select: (layer, position) => {
+        this.select({ layer, position });
+        look();
+      }
+    });
+    this.runs = new RunList({
+      send: control,
+      look,
+      compare: (base, run) => {
+        this.compare.take(null);
+        control({ type: 'compare', base, run });
+        this.tabs.choose('compare');
+      }
+    });
+    this.sql = new SqlView({
+      send: control,
+      link: () => this.preferences.link,
+      fail: (problem, remedy) => this.fail(problem, remedy)
+    });
+    this.head = new Head({
+      control,
+      use: key => {
+        this.generate(false);
+        control({ type: 'use', key });
+      },
+      open: model => this.open(model),
+      help: () => this.help.open()
+    });
     this.prompt = h('textarea', {
       class: 'wb-input wb-prompt',
       attrs: {
@@ -93,43 +165,30 @@ export class App {
     });
     this.runButton = button(__('Run'), 'run', __('Run the prompt (Enter; Shift+Enter for a new line)'), () => this.run());
     this.runButton.classList.add('wb-primary');
-    this.picker = choice(__('Bench'), [], key => {
-      this.generate(false);
-      control({ type: 'use', key });
-    });
-    this.source = h('input', {
-      class: 'wb-input',
-      attrs: { 'aria-label': __('Model to open'), placeholder: __('folder or hub id; empty: the demo model'), spellcheck: 'false', autocomplete: 'off' },
-      on: {
-        keydown: event => {
-          if (event.key === 'Enter') {
-            this.open(this.source.value.trim() || null);
-          }
-        }
-      }
-    });
-    this.openButton = button(__('Open'), 'open', __('Open this model in the kernel'), () =>
-      this.open(this.source.value.trim() || null)
+    const map = h('div', { class: 'wb-view' }, this.card.node, this.next.node);
+    const views: [string, string, string, HTMLElement][] = [
+      ['map', __('Map'), __('The routing map of the run in view'), map],
+      ['charts', __('Charts'), __('Attention rank, contribution, sparsity, load and affinity'), h('div', { class: 'wb-view' }, this.charts.node)],
+      ['compare', __('Difference'), __('Two runs side by side'), h('div', { class: 'wb-view' }, this.compare.node)],
+      ['runs', __('Runs'), __('All runs of the store'), h('div', { class: 'wb-view' }, this.runs.node)],
+      ['sql', __('SQL'), __('Ask the store'), h('div', { class: 'wb-view' }, this.sql.node)]
+    ];
+    this.tabs = new Tabs(
+      __('Views'),
+      views.map(([key, label, title, panel]) => ({ key, label, title, panel })),
+      key => this.turnTo(key)
     );
-    this.colours = choice(__('Colour by'), [], value => this.colourBy(value as Colour));
-    this.welcome = h('section', { class: 'wb-card wb-welcome' });
-    this.body = this.layout();
+    this.body = this.layout(views.map(([, , , panel]) => panel));
     this.node = h(
       'div',
       {
         class: 'wb-panel',
-        attrs: { 'data-wb-panel': '', 'data-wb-busy': 'true' },
+        attrs: { 'data-wb-panel': '', 'data-wb-busy': 'true', 'data-wb-view-now': 'map' },
         on: { keydown: event => this.key(event) }
       },
-      h(
-        'div',
-        { class: 'wb-head' },
-        this.model,
-        this.picker,
-        h('span', { class: 'wb-grow' }),
-        h('div', { class: 'wb-open' }, this.source, this.openButton)
-      ),
+      this.head.node,
       this.errors,
+      this.help.node,
       this.welcome,
       this.body
     );
@@ -161,6 +220,7 @@ export class App {
 
   /** Tells the kernel whether anybody can see the panel. */
   watch(visible: boolean): void {
+    this.visible = visible;
     if (!visible) {
       this.generate(false);
     }
@@ -175,10 +235,27 @@ export class App {
     this.prompt.value = memory.prompt;
   }
 
+  /** Takes up what a person has set. */
+  prefer(preferences: Preferences): void {
+    this.preferences = preferences;
+    this.inspector.actOn(preferences.scope);
+    this.card.prefer(preferences.colour);
+    this.sql.offerLink();
+  }
+
+  /** Turns to the query box with `sql` in it, not yet asked. */
+  ask(sql: string): void {
+    this.query = sql;
+    this.tabs.choose('sql');
+    this.sql.fill(sql);
+  }
+
   /** Draws again with the colours of the theme. */
   restyle(): void {
-    this.map.draw();
-    this.legend.show(this.data, this.colour);
+    this.card.restyle();
+    this.charts.restyle();
+    this.sql.restyle();
+    this.inspector.show(this.cell, this.state?.plan ?? null, this.state?.bench ?? null, this.state?.base?.id ?? null);
   }
 
   focus(): void {
@@ -204,30 +281,9 @@ export class App {
     this.errors.replaceChildren(alert);
   }
 
-  private layout(): HTMLElement {
-    const zoom = (label: string, action: string, title: string, factor: number): HTMLButtonElement => {
-      const node = button(label, action, title, () => this.map.zoomBy(factor));
-      node.setAttribute('aria-label', title);
-      return node;
-    };
-    const mapCard = h(
-      'section',
-      { class: 'wb-card wb-map-card', attrs: { 'aria-label': __('Routing map') } },
-      h(
-        'div',
-        { class: 'wb-row' },
-        h('h3', { class: 'wb-title', text: __('Routing map') }),
-        h('label', { class: 'wb-label' }, __('Colour'), ' ', this.colours),
-        zoom('−', 'zoom-out', __('Zoom out (−)'), 0.8),
-        zoom('↔', 'fit', __('Fit to width (0)'), 0),
-        zoom('+', 'zoom-in', __('Zoom in (+)'), 1.25),
-        this.sideButton,
-        h('span', { class: 'wb-grow' }),
-        this.runLabel
-      ),
-      this.map.node,
-      this.legend.node,
-      this.table.node
+  private layout(views: HTMLElement[]): HTMLElement {
+    const page = button(__('Save as page'), 'page', __('One HTML file of the runs in view that opens without a kernel'), () =>
+      this.send('control', { type: 'export', format: 'html', sql: '' })
     );
     return h(
       'div',
@@ -239,28 +295,43 @@ export class App {
           'section',
           { class: 'wb-card', attrs: { 'aria-label': __('Prompt') } },
           h('div', { class: 'wb-row wb-prompt-row' }, this.prompt, this.runButton),
-          h('div', { class: 'wb-row' }, this.strip, this.status)
+          h('div', { class: 'wb-row' }, this.strip.node, this.progress, this.status)
         ),
         this.live.node,
-        mapCard,
-        this.next.node
+        h('div', { class: 'wb-row wb-tab-row' }, this.tabs.node, h('span', { class: 'wb-grow' }), page),
+        ...views
       ),
       h('div', { class: 'wb-right' }, this.planList.node, this.inspector.node)
     );
   }
 
-  private send(lane: Lane, request: ControlRequest | ComputeRequest): void {
+  /** Another view has come onto the screen. */
+  private turnTo(key: string): void {
+    setAttr(this.node, 'data-wb-view-now', key);
+    if (this.channel && this.state) {
+      this.charts.opened(key === 'charts');
+      if (key === 'compare') {
+        this.compare.opened();
+      } else if (key === 'runs') {
+        this.runs.ask();
+      } else if (key === 'sql') {
+        this.sql.opened();
+      }
+    }
+  }
+
+  private send(lane: Lane, request: ControlRequest | ComputeRequest): number {
     if (!this.channel) {
       this.fail(__('The panel has no kernel.'), __('Wait for it to come back, or start it from the Kernel menu.'));
-      return;
+      return -1;
     }
     const seq = ++this.seq;
-    // Neither a farewell nor a receipt changes anything that somebody could wait for.
-    if (request.type !== 'watch' && request.type !== 'seen') {
+    if (!SILENT.includes(request.type)) {
       this.pending.set(seq, request.type);
     }
     this.channel.send(lane, { ...request, seq });
     this.renderBusy();
+    return seq;
   }
 
   private receive(message: Reply, buffers: DataView[]): void {
@@ -272,22 +343,71 @@ export class App {
         this.takeState(message);
         break;
       case 'map':
-        this.data = new MapData(message, buffers);
         this.send('control', { type: 'seen' });
-        this.renderMap();
+        this.card.take(message, buffers);
+        this.card.show(this.state);
+        this.strip.show(this.card.data, this.state?.selected?.position);
+        break;
+      case 'tile':
+        this.card.takeTile(message, buffers);
+        break;
+      case 'load':
+        this.card.takeLoad(message, buffers);
         break;
       case 'cell':
         this.cell = message;
         this.renderCell();
         break;
       case 'next':
-        this.showNext(message);
+        this.next.show(message);
         break;
       case 'busy':
         this.kernelBusy = message.what;
+        this.progress.hidden = message.share === null;
+        this.progress.value = message.share ?? 0;
         break;
       case 'trials':
         this.inspector.take(message);
+        break;
+      case 'heads':
+        this.inspector.takeHeads(message, buffers);
+        break;
+      case 'profile':
+        this.inspector.takeProfile(message);
+        break;
+      case 'effects':
+        this.planList.take(message);
+        break;
+      case 'forms':
+        this.form.take(message);
+        break;
+      case 'previewed':
+        this.form.previewed(message);
+        break;
+      case 'runs':
+        this.runs.take(message);
+        break;
+      case 'comparison':
+        this.compare.take(message);
+        break;
+      case 'catalogue':
+        this.sql.takeCatalogue(message);
+        break;
+      case 'table':
+        this.sql.take(message);
+        break;
+      case 'chart':
+        if (message.chart === 'query') {
+          this.sql.takeChart(message);
+        } else {
+          this.charts.take(message);
+        }
+        break;
+      case 'file':
+        save(message.name, buffers[0] as DataView<ArrayBuffer>, message.mime);
+        break;
+      case 'models':
+        this.head.showModels(message);
         break;
       case 'done':
         this.finished(message.seq);
@@ -300,10 +420,15 @@ export class App {
   }
 
   private showFailure(message: Failure): void {
+    const type = message.seq === null ? undefined : this.pending.get(message.seq);
+    if (type && ASKED.includes(type)) {
+      this.sql.fail(message.problem, message.remedy);
+      return;
+    }
     this.fail(message.problem, message.remedy);
     this.generating = false;
     this.live.show(this.state, false);
-    if (message.seq !== null && this.pending.get(message.seq) === 'open') {
+    if (type === 'open') {
       this.opened = undefined;
       this.render();
     }
@@ -312,6 +437,8 @@ export class App {
   private finished(seq: number): void {
     const type = this.pending.get(seq);
     this.pending.delete(seq);
+    this.card.finished(seq);
+    this.sql.finished(seq);
     if (type === 'step' && this.generating) {
       if (this.state?.live?.ended) {
         this.generate(false);
@@ -323,6 +450,9 @@ export class App {
           }
         });
       }
+    }
+    if ((type === 'run' || type === 'recompute') && this.tabs.current === 'runs' && this.visible) {
+      this.runs.ask();
     }
   }
 
@@ -339,28 +469,14 @@ export class App {
 
   /** Shows the map of the other side: base for edited, and back. */
   private flip(): void {
-    if (this.state?.edited && this.data) {
-      this.send('control', { type: 'side', base: this.data.edited });
+    if (this.state?.edited && this.card.data) {
+      this.send('control', { type: 'side', base: this.card.data.edited });
     }
   }
 
-  private showNext(message: NextTokens): void {
-    this.next.show(message);
-  }
-
   private showBenches(benches: BenchCard[], current: string | null): void {
-    this.picker.replaceChildren(
-      ...benches.map(bench =>
-        h('option', {
-          text: bench.variables.length ? `${bench.variables.join(', ')} · ${brief(bench.name)}` : brief(bench.name),
-          attrs: { value: bench.key }
-        })
-      )
-    );
-    this.picker.hidden = benches.length < 2;
-    if (current) {
-      this.picker.value = current;
-    } else {
+    this.head.showBenches(benches, current);
+    if (!current) {
       this.clear();
       if (this.options?.openDemo && this.opened === undefined && !this.errors.childElementCount) {
         const memory = this.resume;
@@ -372,21 +488,27 @@ export class App {
 
   private clear(): void {
     this.state = null;
-    this.data = null;
     this.cell = null;
+    this.card.take(null);
     this.next.show(null);
     this.inspector.take(null);
+    this.compare.take(null);
   }
 
   private takeState(state: State): void {
     const other = state.bench.key !== this.state?.bench.key;
+    const shown = state.base?.past && state.base.id !== this.state?.base?.id;
     if (other) {
       this.clear();
-      if (state.prompt || !this.prompt.value) {
-        this.prompt.value = state.prompt;
-      }
+    }
+    if ((other && (state.prompt || !this.prompt.value)) || shown) {
+      this.prompt.value = state.prompt;
+      this.grow();
     }
     this.state = state;
+    if (state.base?.past) {
+      this.next.show(null);
+    }
     if (state.stale && this.asked !== state.plan.version) {
       this.asked = state.plan.version;
       this.send('compute', { type: 'recompute' });
@@ -399,6 +521,11 @@ export class App {
     if (other) {
       this.render();
       this.grow();
+      this.turnTo(this.tabs.current);
+      if (this.query !== null) {
+        this.ask(this.query);
+        this.query = null;
+      }
     } else {
       this.renderState();
     }
@@ -426,16 +553,8 @@ export class App {
   }
 
   private select(place: Place): void {
-    this.renderStrip(place.position);
+    this.strip.show(this.card.data, place.position);
     this.send('control', { type: 'select', ...place });
-  }
-
-  private colourBy(colour: Colour): void {
-    this.colour = colour;
-    this.colours.value = colour;
-    this.map.colourBy(colour);
-    this.legend.show(this.data, colour);
-    this.table.show(this.data, colour);
   }
 
   private promptKey(event: KeyboardEvent): void {
@@ -448,7 +567,7 @@ export class App {
 
   private key(event: KeyboardEvent): void {
     const typing = event.target instanceof HTMLTextAreaElement || event.target instanceof HTMLInputElement;
-    const box = event.target instanceof HTMLInputElement && event.target.type === 'checkbox';
+    const box = event.target instanceof HTMLInputElement && ['checkbox', 'range'].includes(event.target.type);
     if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === 'z' && (!typing || box)) {
       event.preventDefault();
       event.stopPropagation();
@@ -473,8 +592,6 @@ export class App {
     this.body.hidden = this.state === null;
     this.renderWelcome();
     this.renderState();
-    this.renderMap();
-    this.renderCell();
     this.renderBusy();
   }
 
@@ -501,98 +618,31 @@ export class App {
     const state = this.state;
     this.planList.show(state?.plan ?? null);
     this.live.show(state, this.generating);
-    this.renderSide();
-    this.inspector.show(this.cell, state?.plan ?? null, state?.bench ?? null);
-    const bench = state?.bench;
-    const router = bench?.moe_layers.length
-      ? __('%1 layers · %2 experts, %3 per token', bench.layers, bench.experts, bench.top_k)
-      : __('%1 layers · dense', bench?.layers);
-    this.model.replaceChildren(
-      ...(bench
-        ? [
-            h('strong', { class: 'wb-name', text: brief(bench.name), title: bench.name }),
-            h('span', { class: 'wb-quiet', text: `${bench.model_type} · ${router}` }),
-            h('span', { class: 'wb-chip', text: bench.isa ? `${bench.kernels} · ${bench.isa}` : bench.kernels, title: __('kernel backend in use') })
-          ]
-        : [h('strong', { text: __('Workbench') })])
-    );
-    const ran = state?.edited ?? state?.base;
-    setAttr(this.runLabel, 'data-wb-run', ran?.id);
-    setAttr(this.runLabel, 'data-wb-base', state?.base?.id);
-    this.runLabel.textContent = ran ? (state?.edited ? __('edited %1', ran.id) : __('base %1', ran.id)) : '';
-    this.runLabel.title = state?.edited && state.base ? __('run of the plan; the base run is %1', state.base.id) : __('run without a plan');
-    this.map.select(state?.selected ?? null);
-    this.renderStrip(state?.selected?.position);
-  }
-
-  private renderMap(): void {
-    const colours = this.data?.colours ?? ['expert'];
-    if (!colours.includes(this.colour)) {
-      this.colour = colours[0]!;
-    }
-    const names: Record<Colour, string> = {
-      expert: __('chosen expert'),
-      weight: __('weight of the first expert'),
-      margin: __('margin'),
-      entropy: __('entropy'),
-      flip: __('flip against base'),
-      influence: __('block influence')
-    };
-    this.colours.replaceChildren(...colours.map(value => h('option', { text: names[value], attrs: { value } })));
-    this.map.show(this.data);
-    this.renderSide();
-    this.colourBy(this.colour);
-    this.map.select(this.state?.selected ?? null);
-    this.renderStrip(this.state?.selected?.position);
-  }
-
-  private renderSide(): void {
-    const base = !this.data?.edited;
-    this.sideButton.disabled = !this.state?.edited;
-    this.sideButton.textContent = base && this.state?.edited ? __('Show edited') : __('Show base');
-    this.sideButton.title = __('Flip the map between base and edited (B)');
-    setAttr(this.map.node, 'data-wb-side', base ? 'base' : 'edited');
+    this.head.show(state?.bench ?? null);
+    this.card.show(state);
+    this.charts.show(state);
+    this.compare.show(state);
+    const run = state?.edited ?? state?.base;
+    this.sql.show(run && state?.base ? { run: run.id, base: state.base.id } : null);
+    this.runs.mark([state?.base?.id, state?.edited?.id].filter(id => id !== undefined));
+    this.renderCell();
+    this.strip.show(this.card.data, state?.selected?.position);
   }
 
   private renderCell(): void {
-    this.inspector.show(this.cell, this.state?.plan ?? null, this.state?.bench ?? null);
-  }
-
-  private renderStrip(position: number | undefined): void {
-    const texts = this.data?.texts ?? [];
-    if (this.strip.childElementCount !== texts.length || texts.some((text, n) => this.strip.children[n]!.getAttribute('data-text') !== text)) {
-      this.strip.replaceChildren(
-        ...texts.map((text, n) =>
-          h('span', {
-            class: 'wb-chip-token',
-            text: text.replace(/\r?\n/g, '⏎').replace(/\t/g, '⇥') || '∅',
-            title: __('token %1 “%2”', n, shown(text)),
-            attrs: { 'data-text': text },
-            on: { click: () => this.select({ layer: this.state?.selected?.layer ?? 0, position: n }) }
-          })
-        )
-      );
-    }
-    for (const [n, node] of [...this.strip.children].entries()) {
-      node.classList.toggle('wb-on', n === position);
-    }
+    this.inspector.show(this.cell, this.state?.plan ?? null, this.state?.bench ?? null, this.state?.base?.id ?? null);
   }
 
   private renderBusy(): void {
     const waiting = [...this.pending.values()];
     const busy = this.kernelBusy !== null || this.generating || waiting.length > 0 || this.channel === null;
     setAttr(this.node, 'data-wb-busy', String(busy));
-    const computing = waiting.some(type => ['run', 'recompute', 'open', 'step', 'try'].includes(type));
+    const computing = waiting.some(type => COMPUTES.includes(type));
     this.status.textContent = this.kernelBusy ?? (computing ? __('waiting for the kernel') : '');
     this.runButton.classList.toggle('wb-working', busy && (computing || this.kernelBusy !== null));
-    this.openButton.disabled = waiting.includes('open');
+    this.head.openButton.disabled = waiting.includes('open');
     if (this.state === null) {
       this.renderWelcome();
     }
   }
-}
-
-/** A model's name for a narrow place: of a folder, its last part. */
-function brief(name: string): string {
-  return /^(\/|[A-Za-z]:\\)/.test(name) ? `…/${name.split(/[/\\]/).filter(Boolean).pop() ?? name}` : name;
 }

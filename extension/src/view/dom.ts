@@ -56,3 +56,15 @@ export function button(label: string, action: string, title: string, press: () =
 export function shown(text: string): string {
   return text.replace(/ /g, '·').replace(/\r?\n/g, '⏎').replace(/\t/g, '⇥') || '∅';
 }
+
+/** A drop-down list whose name is read out. */
+export function choice(
+  name: string,
+  options: [string, string][],
+  change: (value: string) => void
+): HTMLSelectElement {
+  const node = h('select', { class: 'wb-select', attrs: { 'aria-label': name } });
+  node.append(...options.map(([value, text]) => h('option', { text, attrs: { value } })));
+  node.addEventListener('change', () => change(node.value));
+  return node;
+}

@@ -1,21 +1,34 @@
 /** What a click on an expert means for the plan. No DOM. */
 import type { ControlRequest } from './channel';
-import type { Ban, Bias, Block, Force } from './plan';
+import type { Box } from './paint';
+import type { Ban, Bias, Block, Force, Heads, Replay, Span, Weights } from './plan';
 import type { EditCard, PlanCard } from './protocol';
+import { __ } from './words';
 
-/** Where the next click acts: the whole layer, or the inspected token alone. */
-export type Scope = 'all' | 'token';
+/** Where the next click acts: the whole layer, the inspected token alone, or the marked box. */
+export type Scope = 'all' | 'token' | 'box';
 
 export interface Target {
   layer: number;
   position: number;
   scope: Scope;
+  box?: Box | null;
 }
 
 const same = (one: unknown, other: unknown): boolean => JSON.stringify(one) === JSON.stringify(other);
 
-function tokensOf(target: Target): 'all' | number[] {
-  return target.scope === 'all' ? 'all' : [target.position];
+export function tokensOf({ scope, position, box }: Target): 'all' | number[] | Span {
+  if (scope === 'box' && box) {
+    return { start: box.tokens[0], stop: box.tokens[1] + 1 };
+  }
+  return scope === 'all' ? 'all' : [position];
+}
+
+export function layersOf({ scope, layer, box }: Target): number[] {
+  if (scope !== 'box' || !box) {
+    return [layer];
+  }
+  return Array.from({ length: box.layers[1] - box.layers[0] + 1 }, (_, n) => box.layers[0] + n);
 }
 
 /** The enabled edit that holds exactly at `target`, for all of these kinds and this expert alone. */
@@ -24,7 +37,7 @@ export function find(plan: PlanCard, kinds: string[], target: Target, expert?: n
     edit.enabled &&
     kinds.includes(edit.kind) &&
     edit.phase === 'all' &&
-    same(edit.layers, [target.layer]) &&
+    same(edit.layers, layersOf(target)) &&
     same(edit.tokens, expert === undefined ? 'all' : tokensOf(target)) &&
     same(edit.experts, expert === undefined ? [] : [expert]);
   return plan.edits.findIndex(holds);
@@ -37,7 +50,7 @@ export function toggle(
   target: Target,
   expert: number
 ): ControlRequest {
-  const edit: Ban | Force = { kind, layers: [target.layer], experts: [expert], tokens: tokensOf(target) } as Ban | Force;
+  const edit: Ban | Force = { kind, layers: layersOf(target), experts: [expert], tokens: tokensOf(target) } as Ban | Force;
   const index = find(plan, ['reroute.ban', 'reroute.force'], target, expert);
   if (index < 0) {
     return { type: 'add', edit: { ...edit } };
@@ -55,7 +68,7 @@ export function boost(plan: PlanCard, target: Target, expert: number, by: number
   if (index >= 0 && value === 0) {
     return { type: 'remove', version: plan.version, index };
   }
-  const edit: Bias = { kind: 'reroute.bias', layers: [target.layer], delta: { [expert]: value }, tokens: tokensOf(target) } as Bias;
+  const edit: Bias = { kind: 'reroute.bias', layers: layersOf(target), delta: { [expert]: value }, tokens: tokensOf(target) } as Bias;
   return index < 0
     ? { type: 'add', edit: { ...edit } }
     : { type: 'replace', version: plan.version, index, edit: { ...edit } };
@@ -66,4 +79,62 @@ export function toggleSkip(plan: PlanCard, layer: number): ControlRequest {
   const edit: Block = { kind: 'skip.block', layers: [layer] };
   const index = find(plan, ['skip.block'], { layer, position: 0, scope: 'all' });
   return index < 0 ? { type: 'add', edit: { ...edit } } : { type: 'remove', version: plan.version, index };
+}
+
+/** The factor by which an expert's weight is scaled at `target`; 1 where it is not. */
+export function scaled(plan: PlanCard, target: Target, expert: number): number {
+  const index = findScale(plan, target);
+  return index < 0 ? 1 : ((plan.edits[index]!.data['scale'] as Record<string, number>)[expert] ?? 1);
+}
+
+/** The request that scales an expert's weight, beside what is scaled already, or takes the edit out when nothing is. */
+export function scaleWeight(plan: PlanCard, target: Target, expert: number, factor: number): ControlRequest | null {
+  const index = findScale(plan, target);
+  const scale = { ...(index < 0 ? {} : (plan.edits[index]!.data['scale'] as Record<string, number>)) };
+  delete scale[expert];
+  if (factor !== 1) {
+    scale[expert] = factor;
+  }
+  if (!Object.keys(scale).length) {
+    return index < 0 ? null : { type: 'remove', version: plan.version, index };
+  }
+  const edit = { kind: 'reroute.weights', layers: layersOf(target), tokens: tokensOf(target), scale } as Weights;
+  return index < 0
+    ? { type: 'add', edit: { ...edit } }
+    : { type: 'replace', version: plan.version, index, edit: { ...edit } };
+}
+
+function findScale(plan: PlanCard, target: Target): number {
+  return plan.edits.findIndex(
+    ({ enabled, kind, phase, layers, tokens, data }) =>
+      enabled &&
+      kind === 'reroute.weights' &&
+      phase === 'all' &&
+      same(layers, layersOf(target)) &&
+      same(tokens, tokensOf(target)) &&
+      typeof data['scale'] === 'object' &&
+      data['scale'] !== null
+  );
+}
+
+/** The request that masks one head of a layer, or takes that back. */
+export function toggleHead(plan: PlanCard, layer: number, head: number): ControlRequest {
+  const index = plan.edits.findIndex(
+    edit => edit.enabled && edit.kind === 'mask.heads' && edit.tokens === 'all' && same(edit.layers, [layer]) && same(edit.data['heads'], [head])
+  );
+  const edit = { kind: 'mask.heads', layers: [layer], heads: [head] } as Heads;
+  return index < 0 ? { type: 'add', edit: { ...edit } } : { type: 'remove', version: plan.version, index };
+}
+
+/** The request that replays another run's routes at `target`. Its number stays text: it exceeds what a number holds. */
+export function replay(target: Target, run: string): ControlRequest {
+  const edit = { kind: 'reroute.replay', layers: layersOf(target), tokens: tokensOf(target) } as Replay;
+  return { type: 'add', edit: { ...edit, run } as unknown as Record<string, unknown> };
+}
+
+/** A box in words. */
+export function wordsOf({ layers, tokens }: Box): string {
+  const span = (one: string, many: string, [first, last]: [number, number]): string =>
+    first === last ? __(one, first) : __(many, first, last);
+  return `${span('layer %1', 'layers %1 to %2', layers)}, ${span('token %1', 'tokens %1 to %2', tokens)}`;
 }

@@ -1,8 +1,11 @@
 /** The inspector: every expert of one cell with its score, and the buttons that re-route. */
 import type { ComputeRequest, ControlRequest } from './channel';
-import { button, h, setAttr, shown } from './dom';
-import { type Scope, type Target, boost, find, toggle, toggleSkip } from './edits';
-import type { BenchFacts, ExpertRow, Inspection, PlanCard, Trials } from './protocol';
+import { button, choice, h, setAttr, shown } from './dom';
+import { type Scope, type Target, boost, find, replay, scaleWeight, scaled, toggle, toggleSkip, wordsOf } from './edits';
+import { HeadsCard } from './heads';
+import type { Box } from './paint';
+import { ProfileCard } from './profile';
+import type { BenchFacts, ExpertRow, Heads, Inspection, PlanCard, Profile, Trials } from './protocol';
 import { category, css, digits, signed } from './scale';
 import { TrialList } from './trials';
 import { __ } from './words';
@@ -18,6 +21,7 @@ interface Row {
   ban: HTMLButtonElement;
   force: HTMLButtonElement;
   boost: HTMLButtonElement;
+  slider: HTMLInputElement;
 }
 
 export class Inspector {
@@ -38,12 +42,39 @@ export class Inspector {
   private cell: Inspection | null = null;
   private plan: PlanCard | null = null;
   private bench: BenchFacts | null = null;
+  private box: Box | null = null;
+  private base: string | null = null;
+  private readonly profile = new ProfileCard();
+  private readonly heads: HeadsCard;
+  private readonly more: HTMLElement;
+  private readonly source: HTMLInputElement;
+  private readonly imitate: HTMLButtonElement;
+  private readonly replayBase: HTMLButtonElement;
+  private readonly boxScope = h('option', { text: __('the marked box'), attrs: { value: 'box' } });
 
   constructor(
     private readonly send: (request: ControlRequest) => void,
     compute: (request: ComputeRequest) => void
   ) {
     this.trials = new TrialList(send);
+    this.heads = new HeadsCard(send, compute);
+    this.source = h('input', { class: 'wb-input wb-short', attrs: { type: 'number', min: '0', 'aria-label': __('Token to take the route from'), placeholder: '0' } });
+    this.imitate = button(__('Route like token'), 'imitate', __('Give this token the experts and weights of another one in this layer'), () => {
+      if (this.cell && this.source.value) {
+        this.send({ type: 'imitate', layer: this.cell.layer, position: this.cell.position, source: Number(this.source.value) });
+      }
+    });
+    this.replayBase = button(__('Replay base'), 'replay', __('Use the routes of the base run here, whatever else the plan does'), () => {
+      if (this.cell && this.base) {
+        this.send(replay(this.target, this.base));
+      }
+    });
+    const heads = button(__('Heads'), 'heads', __('Show what each attention head of this layer looks at, and mask one'), () => {
+      if (this.cell) {
+        this.heads.ask(this.cell.layer);
+      }
+    });
+    this.more = h('div', { class: 'wb-row wb-more' }, heads, this.imitate, this.source, this.replayBase);
     this.attempt = button(
       __('Try every expert'),
       'try',
@@ -95,17 +126,59 @@ export class Inspector {
       this.facts,
       this.tools,
       this.note,
+      this.more,
       this.trials.node,
+      this.heads.node,
+      this.profile.node,
       this.list
     );
     this.render();
   }
 
-  show(cell: Inspection | null, plan: PlanCard | null, bench: BenchFacts | null): void {
+  show(cell: Inspection | null, plan: PlanCard | null, bench: BenchFacts | null, base: string | null): void {
     this.cell = cell;
     this.plan = plan;
     this.bench = bench;
+    this.base = base;
+    this.profile.inspect(cell?.layer);
+    this.heads.show(cell, plan);
     this.render();
+  }
+
+  /** A box has been marked on the map, or unmarked: clicks act on it as long as it stands. */
+  mark(box: Box | null): void {
+    const begins = box && !this.box;
+    this.box = box;
+    if (box) {
+      if (!this.boxScope.isConnected) {
+        this.scopes.append(this.boxScope);
+      }
+      if (begins) {
+        this.scope = 'box';
+      }
+    } else {
+      this.boxScope.remove();
+      if (this.scope === 'box') {
+        this.scope = 'all';
+      }
+    }
+    this.scopes.value = this.scope;
+    this.render();
+  }
+
+  /** Where clicks act until another scope is chosen. */
+  actOn(scope: 'all' | 'token'): void {
+    this.scope = scope;
+    this.scopes.value = scope;
+    this.render();
+  }
+
+  takeProfile(profile: Profile): void {
+    this.profile.take(profile);
+  }
+
+  takeHeads(heads: Heads, buffers: DataView[]): void {
+    this.heads.take(heads, buffers);
   }
 
   /** What a trial of every expert has found. */
@@ -115,7 +188,7 @@ export class Inspector {
   }
 
   private get target(): Target {
-    return { layer: this.cell!.layer, position: this.cell!.position, scope: this.scope };
+    return { layer: this.cell!.layer, position: this.cell!.position, scope: this.scope, box: this.box };
   }
 
   private render(): void {
@@ -126,6 +199,7 @@ export class Inspector {
     this.trials.show(cell);
     this.tools.hidden = !cell?.experts.length;
     this.skip.hidden = !cell;
+    this.more.hidden = !cell;
     if (!cell || !plan) {
       this.title.textContent = __('Inspector');
       this.note.textContent = __('Run a prompt, then click a cell of the map to see how its token was routed.');
@@ -149,6 +223,9 @@ export class Inspector {
       this.fact(__('zeros'), cell.facts['zero_share'], __('share of activations that are exactly zero'));
     }
     const refusal = this.bench?.refused[String(cell.layer)];
+    const routed = cell.experts.length > 0 && refusal === undefined;
+    this.imitate.hidden = this.source.hidden = this.replayBase.hidden = !routed;
+    this.replayBase.disabled = !this.base || this.base === cell.run;
     this.attempt.disabled = refusal !== undefined || !cell.experts.some(row => row.chosen);
     this.renderSkip(cell, plan);
     this.renderNote(cell, refusal);
@@ -179,6 +256,8 @@ export class Inspector {
       this.note.textContent = __('This layer can be read but not re-routed: %1', refusal);
     } else if (!cell.experts.length) {
       this.note.textContent = __('This layer has no router: every token passes through the same MLP.');
+    } else if (this.scope === 'box' && this.box) {
+      this.note.textContent = __('Ban, force and boost hold for the marked box: %1.', wordsOf(this.box));
     } else if (this.scope === 'all') {
       this.note.textContent = __('Ban and force hold in layer %1 for all tokens. %2 of %3 experts are chosen per token.', cell.layer, cell.choices, cell.experts.length);
     } else {
@@ -230,19 +309,39 @@ export class Inspector {
     });
     const swatch = h('span', { class: 'wb-swatch' });
     swatch.style.background = css(category(expert));
+    const slider = h('input', {
+      class: 'wb-slider',
+      attrs: { type: 'range', min: '0', max: '3', step: '0.1', 'data-wb-action': 'weight', 'aria-label': __('Factor of the weight of expert %1', expert) },
+      on: {
+        change: () => {
+          const request = this.plan && this.cell ? scaleWeight(this.plan, this.target, expert, Number(slider.value)) : null;
+          if (request) {
+            this.send(request);
+          }
+        },
+        input: () => (slider.title = __('weight × %1', slider.value))
+      }
+    });
+    const profile = button(String(expert), 'profile', __('What else is routed to expert %1', expert), () => {
+      if (this.cell) {
+        this.profile.want(this.cell.layer, expert);
+        this.send({ type: 'profile_of', layer: this.cell.layer, expert });
+      }
+    });
+    profile.classList.add('wb-expert-id');
     const node = h(
       'div',
       { class: 'wb-expert', attrs: { role: 'listitem', 'data-wb-expert': String(expert) } },
       swatch,
-      h('span', { class: 'wb-expert-id', text: String(expert) }),
+      profile,
       h('div', { class: 'wb-track' }, bar, score),
-      weight,
+      h('div', { class: 'wb-weight-cell' }, weight, slider),
       badge,
       ban,
       force,
       raise
     );
-    const row = { node, bar, score, weight, badge, ban, force, boost: raise };
+    const row = { node, bar, score, weight, badge, ban, force, boost: raise, slider };
     this.rows.set(expert, row);
     return row;
   }
@@ -251,7 +350,8 @@ export class Inspector {
     const score = data.score ?? data.base;
     const share = score === null || top === low ? 0 : (score - low) / (top - low);
     row.bar.style.width = `${(100 * share).toFixed(1)}%`;
-    row.score.textContent = score === null ? '–' : digits(score);
+    row.score.textContent = score === null ? '–' : digits(score, 3);
+    setAttr(row.score, 'data-wb-score', score === null ? undefined : String(score));
     row.score.title = data.base === null ? '' : __('base %1', digits(data.base));
     row.weight.textContent = data.weight === null ? '' : digits(data.weight, 3);
     row.weight.title = data.weight === null ? '' : __('combine weight');
@@ -263,12 +363,16 @@ export class Inspector {
     setAttr(row.node, 'data-wb-native', String(data.native));
     const index = find(plan, ['reroute.ban', 'reroute.force'], this.target, data.expert);
     const kind = index < 0 ? '' : plan.edits[index]!.kind;
-    const where = this.scope === 'all' ? __('all tokens') : __('this token');
+    const where = this.scope === 'box' ? __('the marked box') : this.scope === 'all' ? __('all tokens') : __('this token');
     row.ban.textContent = kind === 'reroute.ban' ? __('Unban') : __('Ban');
     row.force.textContent = kind === 'reroute.force' ? __('Unforce') : __('Force');
     const biased = find(plan, ['reroute.bias'], this.target, data.expert);
     const delta = biased < 0 ? null : plan.edits[biased]!.delta;
     row.boost.disabled = refused;
+    const factor = scaled(plan, this.target, data.expert);
+    row.slider.hidden = refused || (!data.chosen && factor === 1);
+    row.slider.value = String(factor);
+    row.slider.title = __('weight × %1 · drag to change · %2', digits(factor, 2), where);
     setAttr(row.boost, 'aria-pressed', String(delta !== null));
     setAttr(row.boost, 'aria-label', __('Boost expert %1', data.expert));
     row.boost.title = __('Raise the logit of expert %1 by 1 (Shift: lower) · %2 · now %3', data.expert, where, signed(delta ?? 0, 2));
@@ -282,16 +386,4 @@ export class Inspector {
       setAttr(control, 'aria-label', __('%1 expert %2', control.textContent, data.expert));
     }
   }
-}
-
-/** A drop-down list whose name is read out. */
-export function choice(
-  name: string,
-  options: [string, string][],
-  change: (value: string) => void
-): HTMLSelectElement {
-  const node = h('select', { class: 'wb-select', attrs: { 'aria-label': name } });
-  node.append(...options.map(([value, text]) => h('option', { text, attrs: { value } })));
-  node.addEventListener('change', () => change(node.value));
-  return node;
 }

@@ -1,6 +1,6 @@
 /** What the colours and the marks of the map mean. */
 import { h } from './dom';
-import type { Colour, MapData } from './mapdata';
+import { type Colour, FLIP, type MapData } from './mapdata';
 import { category, css, digits, quantity } from './scale';
 import { __ } from './words';
 
@@ -34,7 +34,7 @@ export class MapLegend {
 
   private experts(data: MapData): Node[] {
     const count = Math.min(SWATCHES, data.experts);
-    const keys: Node[] = [h('span', { class: 'wb-quiet', text: __('expert of the greatest weight') })];
+    const keys: Node[] = [h('span', { class: 'wb-quiet', text: data.whole ? __('expert of the greatest weight') : __('most frequent expert; paler: of fewer tokens') })];
     for (let expert = 0; expert < count; expert++) {
       const swatch = h('span', { class: 'wb-swatch' });
       swatch.style.background = css(category(expert));
@@ -50,6 +50,11 @@ export class MapLegend {
     if (!data.edited) {
       return [h('span', { class: 'wb-quiet', text: __('No edited run yet: ban or force an expert to see which choices flip.') })];
     }
+    const swatch = h('span', { class: 'wb-swatch' });
+    swatch.style.background = css(FLIP);
+    if (!data.whole) {
+      return [h('span', { class: 'wb-key' }, swatch, __('choices that differ from the base run; paler: fewer of a column'))];
+    }
     let flips = 0;
     let choices = 0;
     for (let layer = 0; layer < data.layers; layer++) {
@@ -58,8 +63,6 @@ export class MapLegend {
         choices += data.chosen(layer, token).length ? 1 : 0;
       }
     }
-    const swatch = h('span', { class: 'wb-swatch' });
-    swatch.style.background = css([213, 94, 0]);
     return [h('span', { class: 'wb-key' }, swatch, __('%1 of %2 choices differ from the base run', flips, choices))];
   }
 
@@ -71,13 +74,15 @@ export class MapLegend {
       weight: __('combine weight of the first expert'),
       margin: __('k-th best score minus the next; low: nearly went elsewhere'),
       entropy: __('entropy of the routing distribution in nats'),
-      influence: __('1 − cosine of what enters and leaves the block')
+      influence: __('1 − cosine of what enters and leaves the block'),
+      contribution: __('norm of what the block adds, relative to the stream'),
+      sparsity: __('share of activations that are exactly zero')
     };
     return [
       h('span', { class: 'wb-number', text: digits(low, 3) }),
       bar,
       h('span', { class: 'wb-number', text: digits(high, 3) }),
-      h('span', { class: 'wb-quiet', text: meaning[colour] ?? '' })
+      h('span', { class: 'wb-quiet', text: (meaning[colour] ?? '') + (data.whole ? '' : ` · ${__('1st to 99th percentile')}`) })
     ];
   }
 }

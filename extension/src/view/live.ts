@@ -1,7 +1,6 @@
 /** Generation under the hand: step, rewind, branch, and the text with and without the plan side by side. */
 import type { ComputeRequest } from './channel';
-import { button, h, setAttr, shown } from './dom';
-import { choice } from './inspector';
+import { button, choice, h, setAttr, shown } from './dom';
 import type { State } from './protocol';
 import { __ } from './words';
 

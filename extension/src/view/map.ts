@@ -1,51 +1,65 @@
 /** The routing map: tokens across, layers down, one coloured cell each, on a canvas as wide as the window. */
 import { h, setAttr, shown } from './dom';
-import { type Colour, MapData } from './mapdata';
-import { type Rgb, css, digits, ink } from './scale';
+import { type Colour, type MapData, type Want } from './mapdata';
+import { type Box, GUTTER, type Geometry, type Place, type Rows, SLANT, label, lanesTop, paint } from './paint';
+import { digits } from './scale';
 import { __ } from './words';
 
-const GUTTER = 34;
-/** Slope of the labels, and the longest label in characters. */
-const SLANT = Math.PI / 3.4;
-const LABEL = 9;
+export type { Box, Place, Rows } from './paint';
+
 /** Room for the slanted label of the last token. */
 const TAIL = 34;
-const WIDEST = 44;
+const WIDEST = 60;
 const NARROWEST = 3;
+/** A map with more tokens than this starts as a whole, not at a width that can be read. */
+const LONG = 1500;
+/** A pointer that moves less is a click. */
+const SLIP = 4;
 
-export interface Place {
-  layer: number;
-  position: number;
+export interface MapActions {
+  select: (place: Place) => void;
+  /** The box has changed. */
+  brush: (box: Box | null) => void;
+  /** Tiles that would be drawn if they were here. */
+  want: (wants: Want[]) => void;
+  /** The rows have moved, so that what stands beside them has to follow. */
+  placed: (geometry: Geometry) => void;
 }
 
 export class RoutingMapView {
   readonly node: HTMLElement;
+  readonly canvas: HTMLCanvasElement;
   private readonly scroller: HTMLElement;
   private readonly spacer: HTMLElement;
-  private readonly canvas: HTMLCanvasElement;
   private readonly context: CanvasRenderingContext2D;
   private readonly readout: HTMLElement;
   private readonly spoken: HTMLElement;
   private data: MapData | null = null;
   private colour: Colour = 'expert';
+  private rows: Rows = 'layers';
   private cursor: Place = { layer: 0, position: 0 };
   private selected: Place | null = null;
   private hovered: Place | null = null;
-  private zoom = 1;
+  private box: Box | null = null;
+  private press: { at: Place; x: number; y: number; header: 'row' | 'column' | null } | null = null;
+  /** Whether the width is the one that a map starts with, which follows the room there is. */
+  private fitted = true;
   private width = 12;
   private height = 20;
+  private lane = 8;
   private head = 30;
   private frame = 0;
 
-  constructor(private readonly onSelect: (place: Place) => void) {
+  constructor(private readonly actions: MapActions) {
     this.canvas = h('canvas', {
       class: 'wb-map-canvas',
       attrs: { tabindex: '0', role: 'application', 'aria-label': __('Routing map, empty') },
       on: {
         keydown: event => this.key(event),
-        pointermove: event => this.hover(this.placeAt(event)),
+        pointermove: event => this.move(event),
         pointerleave: () => this.hover(null),
-        click: event => this.press(this.placeAt(event)),
+        pointerdown: event => this.down(event),
+        pointerup: event => this.up(event),
         focus: () => this.draw(),
         blur: () => this.draw()
       }
@@ -68,14 +82,14 @@ export class RoutingMapView {
     const other = data?.tokens !== this.data?.tokens;
     this.data = data;
     if (data && other) {
-      this.zoom = 1;
+      this.fitted = true;
       this.scroller.scrollLeft = 0;
     }
     if (data) {
-      this.cursor = {
-        layer: Math.min(this.cursor.layer, data.layers - 1),
-        position: Math.min(this.cursor.position, data.tokens - 1)
-      };
+      this.cursor = clamp(this.cursor, data);
+      if (this.box && (this.box.tokens[1] >= data.tokens || this.box.layers[1] >= data.layers)) {
+        this.brush(null);
+      }
     }
     setAttr(this.node, 'data-wb-tokens', data ? String(data.tokens) : undefined);
     setAttr(this.node, 'data-wb-layers', data ? String(data.layers) : undefined);
@@ -90,24 +104,43 @@ export class RoutingMapView {
     this.tell();
   }
 
+  arrange(rows: Rows): void {
+    this.rows = rows;
+    setAttr(this.node, 'data-wb-rows', rows);
+    this.layout();
+  }
+
   select(place: Place | null): void {
     this.selected = place;
-    if (place) {
-      this.cursor = { ...place };
-      this.reveal(place.position);
+    if (place && this.data) {
+      this.cursor = clamp(place, this.data);
+      this.reveal(this.cursor.position);
     }
     this.draw();
     this.tell();
   }
 
-  zoomBy(factor: number): void {
-    const middle = (this.scroller.scrollLeft + this.scroller.clientWidth / 2 - GUTTER) / this.width;
-    this.zoom = factor === 0 ? 1 : Math.min(40, Math.max(0.2, this.zoom * factor));
-    this.layout();
-    this.scroller.scrollLeft = middle * this.width + GUTTER - this.scroller.clientWidth / 2;
+  /** Marks a box of layers and tokens, or none. */
+  brush(box: Box | null): void {
+    this.box = box;
+    setAttr(this.node, 'data-wb-box', box ? `${box.layers.join('-')},${box.tokens.join('-')}` : undefined);
+    this.actions.brush(box);
+    this.draw();
   }
 
-  /** Draws again, for instance after a change of theme. */
+  zoomBy(factor: number, x = this.scroller.clientWidth / 2): void {
+    if (!this.data) {
+      return;
+    }
+    const token = (this.scroller.scrollLeft + x - GUTTER) / this.width;
+    const least = Math.min(NARROWEST, this.whole());
+    this.fitted = false;
+    this.width = factor === 0 ? this.whole() : Math.min(WIDEST, Math.max(least, this.width * factor));
+    this.layout();
+    this.scroller.scrollLeft = token * this.width + GUTTER - x;
+  }
+
+  /** Draws again, for instance after a change of theme or when a tile has come. */
   draw(): void {
     if (this.frame === 0) {
       this.frame = requestAnimationFrame(() => {
@@ -115,6 +148,17 @@ export class RoutingMapView {
         this.paint();
       });
     }
+  }
+
+  /** The width of a token with which all of them are in sight. */
+  private whole(): number {
+    const room = Math.max(50, this.scroller.clientWidth - GUTTER - TAIL);
+    return Math.min(44, room / Math.max(1, this.data?.tokens ?? 1));
+  }
+
+  /** The width a map starts with. */
+  private fit(): number {
+    return (this.data?.tokens ?? 0) > LONG ? this.whole() : Math.max(13, this.whole());
   }
 
   private layout(): void {
@@ -125,18 +169,33 @@ export class RoutingMapView {
     }
     const data = this.data;
     const { tokens, layers } = data;
-    const fit = (room - GUTTER - TAIL) / tokens;
-    this.width = Math.max(NARROWEST, Math.min(WIDEST, Math.max(13, fit)) * this.zoom);
-    this.height = layers <= 12 ? 24 : layers <= 24 ? 18 : layers <= 40 ? 13 : 9;
-    const longest = data.texts.reduce((most, text) => Math.max(most, label(text).length), 0);
+    if (this.fitted) {
+      this.width = this.fit();
+    }
+    const plain = layers <= 12 ? 24 : layers <= 24 ? 18 : layers <= 40 ? 13 : 9;
+    this.height = this.rows === 'slots' && data.choices > 1 ? Math.max(plain, data.choices * (layers <= 12 ? 13 : 5)) : plain;
+    this.lane = data.experts <= 16 ? 12 : data.experts <= 64 ? 6 : 3;
+    let longest = 6;
+    if (data.whole) {
+      longest = 0;
+      for (let token = 0; token < tokens; token++) {
+        longest = Math.max(longest, label(data.text(token) ?? '').length);
+      }
+    }
     this.head = Math.round(18 + 6.5 * longest * Math.sin(SLANT));
     const wide = Math.ceil(GUTTER + tokens * this.width + TAIL);
-    const high = this.head + layers * this.height + 2;
+    const lanes = this.rows === 'lanes' ? lanesTop(this.geometry(), data) - this.head - layers * this.height + data.experts * this.lane : 0;
+    const high = this.head + layers * this.height + 2 + lanes;
     this.spacer.style.width = `${wide}px`;
     this.spacer.style.height = `${high}px`;
     this.canvas.style.width = `${Math.min(room, wide)}px`;
     this.canvas.style.height = `${high}px`;
+    this.actions.placed(this.geometry());
     this.draw();
+  }
+
+  private geometry(): Geometry {
+    return { width: this.width, height: this.height, head: this.head, lane: this.lane, scroll: this.scroller.scrollLeft };
   }
 
   private reveal(position: number): void {
@@ -150,147 +209,36 @@ export class RoutingMapView {
   }
 
   private paint(): void {
-    const ratio = window.devicePixelRatio || 1;
-    const wide = this.canvas.clientWidth;
-    const high = this.canvas.clientHeight;
-    this.canvas.width = Math.round(wide * ratio);
-    this.canvas.height = Math.round(high * ratio);
-    const context = this.context;
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, wide, high);
     const data = this.data;
-    if (!data) {
-      return;
-    }
-    const style = getComputedStyle(this.node);
-    const paper = style.getPropertyValue('--wb-paper').trim() || '#fff';
-    const text = style.getPropertyValue('--wb-ink').trim() || '#000';
-    const faint = style.getPropertyValue('--wb-ink-2').trim() || '#666';
-    const accent = style.getPropertyValue('--wb-accent').trim() || '#1976d2';
-    const empty = style.getPropertyValue('--wb-cell').trim() || '#eee';
-    const family = style.fontFamily;
-    const scroll = this.scroller.scrollLeft;
-    const first = Math.max(0, Math.floor((scroll - GUTTER) / this.width));
-    const last = Math.min(data.tokens - 1, Math.ceil((scroll + wide - GUTTER) / this.width));
-    const gap = this.width >= 8 ? 1 : 0;
-    const agree = readColour(empty);
-
-    context.save();
-    context.beginPath();
-    context.rect(GUTTER, 0, wide - GUTTER, high);
-    context.clip();
-    const numbers = this.colour === 'expert' && this.width >= 17 && this.height >= 13;
-    const values = this.colour !== 'expert' && this.colour !== 'flip' && this.width >= 34 && this.height >= 18;
-    context.textAlign = 'center';
-    context.textBaseline = 'middle';
-    for (let layer = 0; layer < data.layers; layer++) {
-      const y = this.head + layer * this.height;
-      for (let token = first; token <= last; token++) {
-        const x = GUTTER + token * this.width - scroll;
-        const fill = data.fill(this.colour, layer, token, agree);
-        context.fillStyle = fill ? css(fill) : empty;
-        context.fillRect(x, y, this.width - gap, this.height - gap);
-        const high = fill ? ink(fill) : text;
-        if (fill && (numbers || values)) {
-          const value = data.value(this.colour, layer, token);
-          context.fillStyle = high;
-          context.font = `${numbers ? 11 : 10}px ${family}`;
-          context.fillText(
-            numbers ? String(value) : digits(value, 2),
-            x + (this.width - gap) / 2,
-            y + (this.height - gap) / 2 + 0.5
-          );
-        }
-        if (data.skipped(layer, token)) {
-          hatch(context, x, y, this.width - gap, this.height - gap, faint);
-        } else {
-          if (data.wasEdited(layer, token)) {
-            corner(context, x, y, Math.min(7, this.width - gap), high);
-          }
-          if (data.flipped(layer, token) && this.colour !== 'flip' && this.width >= 8) {
-            context.fillStyle = high;
-            context.fillRect(x + 2, y + this.height - gap - 4, this.width - gap - 4, 2);
-          }
-        }
-      }
-    }
-    this.paintHead(context, data, first, last, scroll, text, faint, accent, family);
     const focused = document.activeElement === this.canvas;
-    if (this.hovered) {
-      this.frameCell(context, this.hovered, scroll, text, 1, []);
-    }
-    if (this.selected) {
-      this.frameCell(context, this.selected, scroll, paper, 4, []);
-      this.frameCell(context, this.selected, scroll, text, 2, []);
-    }
-    if (focused) {
-      this.frameCell(context, this.cursor, scroll, paper, 4, []);
-      this.frameCell(context, this.cursor, scroll, accent, 2, [4, 2]);
-    }
-    context.restore();
-
-    context.font = `11px ${family}`;
-    context.textAlign = 'right';
-    context.textBaseline = 'middle';
-    const every = this.height >= 11 ? 1 : 4;
-    const row = this.hovered?.layer ?? (focused ? this.cursor.layer : this.selected?.layer);
-    for (let layer = 0; layer < data.layers; layer++) {
-      if (layer % every === 0 || layer === row) {
-        context.fillStyle = layer === row ? text : faint;
-        context.fillText(String(layer), GUTTER - 7, this.head + (layer + 0.5) * this.height);
+    paint(
+      this.canvas,
+      this.context,
+      this.node,
+      data && {
+        ...this.geometry(),
+        data,
+        colour: this.colour,
+        rows: this.rows,
+        cursor: this.cursor,
+        selected: this.selected,
+        hovered: this.hovered,
+        box: this.box,
+        focused
       }
-    }
-    context.fillStyle = faint;
-    context.fillText(__('layer'), GUTTER - 5, this.head - 9);
-  }
-
-  private paintHead(
-    context: CanvasRenderingContext2D,
-    data: MapData,
-    first: number,
-    last: number,
-    scroll: number,
-    text: string,
-    faint: string,
-    accent: string,
-    family: string
-  ): void {
-    const every = Math.max(1, Math.ceil(11 / this.width));
-    const column = this.hovered?.position ?? this.selected?.position;
-    for (let token = first; token <= last; token++) {
-      if (token % every !== 0 && token !== column) {
-        continue;
-      }
-      context.save();
-      context.translate(GUTTER + (token + 0.5) * this.width - scroll - 1, this.head - 5);
-      context.rotate(-SLANT);
-      context.textAlign = 'left';
-      context.textBaseline = 'middle';
-      context.font = `${token === column ? '600 ' : ''}11px ${family}`;
-      context.fillStyle = token === this.selected?.position ? accent : token === column ? text : faint;
-      context.fillText(label(data.texts[token]!), 0, 0);
-      context.restore();
-    }
-  }
-
-  private frameCell(
-    context: CanvasRenderingContext2D,
-    place: Place,
-    scroll: number,
-    colour: string,
-    weight: number,
-    dash: number[]
-  ): void {
-    context.strokeStyle = colour;
-    context.lineWidth = weight;
-    context.setLineDash(dash);
-    context.strokeRect(
-      GUTTER + place.position * this.width - scroll - 0.5,
-      this.head + place.layer * this.height - 0.5,
-      this.width,
-      this.height
     );
-    context.setLineDash([]);
+    if (data && !data.whole) {
+      const bucket = data.bucket(this.width);
+      const first = Math.floor((this.scroller.scrollLeft - GUTTER) / this.width);
+      const last = Math.ceil((this.scroller.scrollLeft + this.canvas.clientWidth) / this.width);
+      const wants = data.missing(this.colour, bucket, first, last, this.rows === 'lanes' ? (this.selected?.layer ?? 0) : null);
+      if (this.selected) {
+        // The selected token in full, whatever the zoom: its text, and its neighbours' for the strip of tokens.
+        wants.push(...data.missing(this.colour, 1, this.selected.position, this.selected.position, null));
+      }
+      setAttr(this.node, 'data-wb-missing', String(wants.length));
+      this.actions.want(wants);
+    }
   }
 
   private placeAt(event: MouseEvent): Place | null {
@@ -304,6 +252,63 @@ export class RoutingMapView {
     return inside && event.clientX - box.left >= GUTTER ? { layer, position } : null;
   }
 
+  private move(event: PointerEvent): void {
+    const press = this.press;
+    const data = this.data;
+    if (press && data && Math.hypot(event.clientX - press.x, event.clientY - press.y) > SLIP && !press.header) {
+      const bounds = this.canvas.getBoundingClientRect();
+      const to = clamp(
+        {
+          layer: Math.floor((event.clientY - bounds.top - this.head) / this.height),
+          position: Math.floor((event.clientX - bounds.left - GUTTER + this.scroller.scrollLeft) / this.width)
+        },
+        data
+      );
+      this.brush(boxOf(press.at, to));
+    }
+    this.hover(this.placeAt(event));
+  }
+
+  private down(event: PointerEvent): void {
+    const data = this.data;
+    if (!data || event.button !== 0) {
+      return;
+    }
+    const bounds = this.canvas.getBoundingClientRect();
+    const place = this.placeAt(event);
+    const y = event.clientY - bounds.top;
+    const x = event.clientX - bounds.left;
+    const at = clamp(
+      { layer: Math.floor((y - this.head) / this.height), position: Math.floor((x - GUTTER + this.scroller.scrollLeft) / this.width) },
+      data
+    );
+    const header = place ? null : x < GUTTER && y >= this.head ? 'row' : y < this.head && x >= GUTTER ? 'column' : null;
+    if (place || header) {
+      this.press = { at, x: event.clientX, y: event.clientY, header };
+      this.canvas.setPointerCapture(event.pointerId);
+    }
+  }
+
+  private up(event: PointerEvent): void {
+    const press = this.press;
+    this.press = null;
+    const data = this.data;
+    if (!press || !data) {
+      return;
+    }
+    if (press.header === 'row') {
+      this.brush({ layers: [press.at.layer, press.at.layer], tokens: [0, data.tokens - 1] });
+    } else if (press.header === 'column') {
+      this.brush({ layers: [0, data.layers - 1], tokens: [press.at.position, press.at.position] });
+    } else if (Math.hypot(event.clientX - press.x, event.clientY - press.y) <= SLIP) {
+      if (event.shiftKey && this.selected) {
+        this.brush(boxOf(this.selected, press.at));
+      } else {
+        this.choose(press.at);
+      }
+    }
+  }
+
   private hover(place: Place | null): void {
     if (place?.layer !== this.hovered?.layer || place?.position !== this.hovered?.position) {
       this.hovered = place;
@@ -313,50 +318,55 @@ export class RoutingMapView {
     }
   }
 
-  private press(place: Place | null): void {
-    if (place) {
-      this.cursor = place;
-      this.selected = place;
-      this.draw();
-      this.onSelect(place);
+  private choose(place: Place): void {
+    this.cursor = place;
+    this.selected = place;
+    if (this.box) {
+      this.brush(null);
     }
+    this.draw();
+    this.actions.select(place);
   }
 
   private wheel(event: WheelEvent): void {
     if (event.ctrlKey) {
       event.preventDefault();
-      this.zoomBy(event.deltaY < 0 ? 1.15 : 1 / 1.15);
+      this.zoomBy(event.deltaY < 0 ? 1.15 : 1 / 1.15, event.clientX - this.scroller.getBoundingClientRect().left);
     }
   }
 
   private key(event: KeyboardEvent): void {
-    if (!this.data || event.ctrlKey || event.metaKey || event.altKey) {
+    const data = this.data;
+    if (!data || event.ctrlKey || event.metaKey || event.altKey) {
       return;
     }
-    const { tokens, layers } = this.data;
     const { layer, position } = this.cursor;
+    const column = Math.max(1, data.bucket(this.width));
     const moves: Record<string, Place> = {
-      ArrowLeft: { layer, position: position - 1 },
-      ArrowRight: { layer, position: position + 1 },
+      ArrowLeft: { layer, position: position - column },
+      ArrowRight: { layer, position: position + column },
       ArrowUp: { layer: layer - 1, position },
       ArrowDown: { layer: layer + 1, position },
       Home: { layer, position: 0 },
-      End: { layer, position: tokens - 1 },
+      End: { layer, position: data.tokens - 1 },
       PageUp: { layer: 0, position },
-      PageDown: { layer: layers - 1, position }
+      PageDown: { layer: data.layers - 1, position }
     };
     const move = moves[event.key];
     if (move) {
-      this.cursor = {
-        layer: Math.min(layers - 1, Math.max(0, move.layer)),
-        position: Math.min(tokens - 1, Math.max(0, move.position))
-      };
+      const from = this.cursor;
+      this.cursor = clamp(move, data);
+      if (event.shiftKey) {
+        this.brush(this.box ? grow(this.box, from, this.cursor) : boxOf(from, this.cursor));
+      }
       this.reveal(this.cursor.position);
       this.draw();
       this.tell();
       this.spoken.textContent = this.readout.textContent;
+    } else if (event.key === 'Escape' && this.box) {
+      this.brush(null);
     } else if (event.key === 'Enter' || event.key === ' ') {
-      this.press({ ...this.cursor });
+      this.choose({ ...this.cursor });
     } else if (event.key === '+' || event.key === '=') {
       this.zoomBy(1.25);
     } else if (event.key === '-') {
@@ -375,27 +385,56 @@ export class RoutingMapView {
     const data = this.data;
     const focused = document.activeElement === this.canvas;
     const place = this.hovered ?? (focused ? this.cursor : this.selected);
-    if (!data || !place || place.position >= data.tokens) {
+    if (!data || !place || place.position >= data.tokens || place.layer >= data.layers) {
       this.readout.textContent = '';
       return;
     }
-    this.readout.textContent = describe(data, place);
+    this.readout.textContent = describe(data, place, this.colour, data.bucket(this.width));
     this.canvas.setAttribute(
       'aria-label',
-      __('Routing map, %1 tokens, %2 layers, arrow keys move, Enter inspects.', data.tokens, data.layers)
+      __('Routing map, %1 tokens, %2 layers, arrow keys move, Enter inspects, Shift and arrows mark a box.', data.tokens, data.layers)
     );
   }
 }
 
-/** A token as the head of its column. */
-function label(text: string): string {
-  const visible = [...shown(text.replace(/^ (?=.)/, ''))];
-  return visible.length > LABEL ? `${visible.slice(0, LABEL - 1).join('')}…` : visible.join('');
+function clamp({ layer, position }: Place, data: MapData): Place {
+  return {
+    layer: Math.min(data.layers - 1, Math.max(0, layer)),
+    position: Math.min(data.tokens - 1, Math.max(0, position))
+  };
 }
 
-/** One cell in words. */
-export function describe(data: MapData, { layer, position }: Place): string {
-  const parts = [__('layer %1', layer), __('token %1 “%2”', position, shown(data.texts[position] ?? ''))];
+function boxOf(one: Place, other: Place): Box {
+  const order = (a: number, b: number): [number, number] => [Math.min(a, b), Math.max(a, b)];
+  return { layers: order(one.layer, other.layer), tokens: order(one.position, other.position) };
+}
+
+/** A box whose corner moves from one place to another, the opposite corner staying. */
+function grow(box: Box, from: Place, to: Place): Box {
+  const fixed = (range: [number, number], at: number): number => (at === range[1] ? range[0] : range[1]);
+  return boxOf({ layer: fixed(box.layers, from.layer), position: fixed(box.tokens, from.position) }, to);
+}
+
+/** One cell in words; where only columns of many tokens are known, such a column. */
+export function describe(data: MapData, { layer, position }: Place, colour: Colour = 'expert', bucket = 1): string {
+  const known = data.knows(position);
+  if (!known) {
+    const tile = bucket > 1 ? data.tile(colour, bucket, position) : null;
+    const start = Math.floor(position / bucket) * bucket;
+    const parts = [__('layer %1', layer), __('tokens %1 to %2', start, Math.min(data.tokens, start + bucket) - 1)];
+    if (tile) {
+      const column = Math.floor((position - tile.first) / bucket);
+      if (colour === 'expert') {
+        parts.push(__('mostly expert %1 (%2 %)', tile.at('experts', layer, column), Math.round(100 * tile.at('share', layer, column))));
+      } else if (colour === 'flip') {
+        parts.push(__('%1 % flipped', Math.round(100 * tile.at('flip', layer, column))));
+      } else {
+        parts.push(__('mean %1 %2', colour, digits(tile.at(colour === 'weight' ? 'weights' : colour, layer, column), 3)));
+      }
+    }
+    return parts.join(' · ');
+  }
+  const parts = [__('layer %1', layer), __('token %1 “%2”', position, shown(data.text(position) ?? ''))];
   if (data.skipped(layer, position)) {
     parts.push(__('block skipped'));
     return parts.join(' · ');
@@ -416,44 +455,4 @@ export function describe(data: MapData, { layer, position }: Place): string {
     parts.push(__('flipped against base'));
   }
   return parts.join(' · ');
-}
-
-export function hatch(
-  context: CanvasRenderingContext2D,
-  x: number,
-  y: number,
-  width: number,
-  height: number,
-  colour: string
-): void {
-  context.save();
-  context.beginPath();
-  context.rect(x, y, width, height);
-  context.clip();
-  context.strokeStyle = colour;
-  context.lineWidth = 1;
-  context.beginPath();
-  for (let step = -height; step < width; step += 5) {
-    context.moveTo(x + step, y + height);
-    context.lineTo(x + step + height, y);
-  }
-  context.stroke();
-  context.restore();
-}
-
-function corner(context: CanvasRenderingContext2D, x: number, y: number, size: number, colour: string): void {
-  context.fillStyle = colour;
-  context.beginPath();
-  context.moveTo(x, y);
-  context.lineTo(x + size, y);
-  context.lineTo(x, y + size);
-  context.fill();
-}
-
-function readColour(text: string): Rgb {
-  const probe = document.createElement('canvas').getContext('2d')!;
-  probe.fillStyle = text;
-  probe.fillRect(0, 0, 1, 1);
-  const [red, green, blue] = probe.getImageData(0, 0, 1, 1).data;
-  return [red!, green!, blue!];
 }

@@ -30,10 +30,10 @@ export class MapTable {
       this.holder.replaceChildren();
       return;
     }
-    const tokens = Math.min(COLUMNS, data.tokens);
-    const columns = [...Array(tokens).keys()];
+    const known = [...Array(data.tokens).keys()].filter(token => data.knows(token));
+    const columns = known.slice(0, COLUMNS);
     const head = h('tr', {}, h('th', { text: __('layer'), attrs: { scope: 'col' } }));
-    head.append(...columns.map(n => h('th', { attrs: { scope: 'col' } }, h('code', { text: shown(data.texts[n]!) }))));
+    head.append(...columns.map(n => h('th', { attrs: { scope: 'col' } }, h('code', { text: shown(data.text(n) ?? '') }))));
     const rows = [...Array(data.layers).keys()].map(layer => {
       const row = h('tr', {}, h('th', { text: String(layer), attrs: { scope: 'row' } }));
       row.append(...columns.map(n => h('td', { class: 'wb-number', text: this.text(data, layer, n) })));
@@ -43,7 +43,7 @@ export class MapTable {
       h(
         'table',
         { class: 'wb-table' },
-        h('caption', { class: 'wb-quiet', text: tokens < data.tokens ? __('The first %1 of %2 tokens', tokens, data.tokens) : __('All tokens') }),
+        h('caption', { class: 'wb-quiet', text: columns.length < data.tokens ? __('%1 of %2 tokens, from token %3 on', columns.length, data.tokens, columns[0] ?? 0) : __('All tokens') }),
         h('thead', {}, head),
         h('tbody', {}, ...rows)
       )

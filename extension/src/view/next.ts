@@ -1,7 +1,6 @@
 /** The next-token table: the likeliest tokens of the base run and of the edited run, side by side. */
-import { h, setAttr, shown } from './dom';
+import { choice, h, setAttr, shown } from './dom';
 import type { Cell, NextTokens } from './protocol';
-import { choice } from './inspector';
 import { digits, signed } from './scale';
 import { __ } from './words';
 

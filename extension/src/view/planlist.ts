@@ -1,7 +1,10 @@
 /** The plan: its edits in order, each to be switched off or taken out, with undo and redo. */
-import type { ControlRequest } from './channel';
-import { button, h, setAttr } from './dom';
-import type { PlanCard } from './protocol';
+import type { ComputeRequest, ControlRequest } from './channel';
+import { button, choice, h, setAttr } from './dom';
+import { save } from './files';
+import type { EditForm } from './forms';
+import type { Effects, PlanCard } from './protocol';
+import { digits } from './scale';
 import { __ } from './words';
 
 export class PlanList {
@@ -15,12 +18,47 @@ export class PlanList {
   private readonly clear: HTMLButtonElement;
   private readonly copy: HTMLButtonElement;
   private readonly save: HTMLButtonElement;
+  private readonly kept: HTMLSelectElement;
+  private readonly keep: HTMLButtonElement;
+  private readonly forget: HTMLButtonElement;
+  private readonly name: HTMLInputElement;
+  private readonly effect: HTMLButtonElement;
   private plan: PlanCard | null = null;
+  private effects: Effects | null = null;
 
   constructor(
     private readonly send: (request: ControlRequest) => void,
+    compute: (request: ComputeRequest) => void,
+    private readonly form: EditForm,
     private readonly fail: (problem: string, remedy: string) => void
   ) {
+    const add = button(__('Add edit…'), 'form', __('A form for every kind of edit'), () => form.open('reroute.ban'));
+    this.effect = button(__('Effects'), 'effects', __('What each edit does: run the prompt again without it'), () => compute({ type: 'effects_of' }));
+    this.name = h('input', {
+      class: 'wb-input wb-short',
+      attrs: { 'aria-label': __('Name to keep the plan under'), placeholder: __('name') },
+      on: {
+        input: () => (this.keep.disabled = !this.name.value.trim()),
+        keydown: event => {
+          if (event.key === 'Enter') {
+            this.keep.click();
+          }
+        }
+      }
+    });
+    this.keep = button(__('Keep'), 'keep', __('Keep this plan under a name and go on from it'), () => {
+      send({ type: 'keep', name: this.name.value });
+      this.name.value = '';
+      this.keep.disabled = true;
+    });
+    this.kept = choice(__('Kept plans'), [], value => {
+      if (value) {
+        send({ type: 'recall', name: value });
+      }
+      this.forget.disabled = !value;
+    });
+    this.forget = button('×', 'forget', __('Forget the kept plan'), () => send({ type: 'forget', name: this.kept.value }));
+    setAttr(this.forget, 'aria-label', __('Forget the kept plan'));
     this.undo = button(__('Undo'), 'undo', __('Undo the last change of the plan (Ctrl+Z)'), () => send({ type: 'undo' }));
     this.redo = button(__('Redo'), 'redo', __('Redo it (Ctrl+Shift+Z)'), () => send({ type: 'redo' }));
     this.clear = button(__('Clear'), 'clear', __('Remove every edit'), () => send({ type: 'clear' }));
@@ -45,7 +83,8 @@ export class PlanList {
         this.redo,
         this.clear
       ),
-      h('div', { class: 'wb-row wb-plan-files' }, this.copy, this.save, load, file),
+      h('div', { class: 'wb-row wb-plan-files' }, add, this.effect, this.copy, this.save, load, file, this.name, this.keep, this.kept, this.forget),
+      form.node,
       h(
         'div',
         { class: 'wb-plan-body', attrs: { tabindex: '0', role: 'group', 'aria-label': __('Edits') } },
@@ -57,8 +96,28 @@ export class PlanList {
     this.show(null);
   }
 
+  /** What leaving out each edit has changed. */
+  take(effects: Effects): void {
+    this.effects = effects;
+    this.show(this.plan);
+  }
+
   show(plan: PlanCard | null): void {
     this.plan = plan;
+    this.form.show(plan);
+    const kept = plan?.kept ?? [];
+    if (kept.join('\n') !== [...this.kept.options].slice(1).map(option => option.value).join('\n')) {
+      this.kept.replaceChildren(
+        h('option', { text: __('kept plans…'), attrs: { value: '' } }),
+        ...kept.map(name => h('option', { text: name, attrs: { value: name } }))
+      );
+      this.forget.disabled = true;
+    }
+    this.kept.hidden = this.forget.hidden = !kept.length;
+    this.keep.disabled = !this.name.value.trim();
+    this.effect.disabled = !plan?.edits.some(edit => edit.enabled);
+    const effects = this.effects?.version === plan?.version ? this.effects : null;
+    const most = Math.max(1e-12, ...(effects?.rows ?? []).map(row => row.kl));
     this.copy.disabled = this.save.disabled = !plan?.edits.length;
     setAttr(this.node, 'data-wb-plan', plan?.hash ?? '');
     this.hash.textContent = plan?.edits.length ? plan.hash.slice(0, 8) : '';
@@ -86,10 +145,27 @@ export class PlanList {
           this.send({ type: 'remove', version, index })
         );
         setAttr(remove, 'aria-label', __('Remove: %1', edit.text));
+        const change = button('…', 'change', __('Change: %1', edit.text), () => this.form.edit(index));
+        setAttr(change, 'aria-label', __('Change: %1', edit.text));
+        const found = effects?.rows.find(row => row.index === index);
+        const bar = h('span', { class: 'wb-effect-bar' });
+        bar.style.width = `${((40 * (found?.kl ?? 0)) / most).toFixed(1)}px`;
         return h(
           'li',
-          { attrs: { 'data-wb-edit': edit.kind, 'data-wb-enabled': String(edit.enabled) } },
+          { attrs: { 'data-wb-edit': edit.kind, 'data-wb-enabled': String(edit.enabled), 'data-wb-effect': found ? String(found.kl) : undefined } },
           h('label', { class: 'wb-edit' }, box, h('span', { text: edit.text })),
+          found
+            ? h(
+                'span',
+                {
+                  class: 'wb-number wb-quiet wb-effect',
+                  title: __('KL to the plan without this edit: mean %1, last token %2 nats%3', digits(found.kl), digits(found.last), found.changed ? __('; the likeliest next token is another one') : '')
+                },
+                bar,
+                `${digits(found.kl, 2)}${found.changed ? ' ≠' : ''}`
+              )
+            : null,
+          change,
           last ? move('↑', 'up', index - 1, __('Earlier: %1', edit.text)) : null,
           last ? move('↓', 'down', index + 1, __('Later: %1', edit.text)) : null,
           remove
@@ -112,10 +188,7 @@ export class PlanList {
   }
 
   private download(): void {
-    const address = URL.createObjectURL(new Blob([this.plan?.text ?? ''], { type: 'application/json' }));
-    const link = h('a', { attrs: { href: address, download: `plan-${this.plan?.hash.slice(0, 8) ?? ''}.json` } });
-    link.click();
-    URL.revokeObjectURL(address);
+    save(`plan-${this.plan?.hash.slice(0, 8) ?? ''}.json`, this.plan?.text ?? '', 'application/json');
   }
 
   private async upload(file: HTMLInputElement): Promise<void> {

@@ -45,6 +45,11 @@ export function quantity(share: number): Rgb {
   return low.map((value, n) => Math.round(value + (high[n]! - value) * (place - left))) as Rgb;
 }
 
+/** `share` of `over` laid on `under`. */
+export function mix(under: Rgb, over: Rgb, share: number): Rgb {
+  return under.map((value, n) => Math.round(value + (over[n]! - value) * share)) as Rgb;
+}
+
 export function css([red, green, blue]: Rgb): string {
   return `rgb(${red}, ${green}, ${blue})`;
 }

@@ -18,17 +18,18 @@
 typedef struct {
     const void *q, *k, *v;      /* [batch, heads, queries, depth], [batch, kv_heads, keys, depth], [.., values] */
     const int64_t *ptr, *col;   /* [heads, query blocks + 1], [kept] */
-    const int64_t *lengths;     /* [batch] keys that are there, or NULL for all */
+    const int64_t *starts;      /* [batch] the first key that is there, or NULL for key 0 */
+    const int64_t *lengths;     /* [batch] the end of the keys that are there, or NULL for all */
     const float *sinks;         /* [heads], or NULL */
     const float *extra;         /* [keys, extras], or NULL */
     void *o;                    /* [batch, heads, queries, values] */
     float *sketch;              /* [batch, heads, queries, extras] */
     float *lse, *mass;          /* [batch, heads, queries], [batch, kept]; NULL: no statistics */
-    int64_t *visible;           /* rk_block_rows alone: kept blocks in which a query sees a key */
-    int64_t batch, heads, kv_heads, queries, keys, depth, values, extras, kept, block, causal;
+    int64_t *executed;          /* blocks computed, over batch and heads; rk_block_rows: how many that will be */
+    int64_t batch, heads, kv_heads, queries, keys, depth, values, extras, kept, block, causal, window;
     int64_t q_strides[3], k_strides[3], v_strides[3];
     int64_t dtype, threads;
-    double scale;
+    double scale, softcap;
 } rk_attention_call;
 
 static int64_t blocks_of(const rk_attention_call *call, int64_t n) { return (n + call->block - 1) / call->block; }
@@ -41,20 +42,35 @@ static int64_t limit_of(const rk_attention_call *call, int64_t batch, int64_t qu
     return there < before ? there : before;
 }
 
+/* The first key that a query may see: not before those that are there and, under a window, among the last `window`. */
+static int64_t lower_of(const rk_attention_call *call, int64_t batch, int64_t query) {
+    const int64_t there = call->starts ? call->starts[batch] : 0;
+    const int64_t reach = call->window ? query + call->keys - call->queries + 1 - call->window : 0;
+    return there > reach ? there : reach;
+}
+
+/* Whether any query of a block sees any key of another. What a row of consecutive queries sees is one stretch of keys. */
+static int seen(const rk_attention_call *call, int64_t batch, int64_t first, int64_t n, int64_t begin) {
+    const int64_t low = lower_of(call, batch, first), high = limit_of(call, batch, first + n - 1);
+    const int64_t end = begin + call->block;
+    return (low > begin ? low : begin) < (high < end ? high : end);
+}
+
 /* Checks that the rows of blocks lie one after the other and ascend, and counts what can be seen of them. */
 ENTRY(rk_block_rows)(const rk_attention_call *call) {
     const int64_t rows = blocks_of(call, call->queries), columns = blocks_of(call, call->keys);
     int64_t at = 0;
-    *call->visible = 0;
+    *call->executed = 0;
     for (int64_t head = 0; head < call->heads; head++) {
         for (int64_t i = 0; i < rows; i++) {
             const int64_t *ptr = call->ptr + head * (rows + 1) + i;
             if (ptr[0] != at || ptr[1] < at || ptr[1] > call->kept) return RK_BAD_INDEX;
-            const int64_t last = (i + 1) * call->block < call->queries ? (i + 1) * call->block : call->queries;
-            const int64_t edge = call->causal ? last + call->keys - call->queries : call->keys;
+            const int64_t first = i * call->block, left = call->queries - first;
+            const int64_t n = left < call->block ? left : call->block;
             for (int64_t before = -1; at < ptr[1]; before = call->col[at++]) {
                 if (call->col[at] <= before || call->col[at] >= columns) return RK_BAD_INDEX;
-                *call->visible += call->col[at] * call->block < edge;
+                for (int64_t batch = 0; batch < call->batch; batch++)
+                    *call->executed += seen(call, batch, first, n, call->col[at] * call->block);
             }
         }
     }
@@ -159,9 +175,12 @@ static float most_of(const float *value, int64_t n) {
     return most;
 }
 
-/* Scores to weights of one query in one block; keys from `limit` on are not seen. Returns their sum. */
-static float weigh(const rk_scratch *s, int64_t row, float *score, int64_t block, int64_t limit, int64_t columns) {
+/* Scores to weights of one query in one block, of which it sees the keys from `lower` to before `limit`. Returns their
+   sum. */
+static float weigh(const rk_scratch *s, int64_t row, float *score, int64_t block, int64_t lower, int64_t limit,
+                   int64_t columns) {
     for (int64_t j = limit > 0 ? limit : 0; j < block; j++) score[j] = -INFINITY;
+    for (int64_t j = 0; j < lower && j < block; j++) score[j] = -INFINITY;
     const float before = s->most[row], found = most_of(score, block), most = found > before ? found : before;
     const float base = most == -INFINITY ? 0.0f : most;
     for (int64_t j = 0; j < block; j++) score[j] = rk_exp(score[j] - base);
@@ -177,13 +196,21 @@ static float weigh(const rk_scratch *s, int64_t row, float *score, int64_t block
     return part;
 }
 
-static void attend(const rk_attention_call *call, const rk_packed *packed, const rk_scratch *s, int64_t batch,
+/* c tanh(s / c) of every score (Gemma 2), with tanh z = 1 - 2 / (1 + e^(2z)). */
+static void cap(float *score, int64_t n, float most) {
+    const float twice = 2.0f / most;
+    for (int64_t j = 0; j < n; j++) score[j] = most - 2.0f * most / (1.0f + rk_exp(score[j] * twice));
+}
+
+/* Returns how many blocks were computed. */
+static int64_t attend(const rk_attention_call *call, const rk_packed *packed, const rk_scratch *s, int64_t batch,
                    int64_t head, int64_t number) {
     const int64_t block = call->block, depth = call->depth, columns = packed->columns, first = number * block;
     const int64_t n = call->queries - first < block ? call->queries - first : block, rows = (n + ROWS - 1) / ROWS * ROWS;
     const int64_t *ptr = call->ptr + head * (blocks_of(call, call->queries) + 1) + number;
     const int64_t kv_head = head / (call->heads / call->kv_heads), key_blocks = blocks_of(call, call->keys);
     const float scale = (float)call->scale;
+    int64_t computed = 0;
     memset(s->q, 0, (size_t)(rows * depth) * sizeof(float));
     memset(s->sum, 0, (size_t)(rows * columns) * sizeof(float));
     for (int64_t r = 0; r < n; r++) {
@@ -196,21 +223,23 @@ static void attend(const rk_attention_call *call, const rk_packed *packed, const
     for (int64_t e = ptr[0]; e < ptr[1]; e++) {
         const int64_t begin = call->col[e] * block, widest = limit_of(call, batch, first + n - 1) - begin;
         float *part = s->part + (e - ptr[0]) * block, *at = s->at + (e - ptr[0]) * block;
-        if (widest <= 0) { /* nobody sees any of it */
+        if (!seen(call, batch, first, n, begin)) {
             if (call->mass) memset(part, 0, (size_t)block * sizeof(float));
             if (call->mass) memset(at, 0, (size_t)block * sizeof(float));
             continue;
         }
+        computed++;
         const int64_t place = (batch * call->kv_heads + kv_head) * key_blocks + call->col[e];
         product(0, rows, block, depth, s->q, depth, packed->keys + place * depth * block, block, s->score, block);
+        if (call->softcap != 0.0) cap(s->score, n * block, (float)call->softcap);
         for (int64_t r = 0; r < rows; r++) {
             float *score = s->score + r * block;
             if (r >= n) {
                 memset(score, 0, (size_t)block * sizeof(float));
                 continue;
             }
-            const int64_t limit = limit_of(call, batch, first + r) - begin;
-            const float sum = weigh(s, r, score, block, limit < block ? limit : block, columns);
+            const int64_t lower = lower_of(call, batch, first + r) - begin, limit = limit_of(call, batch, first + r) - begin;
+            const float sum = weigh(s, r, score, block, lower, limit < block ? limit : block, columns);
             if (!call->mass) continue;
             part[r] = sum;
             at[r] = s->most[r] == -INFINITY ? 0.0f : s->most[r];
@@ -238,6 +267,7 @@ static void attend(const rk_attention_call *call, const rk_packed *packed, const
         for (int64_t r = 0; r < n; r++) mass += part[r];
         call->mass[batch * call->kept + e] = (float)mass;
     }
+    return computed;
 }
 
 /* Which blocks of keys any head of a group keeps. */
@@ -267,6 +297,7 @@ ENTRY(rk_block_attention)(const rk_attention_call *call) {
     packed.values = packed.keys + packs * block * call->depth;
     uint8_t *wanted = (uint8_t *)(memory + shared + own * threads);
     mark(call, wanted);
+    int64_t executed = 0;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         rk_scratch s = {.q = memory + shared + own * omp_get_thread_num()};
@@ -279,14 +310,16 @@ ENTRY(rk_block_attention)(const rk_attention_call *call) {
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < packs; i++) {
             const int64_t batch = i / (call->kv_heads * columns), place = i % (call->kv_heads * columns);
-            const int64_t there = call->lengths ? call->lengths[batch] : call->keys;
-            if (wanted[place] && place % columns * block < there) pack(call, &packed, batch, place / columns, place % columns);
+            const int64_t there = call->lengths ? call->lengths[batch] : call->keys, begin = place % columns * block;
+            if (!wanted[place] || begin >= there || (call->starts && begin + block <= call->starts[batch])) continue;
+            pack(call, &packed, batch, place / columns, place % columns);
         }
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) reduction(+ : executed)
         for (int64_t i = 0; i < tasks; i++) /* the longest rows first, so that the last task is a short one */
-            attend(call, &packed, &s, i % (call->batch * call->heads) / call->heads, i % call->heads,
+            executed += attend(call, &packed, &s, i % (call->batch * call->heads) / call->heads, i % call->heads,
                    rows - 1 - i / (call->batch * call->heads));
     }
     free(memory);
+    *call->executed = executed;
     return RK_OK;
 }

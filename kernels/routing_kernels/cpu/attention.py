@@ -11,7 +11,7 @@ from torch import Tensor
 from routing_kernels.cpu import loader
 from routing_kernels.errors import bad_block_rows
 
-CALL = struct.Struct("=13Q22qd")  # rk_attention_call: thirteen pointers, twenty-two integers, one double
+CALL = struct.Struct("=14Q23q2d")  # rk_attention_call: fourteen pointers, twenty-three integers, two doubles
 
 
 def block_attention(
@@ -26,13 +26,16 @@ def block_attention(
     lengths: Tensor | None,
     sinks: Tensor | None,
     extra: Tensor | None,
+    window: int,
+    softcap: float,
+    starts: Tensor | None,
     stats: bool,
     isa: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Outputs of the op ``routing_kernels::block_attention``; the arguments are taken as checked, but for the rows."""
     q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
     ptr, col = ptr.contiguous(), col.contiguous()
-    lengths = lengths if lengths is None else lengths.contiguous()
+    starts, lengths = (t if t is None else t.contiguous() for t in (starts, lengths))
     sinks, extra = (t if t is None else t.detach().float().contiguous() for t in (sinks, extra))
     (batch, heads, queries, depth), (kv_heads, keys, values) = q.shape, v.shape[1:]
     extras = 0 if extra is None else extra.shape[1]
@@ -40,19 +43,19 @@ def block_attention(
     sketch = torch.empty((batch, heads, queries, extras) if extras else 0)
     lse = torch.empty((batch, heads, queries) if stats else 0)
     mass = torch.empty((batch, len(col)) if stats else 0)
-    visible = torch.empty((), dtype=torch.int64)
+    executed = torch.empty((), dtype=torch.int64)
     record = CALL.pack(
         q.data_ptr(),
         k.data_ptr(),
         v.data_ptr(),
         ptr.data_ptr(),
         col.data_ptr(),
-        *(0 if t is None else t.data_ptr() for t in (lengths, sinks, extra)),
+        *(0 if t is None else t.data_ptr() for t in (starts, lengths, sinks, extra)),
         o.data_ptr(),
         sketch.data_ptr(),
         lse.data_ptr() if stats else 0,
         mass.data_ptr() if stats else 0,
-        visible.data_ptr(),
+        executed.data_ptr(),
         batch,
         heads,
         kv_heads,
@@ -64,25 +67,32 @@ def block_attention(
         len(col),
         block,
         causal,
+        window,
         *q.stride()[:3],
         *k.stride()[:3],
         *v.stride()[:3],
         loader.DTYPES[q.dtype],
         torch.get_num_threads(),
         scale,
+        softcap,
     )
     if loader.call("block_rows", isa, record):
         raise bad_block_rows()
     # Where nothing is masked but by causality, torch's dense kernel is faster than any that looks for blocks. It says
     # neither lse nor masses; for those ours runs beside it, so that o has the same bits with statistics.
     blocks, columns = -(-queries // block), -(-keys // block)
-    everything = heads * (blocks * (blocks + 1) // 2 if causal else blocks * columns)
-    plain = lengths is None and sinks is None and extra is None and (queries == keys or not causal)
-    dense = plain and q.dtype == torch.float32 and visible.item() == everything
+    everything = batch * heads * (blocks * (blocks + 1) // 2 if causal else blocks * columns)
+    plain = all(t is None for t in (lengths, sinks, extra, starts)) and not window and not softcap
+    dense = (
+        plain
+        and (queries == keys or not causal)
+        and q.dtype == torch.float32
+        and executed.item() == everything
+    )
     if stats or not dense:
         loader.call("block_attention", isa, record)
     if dense:
         o = F.scaled_dot_product_attention(
             q, k, v, is_causal=causal, scale=scale, enable_gqa=heads != kv_heads
         )
-    return o.contiguous(), sketch, lse, mass
+    return o.contiguous(), sketch, lse, mass, executed

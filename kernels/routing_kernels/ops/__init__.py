@@ -1,6 +1,6 @@
 """The public ops, one module each."""
 
-from routing_kernels.ops.attention import BlockAttention, block_attention, block_rows
+from routing_kernels.ops.attention import BLOCKS, BlockAttention, block_attention, block_rows
 from routing_kernels.ops.masked import MaskedWeight, masked_matmul, n_of_m, pack_masked
 from routing_kernels.ops.mlp import SparseMlp, sparse_mlp
 from routing_kernels.ops.moe import ACTIVATIONS, MoeExperts, moe_experts
@@ -9,6 +9,7 @@ from routing_kernels.ops.rows import Rows, gather_rows, scatter_add_rows
 
 __all__ = [
     "ACTIVATIONS",
+    "BLOCKS",
     "BlockAttention",
     "MaskedWeight",
     "MoeExperts",

@@ -29,6 +29,9 @@ class BlockAttention(NamedTuple):
         Tensor  # [B, N, Q] float32: log of the sum of exponentials, sink included; -inf where nothing is seen
     )
     block_mass: Tensor  # [B, C] float32: probability in a kept block, summed over its queries
+    executed: (
+        Tensor  # [] int64: blocks computed, over batch and heads: kept, and some query sees some key of it
+    )
 
 
 def block_rows(kept: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,6 +58,9 @@ def block_attention(
     lengths: Tensor | None = None,
     sinks: Tensor | None = None,
     extra: Tensor | None = None,
+    window: int = 0,
+    softcap: float = 0.0,
+    starts: Tensor | None = None,
     stats: bool = False,
     backend: str = "auto",
 ) -> BlockAttention:
@@ -83,13 +89,19 @@ def block_attention(
     extra
         [K, R] floating point: more value columns, the same for every head, which go through in float32. With random
         columns the sketch holds the range of the attention map (Halko et al. 2011, arXiv 0909.4061).
+    window
+        A query sees its own position and the ``window - 1`` before it (Child et al. 2019, arXiv 1904.10509); 0: no limit.
+    softcap
+        c > 0: a score s counts as c tanh(s / c) (Gemma 2, arXiv 2408.00118); 0: as it is.
+    starts
+        [B] int64: keys before this position are padding. None: there is none.
     stats
         Whether to fill ``lse`` and ``block_mass``; ``o`` has the same bits either way.
     backend
-        "auto", "reference" or "cpu" (see :func:`routing_kernels.resolve`).
+        "auto", "reference", "cpu" or "triton" (see :func:`routing_kernels.resolve`).
 
     Sums are float32 and rounded once, at the end. A block that is not kept, or that nobody may see, is neither read nor
-    computed. In float32 with every block kept and no lengths, sinks or extra columns, the cpu backend gives the work to
+    computed. In float32 with every block kept and nothing but causality to mask, the cpu backend gives the work to
     torch's dense attention. Otherwise a query's row does not depend on the batch; the number of threads never matters.
 
     Raises
@@ -102,7 +114,11 @@ def block_attention(
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v, sinks) if t is not None)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     op = _op if learns else _inference_op
-    return BlockAttention(*op(q, k, v, ptr, col, block, scale, causal, lengths, sinks, extra, stats, backend))
+    return BlockAttention(
+        *op(
+            q, k, v, ptr, col, block, scale, causal, lengths, sinks, extra, window, softcap, starts, stats, backend
+        )
+    )  # fmt: skip
 
 
 def _check(
@@ -115,10 +131,17 @@ def _check(
     lengths: Tensor | None,
     sinks: Tensor | None,
     extra: Tensor | None,
+    window: int,
+    softcap: float,
+    starts: Tensor | None,
 ) -> None:
     if block not in BLOCKS:
         raise ArgumentError(
             f"There are no blocks of {block}.", f"Use one of {', '.join(str(b) for b in BLOCKS)}."
+        )
+    if window < 0 or not 0 <= softcap < float("inf"):
+        raise ArgumentError(
+            f"The window is {window} and the softcap {softcap}.", "Give 0 for none, else positive numbers."
         )
     if not q.dim() == k.dim() == v.dim() == 4 or ptr.dim() != 2 or col.dim() != 1:
         _refuse_shapes(q, k, v, ptr, col)
@@ -126,18 +149,19 @@ def _check(
     fits = k.shape[0] == v.shape[0] == batch and k.shape[3] == depth and v.shape[1:3] == k.shape[1:3]
     if not fits or kv_heads == 0 or heads % kv_heads or tuple(ptr.shape) != (heads, -(-queries // block) + 1):
         _refuse_shapes(q, k, v, ptr, col)
-    options = ((lengths, (batch,)), (sinks, (heads,)), (extra, (keys, None)))
-    for name, (given, wanted) in zip(("lengths", "sinks", "extra"), options, strict=True):
+    options = ((lengths, (batch,)), (sinks, (heads,)), (extra, (keys, None)), (starts, (batch,)))
+    for name, (given, wanted) in zip(("lengths", "sinks", "extra", "starts"), options, strict=True):
         if given is None:
             continue
         if given.dim() != len(wanted) or given.shape[0] != wanted[0]:
             raise ArgumentError(
                 f"{name} has shape {list(given.shape)}.",
-                "Give lengths as [B], sinks as [N] and extra as [K, R].",
+                "Give lengths and starts as [B], sinks as [N] and extra as [K, R].",
             )
-        if given.dtype != torch.int64 if name == "lengths" else not given.dtype.is_floating_point:
+        if given.dtype != torch.int64 if name in ("lengths", "starts") else not given.dtype.is_floating_point:
             raise ArgumentError(
-                f"{name} is {given.dtype}.", "Give lengths as int64, sinks and extra as floating point."
+                f"{name} is {given.dtype}.",
+                "Give lengths and starts as int64, sinks and extra as floating point.",
             )
     if q.dtype not in DTYPES or not q.dtype == k.dtype == v.dtype:
         raise ArgumentError(
@@ -146,7 +170,7 @@ def _check(
         )
     if ptr.dtype != torch.int64 or col.dtype != torch.int64:
         raise ArgumentError(f"ptr and col are {ptr.dtype} and {col.dtype}.", "Give both as int64.")
-    if any(t.device != q.device for t in (k, v, ptr, col, lengths, sinks, extra) if t is not None):
+    if any(t.device != q.device for t in (k, v, ptr, col, lengths, sinks, extra, starts) if t is not None):
         raise ArgumentError("The arguments are on different devices.", f"Move all of them to {q.device}.")
 
 
@@ -173,13 +197,38 @@ def _forward(
     lengths: Tensor | None,
     sinks: Tensor | None,
     extra: Tensor | None,
+    window: int,
+    softcap: float,
+    starts: Tensor | None,
     stats: bool,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    _check(q, k, v, ptr, col, block, lengths, sinks, extra)
-    arguments = (q, k, v, ptr, col, block, scale, causal, lengths, sinks, extra, stats)
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    _check(q, k, v, ptr, col, block, lengths, sinks, extra, window, softcap, starts)
+    arguments = (
+        q,
+        k,
+        v,
+        ptr,
+        col,
+        block,
+        scale,
+        causal,
+        lengths,
+        sinks,
+        extra,
+        window,
+        softcap,
+        starts,
+        stats,
+    )
     name, isa = resolve(backend, q.device, q.dtype)
-    return cpu.block_attention(*arguments, isa) if name == "cpu" else reference.block_attention(*arguments)
+    if name == "cpu":
+        return cpu.block_attention(*arguments, isa)
+    if name == "triton":
+        from routing_kernels.triton import attention as triton
+
+        return triton.block_attention(*arguments)
+    return reference.block_attention(*arguments)
 
 
 def _forward_shapes(
@@ -194,10 +243,13 @@ def _forward_shapes(
     lengths: Tensor | None,
     sinks: Tensor | None,
     extra: Tensor | None,
+    window: int,
+    softcap: float,
+    starts: Tensor | None,
     stats: bool,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    _check(q, k, v, ptr, col, block, lengths, sinks, extra)
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    _check(q, k, v, ptr, col, block, lengths, sinks, extra, window, softcap, starts)
     rows = q.shape[:3]
 
     def shaped(*shape: int) -> Tensor:
@@ -208,12 +260,14 @@ def _forward_shapes(
         shaped(0) if extra is None else shaped(*rows, extra.shape[1]),
         shaped(*rows) if stats else shaped(0),
         shaped(rows[0], col.shape[0]) if stats else shaped(0),
+        q.new_empty((), dtype=torch.int64),
     )
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, k, v, ptr, col, *ctx.settings, lengths, sinks = inputs[:10]
-    ctx.save_for_backward(q, k, v, ptr, col, lengths, sinks)
+    *ctx.limits, starts = inputs[11:14]
+    ctx.save_for_backward(q, k, v, ptr, col, lengths, sinks, starts)
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
 
@@ -222,11 +276,11 @@ def _differentiate(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | No
     wanted = ctx.needs_input_grad
     needs = [wanted[0], wanted[1], wanted[2], wanted[9]]
     if grad is None or not any(needs):
-        return (None,) * 13
-    q, k, v, ptr, col, lengths, sinks = ctx.saved_tensors
-    found = _backward_op(grad, q, k, v, ptr, col, *ctx.settings, lengths, sinks, needs)
+        return (None,) * 16
+    q, k, v, ptr, col, lengths, sinks, starts = ctx.saved_tensors
+    found = _backward_op(grad, q, k, v, ptr, col, *ctx.settings, lengths, sinks, *ctx.limits, starts, needs)
     grads = [g if need else None for g, need in zip(found, needs, strict=True)]
-    return (*grads[:3], *(None,) * 6, grads[3], None, None, None)
+    return (*grads[:3], *(None,) * 6, grads[3], *(None,) * 6)
 
 
 def _backward_shapes(
@@ -241,6 +295,9 @@ def _backward_shapes(
     causal: bool,
     lengths: Tensor | None,
     sinks: Tensor | None,
+    window: int,
+    softcap: float,
+    starts: Tensor | None,
     needs: list[bool],
 ) -> tuple[Tensor, ...]:
     shapes = [t.new_empty(t.shape if need else (0,)) for t, need in zip((q, k, v), needs[:3], strict=True)]
@@ -258,11 +315,12 @@ _INPUTS = (
     "Tensor q, Tensor k, Tensor v, Tensor ptr, Tensor col, int block, float scale, bool causal, Tensor? lengths, "
     "Tensor? sinks"
 )
+_LIMITS = "int window, float softcap, Tensor? starts"
 _FORWARD = (
-    f"({_INPUTS}, Tensor? extra, bool stats, str backend) -> "
-    "(Tensor o, Tensor sketch, Tensor lse, Tensor block_mass)"
+    f"({_INPUTS}, Tensor? extra, {_LIMITS}, bool stats, str backend) -> "
+    "(Tensor o, Tensor sketch, Tensor lse, Tensor block_mass, Tensor executed)"
 )
-_BACKWARD = f"(Tensor grad, {_INPUTS}, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)"
+_BACKWARD = f"(Tensor grad, {_INPUTS}, {_LIMITS}, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)"
 _op = define("block_attention", _FORWARD, _forward, _forward_shapes)
 differentiable("block_attention", _differentiate, _save_for_backward)
 _inference_op = define("block_attention_inference", _FORWARD, _forward, _forward_shapes)

@@ -73,9 +73,6 @@ class Smooth(Mixed):
                 "the matrix has weights above its diagonal, which look at later tokens; say causal=False"
             )
 
-    def looks_ahead(self) -> bool:
-        return not self.causal
-
     def _what(self) -> str:
         how = {"attention": "attention", "window": f"a window of {self.window} tokens", "matrix": "a matrix"}[
             self.by

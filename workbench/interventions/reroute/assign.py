@@ -77,9 +77,6 @@ class Capacity(Pooled):
             raise ValueError(f"order {self.order!r} looks at later tokens; say causal=False")
         return self
 
-    def looks_ahead(self) -> bool:
-        return not self.causal
-
     def _what(self) -> str:
         then = "drop the rest" if self.overflow == "drop" else "else the next best"
         order = {
@@ -99,9 +96,6 @@ class ExpertChoice(Pooled, Policy):
 
     kind: Literal["reroute.expert_choice"] = "reroute.expert_choice"
     causal: Literal[False] = False
-
-    def looks_ahead(self) -> bool:
-        return True
 
     def _what(self) -> str:
         return f"experts choose tokens, {self.factor:g} x the mean load each, per {self.pool}"
@@ -123,9 +117,6 @@ class Balanced(Pooled, Policy):
     tau: float = Field(1.0, gt=0, lt=1e6, title="Temperature", description="of the Sinkhorn scaling")
     iterations: int = Field(50, ge=1, le=10_000, title="Iterations", description="of the Sinkhorn scaling")
     causal: Literal[False] = False
-
-    def looks_ahead(self) -> bool:
-        return True
 
     def _check_moe(self, layer: int, moe: MoeFacts) -> None:
         super()._check_moe(layer, moe)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from workbench.anatomy import Block
 from workbench.interventions import mask
 from workbench.runtime.attach import AttentionCall, AttentionSink, listen_to_attention
+from workbench.runtime.capture import AttentionSample
 from workbench.runtime.hooks.scene import Planned, Scene
 from workbench.runtime.record import Record
+from workbench.runtime.recorder import own
 from workbench.signals import attention_rank
 
 
@@ -43,7 +46,7 @@ def keep_attention(scene: Scene, layer: int) -> AttentionSink:
         maps = attention_rank.attention_map(
             call.query, call.key, call.scale, call.mask, softcap=call.softcap, sinks=call.sinks
         )
-        scene.capture(layer).attention = maps.mean(dim=1)
+        scene.capture(layer).attended = maps.mean(dim=1)
 
     return keep
 
@@ -64,19 +67,48 @@ def _mask_heads(scene: Scene, block: Block, edits: Planned[mask.Heads]) -> Calla
     return apply
 
 
-def rank_attention(scene: Scene, layer: int, record: Record) -> AttentionSink:
-    """Rank the attention maps of ``layer`` in passes that read more than one token."""
+def sample_attention(scene: Scene, layer: int, record: Record) -> AttentionSink:
+    """Keep what the attention maps of ``layer`` are made of, in passes that read more than one token, for their ranks."""
 
     def read(call: AttentionCall) -> None:
-        tokens = call.query.shape[2]
-        if tokens < 2 or tokens != call.key.shape[2]:
+        size = call.query.shape[2]
+        if size < 2 or size != call.key.shape[2]:
             return
-        rows = attention_rank.sample(tokens, limit=record.rank_tokens, seed=layer)
-        attention = attention_rank.attention_map(
-            call.query, call.key, call.scale, call.mask, rows, softcap=call.softcap, sinks=call.sinks
-        )
-        capture = scene.capture(layer)
-        capture.ranks = attention_rank.ranks(attention, record.rank_tolerance, rows)
-        capture.rank_tokens, capture.rank_sampled = attention.shape[-2], rows is not None
+        found = scene.capture(layer).attention
+        for row, length in enumerate(_lengths(scene, size)):
+            if length >= 2:
+                found.append(_sample(call, row, length, record.rank_tokens, layer))
 
     return read
+
+
+def _lengths(scene: Scene, size: int) -> list[int]:
+    """The tokens of every row of the batch; padding stands behind them."""
+    valid = scene.now.valid
+    return [size] * scene.now.positions.shape[0] if valid is None else valid.sum(-1).tolist()
+
+
+def _sample(call: AttentionCall, row: int, length: int, limit: int, layer: int) -> AttentionSample:
+    """Copies of what the map of one run is made of: the queries of sampled tokens, and the keys they may look at."""
+    rows, last, causal = _chosen(length, limit, layer)
+    query = call.query[row]
+    query = query[:, :length] if rows is None else query.index_select(1, rows.to(query.device))
+    if call.mask is None:
+        mask, keys = causal, last + 1
+    else:
+        whole = call.mask[min(row, call.mask.shape[0] - 1)]
+        mask, keys = (whole[:, :length] if rows is None else whole[:, rows.to(whole.device)]), length
+        mask = mask[..., :length].cpu()
+    return AttentionSample(
+        row, own(query) if rows is None else query.detach().cpu(), own(call.key[row, :, :keys]), mask, rows, length,
+        call.scale, call.softcap, None if call.sinks is None else own(call.sinks),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _chosen(length: int, limit: int, layer: int) -> tuple[Tensor | None, int, Tensor]:
+    """The sampled positions (``None``: all), the last of them, and what a causal mask [1, R, last + 1] lets them see."""
+    rows = attention_rank.sample(length, limit, seed=layer)
+    at = torch.arange(length) if rows is None else rows
+    last = int(at[-1])
+    return rows, last, (torch.arange(last + 1) <= at[:, None]).unsqueeze(0)

@@ -17,6 +17,7 @@ from workbench.interventions.routing import Native, route
 from workbench.interventions.vectors import pick
 from workbench.runtime.around import Around
 from workbench.runtime.attach import bank_of
+from workbench.runtime.capture import ExpertStats
 from workbench.runtime.hooks.scene import Planned, Scene
 from workbench.runtime.record import Record
 
@@ -72,7 +73,9 @@ def hook_routing(
     if record is not None and bank is not None:
 
         def keep_statistics(out: MoeExperts) -> None:
-            scene.capture(layer).experts = out
+            scene.capture(layer).experts = ExpertStats(
+                out.slot_norm, out.hidden_l1, out.hidden_l2, out.hidden_zero, out.hidden_below
+            )
 
         bank.sink, bank.threshold = keep_statistics, record.threshold
         undo.callback(setattr, bank, "sink", None)

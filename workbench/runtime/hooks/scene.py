@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from workbench.anatomy import Anatomy
+from workbench.anatomy import Anatomy, Block
+from workbench.errors import EditRefused
 from workbench.interventions.edit import Edit
 from workbench.interventions.patch import Patch
 from workbench.runtime.attach import Attachment
@@ -39,6 +41,29 @@ Values: TypeAlias = Callable[[Patch, int], Tensor]
 """(patch, layer) -> the values [P, ...] it puts there, by position in the source run."""
 
 
+@dataclass(frozen=True)
+class DepthEvent:
+    """What became of the tokens of a pass in one unit (``block``, ``attn`` or ``mlp``) of a layer.
+
+    ``visits`` [B, S]: how often each ran; ``kv`` [B, S]: what one that did not run left behind; ``repeat_kv``: the policy
+    of the repeats; ``chosen``: whether the run itself decided, so that a single visit is worth a row; ``borrowed``:
+    whether another layer's weights ran.
+    """
+
+    layer: int
+    unit: str
+    now: Pass
+    visits: Tensor
+    kv: Tensor
+    repeat_kv: str
+    chosen: bool
+    borrowed: bool
+
+
+Enter: TypeAlias = Callable[[Tensor], None]
+Leave: TypeAlias = Callable[[Any], None]
+
+
 @dataclass
 class Scene:
     """Shared by the hooks of one session.
@@ -51,16 +76,27 @@ class Scene:
         Where replayed routes come from.
     values
         Where patched values come from.
-    tuple_blocks
-        Layers whose block returns a tuple; a skipped block must return the same.
+    arity
+        How many things each block, attention and MLP returns in a tuple, 0 for a bare tensor.
     labels
         The labels of the run in each row of the batch.
     token_text
         The text of a token id.
     history
         What earlier passes left.
+    managed
+        Layers whose depth is edited; what listens to their blocks is called once per visit.
     captures
-        What the hooks saw in the running pass, by layer.
+        What the hooks saw in the running pass, by layer; ``parts`` holds what they saw of tokens that were taken out of
+        it, each with the pass of those tokens.
+    entered
+        The residual that entered each block, of the tokens that run.
+    events
+        Depth decisions of the running pass.
+    exits
+        By early-exit edit: the residual [B, S, H] that entered the layer before, and which tokens have left [B, S].
+    cache
+        The cache of the running pass, where it has one.
     """
 
     anatomy: Anatomy
@@ -68,19 +104,27 @@ class Scene:
     record: Record | None
     lookup: Lookup
     values: Values
-    tuple_blocks: frozenset[int]
+    arity: Mapping[nn.Module, int]
     labels: Sequence[Mapping[str, Any]]
     token_text: Callable[[int], str]
     history: History
+    managed: frozenset[int] = frozenset()
     captures: dict[int, Capture] = field(default_factory=dict)
+    parts: list[tuple[Pass, dict[int, Capture]]] = field(default_factory=list)
+    entered: dict[int, Tensor] = field(default_factory=dict)
+    events: list[DepthEvent] = field(default_factory=list)
+    exits: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     current: Pass | None = None
+    cache: Any = None
+    _around: dict[int, list[tuple[Enter, Leave]]] = field(default_factory=dict)
+    _outer: list[tuple[Pass, dict[int, Capture]]] = field(default_factory=list)
     _masks: dict[tuple[int, int], Tensor | None] = field(default_factory=dict)
 
     def begin(self, now: Pass | None) -> None:
-        """Start a pass; what the last one captured is let go."""
-        self.current = now
-        self.captures = {}
-        self._masks = {}
+        """Start a pass; what the last one left is let go."""
+        self.current, self.cache = now, None
+        self.captures, self.parts, self.entered, self.events, self.exits = {}, [], {}, [], {}
+        self._outer, self._masks = [], {}
         if now is not None:
             self.history.begin(int(now.positions[0, 0]), now.tokens)
 
@@ -93,7 +137,10 @@ class Scene:
 
     def capture(self, layer: int) -> Capture:
         """What ``layer`` has captured so far in this pass."""
-        return self.captures.setdefault(layer, Capture())
+        found = self.captures.get(layer)
+        if found is None:
+            found = self.captures[layer] = Capture()
+        return found
 
     def recorded(self, layer: int) -> Record | None:
         """What to record of ``layer``, or ``None`` for nothing."""
@@ -113,3 +160,82 @@ class Scene:
         if key not in self._masks:
             self._masks[key] = scope(edit, self.now, rows, facts(self, layer))
         return self._masks[key]
+
+    def on_block(self, block: Block, enter: Enter, leave: Leave, undo: ExitStack) -> None:
+        """Call ``enter`` with the residual that goes into ``block`` and ``leave`` with what it returns, for the tokens
+        that really run."""
+        if block.layer in self.managed:
+            pair = (enter, leave)
+            listeners = self._around.setdefault(block.layer, [])
+            listeners.append(pair)
+            undo.callback(listeners.remove, pair)
+            return
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            enter(args[0] if args else kwargs["hidden_states"])
+
+        def after(_: nn.Module, __: Any, output: Any) -> None:
+            leave(output)
+
+        undo.callback(block.module.register_forward_pre_hook(before, with_kwargs=True).remove)
+        undo.callback(block.module.register_forward_hook(after).remove)
+
+    @contextmanager
+    def around(self, layer: int | None, hidden: Tensor) -> Iterator[Leave]:
+        """Tell who listens to a managed ``layer`` that ``hidden`` goes in; gives what to call with what comes out."""
+        listeners = [] if layer is None else list(self._around.get(layer, ()))
+        for enter, _ in listeners:
+            enter(hidden)
+
+        def leave(output: Any) -> None:
+            for _, told in listeners:
+                told(output)
+
+        yield leave
+
+    @contextmanager
+    def seeing(self, part: Pass) -> Iterator[None]:
+        """Let the edits see the pass ``part``."""
+        outer = (self.current, self._masks)
+        self.current, self._masks = part, {}
+        try:
+            yield
+        finally:
+            self.current, self._masks = outer
+
+    @contextmanager
+    def within(self, part: Pass, source: int, place: int, keep: bool) -> Iterator[None]:
+        """Let edits and hooks see the pass ``part``. What ``source`` captures there is ``place``'s, if it is kept at all."""
+        outer = (self.captures, self.entered)
+        self._outer.append((self.now, self.captures))
+        self.captures, self.entered = {}, dict(self.entered)
+        try:
+            with self.seeing(part):
+                yield
+            if keep and self.captures:
+                found = {place if layer == source else layer: c for layer, c in self.captures.items()}
+                self.parts.append((part, found))
+        finally:
+            self.captures, self.entered = outer
+            self._outer.pop()
+
+    @property
+    def partial(self) -> bool:
+        """Whether only some tokens of the pass are running."""
+        return bool(self._outer)
+
+    def captured(self, layer: int) -> list[tuple[Pass, Capture]]:
+        """What ``layer`` has captured so far in this pass, with the pass of the tokens it is of."""
+        found = [(self.now, self.captures), *self._outer, *self.parts]
+        return [(part, captures[layer]) for part, captures in found if layer in captures]
+
+    def rotary(self) -> Any:
+        """The module that makes position encodings of (hidden, position ids)."""
+        base = getattr(self.anatomy.model, self.anatomy.model.base_model_prefix, self.anatomy.model)
+        found = getattr(base, "rotary_emb", None)
+        if found is None:
+            raise EditRefused(
+                "Positions cannot be counted anew: this model has no rotary module at its base.",
+                'Use positions="keep".',
+            )
+        return found

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from routing_kernels import residual_stats
 from torch import Tensor, nn
 
 from workbench.anatomy import Block
@@ -17,8 +18,8 @@ def hook_contribution(scene: Scene, block: Block, undo: ExitStack) -> None:
     """Measure the contributions of ``block``; only the whole block's where it is not proved additive."""
     layer = block.layer
 
-    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        scene.capture(layer).stream["pre"] = args[0] if args else kwargs["hidden_states"]
+    def enter(hidden: Tensor) -> None:
+        scene.capture(layer).stream["pre"] = hidden
 
     def keep(name: str, multiplier: float) -> Callable[..., None]:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
@@ -27,23 +28,32 @@ def hook_contribution(scene: Scene, block: Block, undo: ExitStack) -> None:
 
         return hook
 
-    def leave(_: nn.Module, __: Any, output: Any) -> None:
+    def leave(output: Any) -> None:
         capture = scene.capture(layer)
         stream = capture.stream
         capture.stream = {}
         pre, post = stream["pre"], _tensor(output)
         if block.additive and "attn" in stream and "mlp" in stream:
             attn, mlp = stream["attn"].reshape(pre.shape), stream["mlp"].reshape(pre.shape)
-            capture.contribution = contribution.block(pre, attn, pre + attn, mlp, post)
+            capture.contribution = _block(pre, attn, mlp, post)
         else:
             capture.contribution = contribution.whole_block(pre, post)
 
-    undo.callback(block.module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-    undo.callback(block.module.register_forward_hook(leave).remove)
+    scene.on_block(block, enter, leave, undo)
     if block.additive:
         for name, outlet in (("attn", block.attn_outlet), ("mlp", block.mlp_outlet)):
             if outlet is not None:
                 undo.callback(outlet.module.register_forward_hook(keep(name, outlet.multiplier)).remove)
+
+
+def _block(pre: Tensor, attn: Tensor, mlp: Tensor, post: Tensor) -> contribution.Contribution:
+    """In one pass over the stream where the kernel takes it."""
+    if pre.dtype == attn.dtype == mlp.dtype and pre.device == attn.device == mlp.device:
+        found = residual_stats(pre, attn, mlp)
+        return contribution.Contribution(
+            *(getattr(found, name) for name in contribution.Contribution._fields)
+        )
+    return contribution.block(pre, attn, pre + attn, mlp, post)
 
 
 def _tensor(output: Any) -> Tensor:

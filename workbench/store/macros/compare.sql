@@ -115,9 +115,9 @@ CREATE OR REPLACE MACRO load_divergence(base, run, first := false) AS TABLE
 WITH before AS (
     SELECT l.layer, l.expert, l.load FROM expert_load(base, first := first) AS l
 ), counts AS (
-    SELECT r.run, r.layer, r.expert, count(*) AS choices
-    FROM routing AS r
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+    SELECT r.run, r.layer, r.expert, sum(r.choices) AS choices
+    FROM expert_cells(run) AS r
+    WHERE first OR NOT r.opening
     GROUP BY r.run, r.layer, r.expert
 ), after AS (
     SELECT c.run, c.layer, c.expert, c.choices / sum(c.choices) OVER (PARTITION BY c.run, c.layer) AS load FROM counts AS c
@@ -142,12 +142,17 @@ CREATE OR REPLACE MACRO route_neighbours(run, others, k := 3, last := false, fir
 WITH wanted AS (
     SELECT unnest(run_ids(run)) AS id UNION SELECT unnest(run_ids(others))
 ), ends AS (
-    SELECT r.run, max(r.position) AS position FROM routing AS r WHERE r.run IN (SELECT w.id FROM wanted AS w) GROUP BY r.run
+    SELECT r.run, max(r.position) AS position FROM routing AS r
+    WHERE r.run IN (SELECT w.id FROM wanted AS w WHERE last) GROUP BY r.run
 ), vectors AS (
     SELECT r.run, r.layer, r.expert, sum(CAST(r.weight AS DOUBLE)) AS w
-    FROM routing AS r JOIN ends AS e ON e.run = r.run
-    WHERE CASE WHEN last THEN r.position = e.position ELSE first OR r.position > 0 END
+    FROM routing AS r JOIN ends AS e ON e.run = r.run AND r.position = e.position
     GROUP BY r.run, r.layer, r.expert
+    UNION ALL
+    SELECT c.run, c.layer, c.expert, sum(c.weight) AS w
+    FROM expert_cells((SELECT list(w.id) FROM wanted AS w)) AS c
+    WHERE NOT last AND (first OR NOT c.opening)
+    GROUP BY c.run, c.layer, c.expert
 ), lengths AS (
     SELECT v.run, sqrt(sum(v.w * v.w)) AS length FROM vectors AS v GROUP BY v.run
 ), products AS (

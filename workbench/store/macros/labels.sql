@@ -5,10 +5,9 @@
 -- Source: domain specialisation of OLMoE (Muennighoff et al. 2024).
 CREATE OR REPLACE MACRO specialisation(run, key, first := false) AS TABLE
 WITH cells AS (
-    SELECT r.layer, r.expert, json_extract_string(i.labels, key) AS label, count(*) AS choices
-    FROM routing AS r JOIN run AS i ON i.run = r.run
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
-      AND json_extract_string(i.labels, key) IS NOT NULL
+    SELECT r.layer, r.expert, json_extract_string(i.labels, key) AS label, CAST(sum(r.choices) AS BIGINT) AS choices
+    FROM expert_cells(run) AS r JOIN run AS i ON i.run = r.run
+    WHERE (first OR NOT r.opening) AND json_extract_string(i.labels, key) IS NOT NULL
     GROUP BY ALL
 ), sums AS (
     SELECT c.layer, c.expert, c.label, c.choices,
@@ -50,9 +49,9 @@ ORDER BY t.layer;
 -- Source: permutation test (Fisher 1935; Phipson and Smyth 2010 for the added one).
 CREATE OR REPLACE MACRO label_null(run, key, shuffles := 99, first := false) AS TABLE
 WITH counts AS (
-    SELECT r.run, r.layer, r.expert, count(*) AS choices
-    FROM routing AS r
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+    SELECT r.run, r.layer, r.expert, sum(r.choices) AS choices
+    FROM expert_cells(run) AS r
+    WHERE first OR NOT r.opening
     GROUP BY r.run, r.layer, r.expert
 ), labelled AS (
     SELECT i.run, json_extract_string(i.labels, key) AS label, row_number() OVER (ORDER BY i.run) AS place
@@ -113,18 +112,20 @@ ORDER BY g.layer, g.label, g.other;
 --   difference = rate - other_rate.
 -- Source: risk difference of SteerMoE (Fayyaz et al. 2025).
 CREATE OR REPLACE MACRO risk_difference(run, key, a, b, first := false) AS TABLE
-WITH picks AS (
-    SELECT DISTINCT r.run, r.step, r.position, r.layer, r.expert, json_extract_string(i.labels, key) AS label
-    FROM routing AS r JOIN run AS i ON i.run = r.run
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
-      AND json_extract_string(i.labels, key) IN (a, b)
+WITH labelled AS (
+    SELECT i.run, json_extract_string(i.labels, key) AS label FROM run AS i
+    WHERE i.run IN (SELECT unnest(run_ids(run))) AND json_extract_string(i.labels, key) IN (a, b)
 ), whole AS (
-    SELECT d.layer, count(*) FILTER (d.label = a) AS tokens, count(*) FILTER (d.label = b) AS other_tokens
-    FROM (SELECT DISTINCT p.run, p.step, p.position, p.layer, p.label FROM picks AS p) AS d
-    GROUP BY d.layer
+    SELECT n.layer, CAST(coalesce(sum(n.tokens) FILTER (l.label = a), 0) AS BIGINT) AS tokens,
+           CAST(coalesce(sum(n.tokens) FILTER (l.label = b), 0) AS BIGINT) AS other_tokens
+    FROM layer_cells(run) AS n JOIN labelled AS l ON l.run = n.run
+    WHERE first OR NOT n.opening
+    GROUP BY n.layer
 ), chosen AS (
-    SELECT p.layer, p.expert, count(*) FILTER (p.label = a) AS chosen, count(*) FILTER (p.label = b) AS other_chosen
-    FROM picks AS p
+    SELECT p.layer, p.expert, coalesce(sum(p.tokens) FILTER (l.label = a), 0) AS chosen,
+           coalesce(sum(p.tokens) FILTER (l.label = b), 0) AS other_chosen
+    FROM pair_cells(run) AS p JOIN labelled AS l ON l.run = p.run
+    WHERE p.expert = p.other AND (first OR NOT p.opening)
     GROUP BY p.layer, p.expert
 )
 SELECT c.layer, c.expert, w.tokens, w.other_tokens, c.chosen / w.tokens AS rate, c.other_chosen / w.other_tokens AS other_rate,

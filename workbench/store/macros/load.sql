@@ -1,18 +1,3 @@
--- Table macros: the vocabulary of questions over the store, renewed whenever a recording process opens the file.
---
--- `run` is one run id or a list of ids.  Loads, means and rates leave out position 0 (the first token is an attention
--- sink that routes like no other) unless `first := true` is given.  Entropies and informations are in nats.  Sums go over
--- the rows as executed, after any edit.  Inside a body a bare `run` is the parameter, a qualified one is the column.
---
--- The comment above a macro is its documentation (workbench.store.schema.macro_docs): what it answers, formulas set in by
--- three spaces, and its source.
-
--- run_ids: the ids in `run` as a list, whether it is one id or a list of them,
---   run_ids(7) = [7],  run_ids([7, 8]) = [7, 8].
--- Source: the convention of every macro here.
-CREATE OR REPLACE MACRO run_ids(ids) AS
-    CAST('[' || trim(CAST(ids AS VARCHAR), '[]') || ']' AS BIGINT[]);
-
 -- js_term: one summand of the Jensen-Shannon divergence of two distributions p and q, in nats,
 --   (p ln(p / m) + q ln(q / m)) / 2  with m = (p + q) / 2.
 -- Source: Lin 1991.
@@ -25,9 +10,9 @@ CREATE OR REPLACE MACRO js_term(p, q) AS
 -- Source: f_i of Switch Transformers (Fedus, Zoph, Shazeer 2022), over k choices a token.
 CREATE OR REPLACE MACRO expert_load(run, first := false) AS TABLE
 WITH chosen AS (
-    SELECT r.layer, r.expert, count(*) AS choices
-    FROM routing AS r
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+    SELECT r.layer, r.expert, CAST(sum(r.choices) AS BIGINT) AS choices
+    FROM expert_cells(run) AS r
+    WHERE first OR NOT r.opening
     GROUP BY r.layer, r.expert
 ), known AS (
     SELECT coalesce(max(i.num_experts), 0) AS experts FROM run AS i WHERE i.run IN (SELECT unnest(run_ids(run)))
@@ -71,9 +56,9 @@ ORDER BY l.layer;
 -- Source: importance of Shazeer et al. 2017, over the executed weights (those of the experts not chosen are not in it).
 CREATE OR REPLACE MACRO expert_importance(run, first := false) AS TABLE
 WITH sums AS (
-    SELECT r.layer, r.expert, sum(CAST(r.weight AS DOUBLE)) AS importance
-    FROM routing AS r
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+    SELECT r.layer, r.expert, sum(r.weight) AS importance
+    FROM expert_cells(run) AS r
+    WHERE first OR NOT r.opening
     GROUP BY r.layer, r.expert
 )
 SELECT l.layer, l.expert, coalesce(s.importance, 0) AS importance,
@@ -86,17 +71,10 @@ ORDER BY l.layer, l.expert;
 --   weight = mean weight,  share = mean of weight / sum of the weights of that choice.
 -- Source: ordered routing weights, as in "Harder Tasks Need More Experts" (Huang et al. 2024).
 CREATE OR REPLACE MACRO weight_profile(run, first := false) AS TABLE
-WITH choices AS (
-    SELECT r.layer, list(r.rank) AS ranks, list(r.weight) AS weights, sum(CAST(r.weight AS DOUBLE)) AS total
-    FROM routing AS r
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
-    GROUP BY r.run, r.step, r.position, r.layer
-), slots AS (
-    SELECT c.layer, unnest(c.ranks) AS rank, unnest(c.weights) AS weight, c.total FROM choices AS c
-)
-SELECT s.layer, s.rank, count(*) AS choices, avg(CAST(s.weight AS DOUBLE)) AS weight,
-       avg(CASE WHEN s.total > 0 THEN s.weight / s.total END) AS share
-FROM slots AS s
+SELECT s.layer, s.rank, CAST(sum(s.choices) AS BIGINT) AS choices, sum(s.weight) / sum(s.choices) AS weight,
+       sum(s.share) / nullif(sum(s.shared), 0) AS share
+FROM rank_cells(run) AS s
+WHERE first OR NOT s.opening
 GROUP BY s.layer, s.rank
 ORDER BY s.layer, s.rank;
 
@@ -106,23 +84,16 @@ ORDER BY s.layer, s.rank;
 -- Sure and different is low token entropy with high dataset entropy.
 -- Source: token-level against data-set-level router entropy of MoE surveys; the difference is Jensen-Shannon (Lin 1991).
 CREATE OR REPLACE MACRO dataset_entropy(run, first := false) AS TABLE
-WITH choices AS (
-    SELECT r.layer, list(r.expert) AS experts, list(CAST(r.weight AS DOUBLE)) AS weights,
-           sum(CAST(r.weight AS DOUBLE)) AS total
-    FROM routing AS r
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
-    GROUP BY r.run, r.step, r.position, r.layer
-    HAVING sum(CAST(r.weight AS DOUBLE)) > 0
-), slots AS (
-    SELECT c.layer, unnest(c.experts) AS expert, unnest(c.weights) / c.total AS w FROM choices AS c
-), whole AS (
-    SELECT c.layer, count(*) AS tokens FROM choices AS c GROUP BY c.layer
+WITH whole AS (
+    SELECT n.layer, sum(n.shared) AS tokens FROM layer_cells(run) AS n WHERE first OR NOT n.opening
+    GROUP BY n.layer HAVING sum(n.shared) > 0
 ), cells AS (
-    SELECT s.layer, s.expert, sum(s.w) AS w, sum(CASE WHEN s.w > 0 THEN s.w * ln(s.w) ELSE 0 END) AS wlnw
-    FROM slots AS s
+    SELECT s.layer, s.expert, coalesce(sum(s.share), 0) AS w, coalesce(sum(s.share_ln), 0) AS wlnw
+    FROM expert_cells(run) AS s
+    WHERE first OR NOT s.opening
     GROUP BY s.layer, s.expert
 )
-SELECT c.layer, any_value(n.tokens) AS tokens, -sum(c.wlnw / n.tokens) AS token_entropy,
+SELECT c.layer, CAST(any_value(n.tokens) AS BIGINT) AS tokens, -sum(c.wlnw / n.tokens) AS token_entropy,
        -sum(CASE WHEN c.w > 0 THEN c.w / n.tokens * ln(c.w / n.tokens) ELSE 0 END) AS dataset_entropy,
        sum(c.wlnw / n.tokens) - sum(CASE WHEN c.w > 0 THEN c.w / n.tokens * ln(c.w / n.tokens) ELSE 0 END) AS information
 FROM cells AS c JOIN whole AS n ON n.layer = c.layer

@@ -53,3 +53,87 @@ LEFT JOIN own AS o ON o.expert = e.expert
 LEFT JOIN scored AS v ON v.expert = e.expert
 LEFT JOIN state AS q ON true
 ORDER BY p.slot NULLS LAST, v.score DESC NULLS LAST, e.expert;
+
+-- choice_tiles: the choices of one run (one id) at a level of detail: tokens from `begin` up to, not including, `stop` in columns
+-- of `width` tokens, one row a layer and column that was recorded,
+--   expert = the one most often of rank 0 (of equals the lowest),  share = its share of the column's tokens,
+--   weight = mean weight of rank 0,  tokens = recorded tokens of the column.
+-- Source: level of detail by aggregation, as a map at any zoom needs it; width 1 gives the choices of rank 0 themselves.
+CREATE OR REPLACE MACRO choice_tiles(run, begin, stop, width) AS TABLE
+WITH counted AS (
+    SELECT r.layer, r.position // width AS place, r.expert, count(*) AS tokens, sum(r.weight) AS weight
+    FROM routing AS r
+    WHERE r.run = run AND r.rank = 0 AND r.position >= begin AND r.position < stop
+    GROUP BY r.layer, place, r.expert
+), packed AS (
+    -- One integer for (tokens, expert): its maximum is the most frequent expert, of equals the lowest.
+    SELECT c.layer, c.place, max(c.tokens * 65536 + 65535 - c.expert) AS most, sum(c.tokens) AS tokens,
+           sum(c.weight) AS weight
+    FROM counted AS c
+    GROUP BY c.layer, c.place
+)
+SELECT p.layer, p.place * width AS position, CAST(65535 - p.most % 65536 AS INTEGER) AS expert,
+       (p.most // 65536) / p.tokens AS share, p.weight / p.tokens AS weight, p.tokens
+FROM packed AS p;
+
+-- router_tiles: margins and entropies of one run (one id) at a level of detail, columns as in choice_tiles,
+--   margin, entropy = means over the column's tokens,  edited = share of them whose choice an edit changed.
+-- Source: means of the rows of router as recorded.
+CREATE OR REPLACE MACRO router_tiles(run, begin, stop, width) AS TABLE
+SELECT r.layer, (r.position // width) * width AS position, avg(r.margin) AS margin, avg(r.entropy) AS entropy,
+       avg(CAST(r.edited AS INTEGER)) AS edited
+FROM router AS r
+WHERE r.run = run AND r.position >= begin AND r.position < stop
+GROUP BY r.layer, r.position // width;
+
+-- part_tiles: what blocks add, and how sparse their activations are, of one run (one id) at a level of detail, columns as in
+-- choice_tiles,
+--   influence, contribution = means of influence and block_norm of contribution,  sparsity = mean zero_share of sparsity.
+-- Source: means of the rows of contribution and sparsity as recorded.
+CREATE OR REPLACE MACRO part_tiles(run, begin, stop, width) AS TABLE
+WITH parts AS (
+    SELECT c.layer, c.position // width AS place, avg(c.influence) AS influence, avg(c.block_norm) AS contribution
+    FROM contribution AS c
+    WHERE c.run = run AND c.position >= begin AND c.position < stop
+    GROUP BY c.layer, place
+), zeros AS (
+    SELECT s.layer, s.position // width AS place, avg(s.zero_share) AS sparsity
+    FROM sparsity AS s
+    WHERE s.run = run AND s.position >= begin AND s.position < stop
+    GROUP BY s.layer, place
+)
+SELECT coalesce(p.layer, z.layer) AS layer, coalesce(p.place, z.place) * width AS position, p.influence, p.contribution,
+       z.sparsity
+FROM parts AS p
+FULL JOIN zeros AS z ON z.layer = p.layer AND z.place = p.place;
+
+-- flip_tiles: where two runs (one id each) choose differently at the same position, at a level of detail, columns as in
+-- choice_tiles,
+--   flip = share of the column's tokens, recorded in both, whose SETS of experts differ.
+-- Source: as flips_aligned, position by position; a set is compared by the sum of the hashes of its members.
+CREATE OR REPLACE MACRO flip_tiles(base, run, begin, stop, width) AS TABLE
+WITH before AS (
+    SELECT r.layer, r.position, sum(hash(r.expert)) AS chosen
+    FROM routing AS r
+    WHERE r.run = base AND r.position >= begin AND r.position < stop
+    GROUP BY r.layer, r.position
+), after AS (
+    SELECT r.layer, r.position, sum(hash(r.expert)) AS chosen
+    FROM routing AS r
+    WHERE r.run = run AND r.position >= begin AND r.position < stop
+    GROUP BY r.layer, r.position
+)
+SELECT a.layer, (a.position // width) * width AS position, avg(CAST(a.chosen <> b.chosen AS INTEGER)) AS flip
+FROM after AS a
+JOIN before AS b ON b.layer = a.layer AND b.position = a.position
+GROUP BY a.layer, a.position // width;
+
+-- lane_tiles: how the choices of one layer of one run (one id) are spread over its experts at a level of detail, columns as in
+-- choice_tiles, one row an expert and column in which it was chosen,
+--   share = tokens that chose the expert / tokens of the column.
+-- Source: the load of Switch Transformers (Fedus, Zoph, Shazeer 2022), column by column.
+CREATE OR REPLACE MACRO lane_tiles(run, at_layer, begin, stop, width) AS TABLE
+SELECT r.expert, (r.position // width) * width AS position, count(*) / least(width, stop - (r.position // width) * width) AS share
+FROM routing AS r
+WHERE r.run = run AND r.layer = at_layer AND r.position >= begin AND r.position < stop
+GROUP BY r.expert, r.position // width;

@@ -27,12 +27,11 @@ ORDER BY s.layer, s.expert, s.threshold;
 -- The weight is the executed one; see `reap` for the definition by the softmax over all experts.
 -- Source: frequency, expert activation norm (EAN) and router-weighted activation as compared by REAP (Lasby et al. 2025).
 CREATE OR REPLACE MACRO saliency(run, first := false) AS TABLE
-SELECT r.layer, r.expert, count(*) AS tokens, sum(CAST(r.weight AS DOUBLE)) AS weight_sum,
-       sum(CAST(r.norm AS DOUBLE)) AS norm_sum, sum(CAST(r.weight AS DOUBLE) * r.norm) AS weighted_norm_sum,
-       avg(CAST(r.weight AS DOUBLE) * r.norm) AS saliency,
-       count(*) / sum(count(*)) OVER (PARTITION BY r.layer) AS frequency
-FROM routing AS r
-WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0) AND r.norm IS NOT NULL
+SELECT r.layer, r.expert, CAST(sum(r.normed) AS BIGINT) AS tokens, sum(r.norm_weight) AS weight_sum, sum(r.norm) AS norm_sum,
+       sum(r.weighted_norm) AS weighted_norm_sum, sum(r.weighted_norm) / sum(r.normed) AS saliency,
+       sum(r.normed) / sum(sum(r.normed)) OVER (PARTITION BY r.layer) AS frequency
+FROM expert_cells(run) AS r
+WHERE (first OR NOT r.opening) AND r.normed > 0
 GROUP BY r.layer, r.expert
 ORDER BY r.layer, r.expert;
 
@@ -66,16 +65,10 @@ ORDER BY t.layer, t.expert;
 --   agreement = share of choices in which weight and norm have the same place.
 -- Source: response norms as a routing signal, CompeteSMoE (Pham et al. 2024).
 CREATE OR REPLACE MACRO norm_rank(run, first := false) AS TABLE
-WITH placed AS (
-    SELECT r.layer, r.rank, r.norm, row_number() OVER (
-        PARTITION BY r.run, r.step, r.position, r.layer ORDER BY r.norm DESC, r.rank
-    ) - 1 AS place
-    FROM routing AS r
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0) AND r.norm IS NOT NULL
-)
-SELECT p.layer, p.rank, count(*) AS choices, avg(CAST(p.norm AS DOUBLE)) AS norm, avg(p.place) AS place,
-       avg(CAST(p.place = p.rank AS INTEGER)) AS agreement
-FROM placed AS p
+SELECT p.layer, p.rank, CAST(sum(p.normed) AS BIGINT) AS choices, sum(p.norm) / sum(p.normed) AS norm,
+       sum(p.place) / sum(p.normed) AS place, sum(p.agree) / sum(p.normed) AS agreement
+FROM rank_cells(run) AS p
+WHERE (first OR NOT p.opening) AND p.normed > 0
 GROUP BY p.layer, p.rank
 ORDER BY p.layer, p.rank;
 

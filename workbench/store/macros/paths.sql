@@ -3,57 +3,38 @@
 -- with n tokens of that layer.  Lift 1 is independence.
 -- Source: expert co-activation of OLMoE (Muennighoff et al. 2024), with lift from association rules.
 CREATE OR REPLACE MACRO coactivation(run, first := false) AS TABLE
-WITH sets AS (
-    SELECT r.layer, list(DISTINCT r.expert) AS experts
-    FROM routing AS r
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
-    GROUP BY r.run, r.step, r.position, r.layer
-), spread AS (
-    SELECT s.layer, unnest(s.experts) AS expert, s.experts FROM sets AS s
-), single AS (
-    SELECT s.layer, s.expert, count(*) AS tokens FROM spread AS s GROUP BY s.layer, s.expert
+WITH pair AS (
+    SELECT s.layer, s.expert, s.other, CAST(sum(s.tokens) AS BIGINT) AS tokens
+    FROM pair_cells(run) AS s
+    WHERE first OR NOT s.opening
+    GROUP BY s.layer, s.expert, s.other
 ), whole AS (
-    SELECT s.layer, count(*) AS tokens FROM sets AS s GROUP BY s.layer
-), pair AS (
-    -- Two unnests of a list are several times cheaper than joining the slots of a token with themselves.
-    SELECT q.layer, q.expert, q.other, count(*) AS tokens
-    FROM (SELECT s.layer, s.expert, unnest(s.experts) AS other FROM spread AS s) AS q
-    WHERE q.expert < q.other
-    GROUP BY q.layer, q.expert, q.other
+    SELECT n.layer, CAST(sum(n.tokens) AS BIGINT) AS tokens FROM layer_cells(run) AS n WHERE first OR NOT n.opening
+    GROUP BY n.layer
 )
 SELECT p.layer, p.expert, p.other, p.tokens, p.tokens / w.tokens AS probability,
        CAST(p.tokens AS DOUBLE) * w.tokens / (CAST(a.tokens AS DOUBLE) * b.tokens) AS lift,
        p.tokens / (a.tokens + b.tokens - p.tokens) AS jaccard
 FROM pair AS p
-JOIN single AS a ON a.layer = p.layer AND a.expert = p.expert
-JOIN single AS b ON b.layer = p.layer AND b.expert = p.other
+JOIN pair AS a ON a.layer = p.layer AND a.expert = p.expert AND a.other = p.expert
+JOIN pair AS b ON b.layer = p.layer AND b.expert = p.other AND b.other = p.other
 JOIN whole AS w ON w.layer = p.layer
+WHERE p.expert < p.other
 ORDER BY p.layer, p.expert, p.other;
 
 -- expert_affinity: from the experts of one routed layer to those of the next routed layer of the same token,
 --   tokens = n(e at l and e' at l'),  probability = n(e at l and e' at l') / n(e at l).
 -- Source: inter-layer expert affinity of ExFlow (Yao et al. 2024), for any k.
 CREATE OR REPLACE MACRO expert_affinity(run, first := false) AS TABLE
-WITH sets AS (
-    SELECT r.run, r.step, r.position, r.layer, list(DISTINCT r.expert) AS experts
-    FROM routing AS r
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
-    GROUP BY r.run, r.step, r.position, r.layer
-), following AS (
-    SELECT d.layer, lead(d.layer) OVER (ORDER BY d.layer) AS next_layer
-    FROM (SELECT DISTINCT p.layer FROM sets AS p) AS d
-), single AS (
-    SELECT q.layer, q.expert, count(*) AS tokens
-    FROM (SELECT p.layer, unnest(p.experts) AS expert FROM sets AS p) AS q
-    GROUP BY q.layer, q.expert
-), steps AS (
-    SELECT a.layer, f.next_layer, unnest(a.experts) AS expert, b.experts AS next_experts
-    FROM sets AS a
-    JOIN following AS f ON f.layer = a.layer
-    JOIN sets AS b ON b.run = a.run AND b.step = a.step AND b.position = a.position AND b.layer = f.next_layer
+WITH single AS (
+    SELECT s.layer, s.expert, sum(s.tokens) AS tokens
+    FROM pair_cells(run) AS s
+    WHERE s.expert = s.other AND (first OR NOT s.opening)
+    GROUP BY s.layer, s.expert
 ), pair AS (
-    SELECT q.layer, q.next_layer, q.expert, q.next_expert, count(*) AS tokens
-    FROM (SELECT p.layer, p.next_layer, p.expert, unnest(p.next_experts) AS next_expert FROM steps AS p) AS q
+    SELECT q.layer, q.next_layer, q.expert, q.next_expert, CAST(sum(q.tokens) AS BIGINT) AS tokens
+    FROM next_cells(run) AS q
+    WHERE first OR NOT q.opening
     GROUP BY q.layer, q.next_layer, q.expert, q.next_expert
 )
 SELECT p.layer, p.next_layer, p.expert, p.next_expert, p.tokens, p.tokens / s.tokens AS probability
@@ -69,32 +50,40 @@ ORDER BY p.layer, p.expert, p.next_expert;
 -- Source: chunk-level sparsity of BlockFFN (Song et al. 2025), with its complement and a popularity-aware null.
 CREATE OR REPLACE MACRO chunk_sparsity(run, chunk := 8, first := false) AS TABLE
 WITH picks AS (
+    -- Chunks of 8 are among the kept sums; others are counted in the rows.
     SELECT DISTINCT r.run, r.step, r.layer, r.position, r.expert,
            (r.position - CASE WHEN first THEN 0 ELSE 1 END) // chunk AS piece
     FROM routing AS r
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+    WHERE r.run IN (SELECT q.id FROM (SELECT unnest(run_ids(run)) AS id) AS q WHERE chunk <> 8) AND (first OR r.position > 0)
 ), size AS (
     SELECT l.layer, count(*) AS experts FROM expert_load(run, first := first) AS l GROUP BY l.layer
 ), unions AS (
-    SELECT p.layer, count(DISTINCT p.expert) AS used
-    FROM picks AS p
-    GROUP BY p.run, p.step, p.layer, p.piece
-    HAVING count(DISTINCT p.position) = chunk
+    SELECT q.layer, count(*) AS chunks, sum(q.used) AS used
+    FROM (
+        SELECT p.layer, count(DISTINCT p.expert) AS used
+        FROM picks AS p
+        GROUP BY p.run, p.step, p.layer, p.piece
+        HAVING count(DISTINCT p.position) = chunk
+    ) AS q
+    GROUP BY q.layer
+    UNION ALL
+    SELECT n.layer, sum(n.chunks), sum(n.used) FROM layer_cells(run) AS n
+    WHERE chunk = 8 AND n.opening = first
+    GROUP BY n.layer HAVING sum(n.chunks) > 0
 ), popularity AS (
-    SELECT p.layer, p.expert, count(*) AS tokens FROM picks AS p GROUP BY p.layer, p.expert
+    SELECT p.layer, p.expert, sum(p.tokens) AS tokens
+    FROM pair_cells(run) AS p WHERE p.expert = p.other AND (first OR NOT p.opening)
+    GROUP BY p.layer, p.expert
 ), whole AS (
-    SELECT d.layer, count(*) AS tokens
-    FROM (SELECT DISTINCT p.run, p.step, p.position, p.layer FROM picks AS p) AS d
-    GROUP BY d.layer
+    SELECT n.layer, sum(n.tokens) AS tokens FROM layer_cells(run) AS n WHERE first OR NOT n.opening GROUP BY n.layer
 ), expected AS (
     SELECT q.layer, sum(1 - pow(1 - q.tokens / w.tokens, chunk)) AS used
     FROM popularity AS q JOIN whole AS w ON w.layer = q.layer
     GROUP BY q.layer
 )
-SELECT u.layer, count(*) AS chunks, avg(u.used) / any_value(z.experts) AS union_share,
-       any_value(x.used) / any_value(z.experts) AS null_share, 1 - avg(u.used) / any_value(z.experts) AS sparsity
+SELECT u.layer, CAST(u.chunks AS BIGINT) AS chunks, u.used / u.chunks / z.experts AS union_share,
+       x.used / z.experts AS null_share, 1 - u.used / u.chunks / z.experts AS sparsity
 FROM unions AS u JOIN size AS z ON z.layer = u.layer JOIN expected AS x ON x.layer = u.layer
-GROUP BY u.layer
 ORDER BY u.layer;
 
 -- route_repetition: share of tokens that keep something of the choice of the token before them, in the same run and layer,
@@ -102,24 +91,22 @@ ORDER BY u.layer;
 --   expected = sum_e p_e^2 with p_e the share of tokens whose first choice is e: repetition of independent tokens.
 -- Source: repeated assignments of Mixtral (Jiang et al. 2024), with a popularity-aware chance level.
 CREATE OR REPLACE MACRO route_repetition(run, first := false) AS TABLE
-WITH choices AS (
-    SELECT r.run, r.layer, r.position, list(DISTINCT r.expert) AS experts, arg_min(r.expert, r.rank) AS top
-    FROM routing AS r
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
-    GROUP BY r.run, r.layer, r.position
-), pairs AS (
-    SELECT b.layer, a.top = b.top AS same, list_has_any(a.experts, b.experts) AS overlap
-    FROM choices AS a JOIN choices AS b ON b.run = a.run AND b.layer = a.layer AND b.position = a.position + 1
+WITH pairs AS (
+    SELECT n.layer, CAST(sum(n.followers) AS BIGINT) AS tokens, sum(n.same) AS same, sum(n.overlap) AS overlap
+    FROM layer_cells(run) AS n
+    WHERE first OR NOT n.opening
+    GROUP BY n.layer
+), tops AS (
+    SELECT s.layer, s.expert, sum(s.tops) AS tokens, sum(sum(s.tops)) OVER (PARTITION BY s.layer) AS of_layer
+    FROM expert_cells(run) AS s
+    WHERE first OR NOT s.opening
+    GROUP BY s.layer, s.expert
 ), chance AS (
-    SELECT t.layer, sum(pow(t.share, 2)) AS expected
-    FROM (SELECT c.layer, c.top, count(*) / sum(count(*)) OVER (PARTITION BY c.layer) AS share
-          FROM choices AS c GROUP BY c.layer, c.top) AS t
-    GROUP BY t.layer
+    SELECT t.layer, sum(pow(t.tokens / t.of_layer, 2)) AS expected FROM tops AS t GROUP BY t.layer
 )
-SELECT p.layer, count(*) AS tokens, avg(CAST(p.same AS INTEGER)) AS first_choice, avg(CAST(p.overlap AS INTEGER)) AS overlap,
-       any_value(c.expected) AS expected
+SELECT p.layer, p.tokens, p.same / p.tokens AS first_choice, p.overlap / p.tokens AS overlap, c.expected
 FROM pairs AS p JOIN chance AS c ON c.layer = p.layer
-GROUP BY p.layer
+WHERE p.tokens > 0
 ORDER BY p.layer;
 
 -- path_counts: the ways tokens take through the network by the best-weighted expert of every routed layer,
@@ -212,47 +199,33 @@ ORDER BY s.layer, s.other;
 --   recall = mean |predicted and chosen| / |chosen|,  baseline = the same for the k most popular experts of that layer.
 -- Source: look-ahead prefetching as in Pre-gated MoE (Hwang et al. 2024) and Read-ME (Cai et al. 2024).
 CREATE OR REPLACE MACRO lookahead(run, first := false) AS TABLE
-WITH sets AS (
-    SELECT r.run, r.step, r.position, r.layer, list(DISTINCT r.expert) AS experts, arg_min(r.expert, r.rank) AS top
-    FROM routing AS r
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
-    GROUP BY r.run, r.step, r.position, r.layer
-), following AS (
-    SELECT d.layer, lead(d.layer) OVER (ORDER BY d.layer) AS next_layer
-    FROM (SELECT DISTINCT s.layer FROM sets AS s) AS d
-), moves AS (
-    SELECT a.layer, a.position % 2 AS odd, a.top, b.experts
-    FROM sets AS a
-    JOIN following AS f ON f.layer = a.layer
-    JOIN sets AS b ON b.run = a.run AND b.step = a.step AND b.position = a.position AND b.layer = f.next_layer
+WITH cells AS (
+    SELECT q.layer, q.next_layer, q.expert AS top, q.next_expert AS expert, sum(q.seen) AS seen, sum(q.tried) AS tried
+    FROM next_cells(run) AS q
+    WHERE first OR NOT q.opening
+    GROUP BY q.layer, q.next_layer, q.expert, q.next_expert
+), whole AS (
+    -- Every choice set tried adds its parts 1 / |set| to one in all.
+    SELECT c.layer, sum(c.tried) AS tokens FROM cells AS c GROUP BY c.layer HAVING sum(c.tried) > 0
 ), size AS (
-    SELECT m.layer, max(len(m.experts)) AS k FROM moves AS m GROUP BY m.layer
-), seen AS (
-    SELECT q.layer, q.top, q.expert, count(*) AS tokens
-    FROM (SELECT m.layer, m.top, unnest(m.experts) AS expert FROM moves AS m WHERE m.odd = 0) AS q
-    GROUP BY q.layer, q.top, q.expert
+    SELECT f.layer, max(z.rank) + 1 AS k
+    FROM (SELECT DISTINCT c.layer, c.next_layer FROM cells AS c) AS f JOIN rank_cells(run) AS z ON z.layer = f.next_layer
+    GROUP BY f.layer
 ), placed AS (
-    SELECT s.layer, s.top, s.expert, row_number() OVER (PARTITION BY s.layer, s.top ORDER BY s.tokens DESC, s.expert) AS place
-    FROM seen AS s
-), guess AS (
-    SELECT p.layer, p.top, list(p.expert) AS experts
-    FROM placed AS p JOIN size AS z ON z.layer = p.layer
-    WHERE p.place <= z.k
-    GROUP BY p.layer, p.top
+    SELECT c.layer, c.tried, c.seen,
+           row_number() OVER (PARTITION BY c.layer, c.top ORDER BY c.seen DESC, c.expert) AS place
+    FROM cells AS c
 ), popular AS (
-    SELECT q.layer, list(q.expert) AS experts
-    FROM (SELECT s.layer, s.expert, row_number() OVER (PARTITION BY s.layer ORDER BY sum(s.tokens) DESC, s.expert) AS place
-          FROM seen AS s GROUP BY s.layer, s.expert) AS q
-    JOIN size AS z ON z.layer = q.layer
-    WHERE q.place <= z.k
-    GROUP BY q.layer
+    SELECT q.layer, q.tried, q.seen, row_number() OVER (PARTITION BY q.layer ORDER BY q.seen DESC, q.expert) AS place
+    FROM (SELECT c.layer, c.expert, sum(c.seen) AS seen, sum(c.tried) AS tried FROM cells AS c GROUP BY c.layer, c.expert) AS q
+), found AS (
+    SELECT p.layer, sum(p.tried) AS tried
+    FROM placed AS p JOIN size AS z ON z.layer = p.layer WHERE p.place <= z.k AND p.seen > 0 GROUP BY p.layer
+), base AS (
+    SELECT p.layer, sum(p.tried) AS tried
+    FROM popular AS p JOIN size AS z ON z.layer = p.layer WHERE p.place <= z.k AND p.seen > 0 GROUP BY p.layer
 )
-SELECT m.layer, count(*) AS tokens,
-       avg(coalesce(len(list_intersect(g.experts, m.experts)), 0) / len(m.experts)) AS recall,
-       avg(len(list_intersect(p.experts, m.experts)) / len(m.experts)) AS baseline
-FROM moves AS m
-LEFT JOIN guess AS g ON g.layer = m.layer AND g.top = m.top
-JOIN popular AS p ON p.layer = m.layer
-WHERE m.odd = 1
-GROUP BY m.layer
-ORDER BY m.layer;
+SELECT w.layer, CAST(round(w.tokens) AS BIGINT) AS tokens, coalesce(f.tried, 0) / w.tokens AS recall,
+       coalesce(b.tried, 0) / w.tokens AS baseline
+FROM whole AS w LEFT JOIN found AS f ON f.layer = w.layer LEFT JOIN base AS b ON b.layer = w.layer
+ORDER BY w.layer;

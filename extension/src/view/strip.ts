@@ -1,0 +1,44 @@
+/** The tokens of the text as a strip: all of them, or those around the selected one where they are many. */
+import { h, setAttr, shown } from './dom';
+import type { MapData } from './mapdata';
+import { __ } from './words';
+
+const MOST = 400;
+
+export class TokenStrip {
+  readonly node = h('div', { class: 'wb-strip', attrs: { 'aria-label': __('Tokens'), role: 'group' } });
+  private first = 0;
+
+  constructor(private readonly select: (position: number) => void) {}
+
+  show(data: MapData | null, position: number | undefined): void {
+    const tokens = data?.tokens ?? 0;
+    const at = position ?? 0;
+    if (tokens <= MOST) {
+      this.first = 0;
+    } else if (at < this.first || at >= this.first + MOST || this.first + MOST > tokens) {
+      this.first = Math.max(0, Math.min(tokens - MOST, at - MOST / 2));
+    }
+    const count = Math.min(MOST, tokens);
+    while (this.node.childElementCount > count) {
+      this.node.lastElementChild!.remove();
+    }
+    for (let n = 0; n < count; n++) {
+      const token = this.first + n;
+      const text = data!.text(token);
+      let node = this.node.children[n] as HTMLElement | undefined;
+      if (!node) {
+        node = h('span', { class: 'wb-chip-token', on: { click: () => this.select(this.first + n) } });
+        this.node.append(node);
+      }
+      const words = text ?? '…';
+      if (node.getAttribute('data-text') !== words || node.getAttribute('data-token') !== String(token)) {
+        node.textContent = words.replace(/\r?\n/g, '⏎').replace(/\t/g, '⇥') || '∅';
+        setAttr(node, 'data-text', words);
+        setAttr(node, 'data-token', String(token));
+        node.title = text === null ? __('token %1', token) : __('token %1 “%2”', token, shown(text));
+      }
+      node.classList.toggle('wb-on', token === position);
+    }
+  }
+}

@@ -1,0 +1,93 @@
+"""What masks of units share: which units they silence, by name or by a criterion, and what stands in their place."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from workbench.errors import EditRefused
+from workbench.interventions.edit import BlockFacts, Edit, sorted_units
+
+Criterion: TypeAlias = Literal["random", "magnitude", "activation"]
+Replacement: TypeAlias = Literal["zero", "mean", "resample", "identity"]
+
+
+class UnitMask(Edit):
+    """Silence units of a layer.
+
+    Either the units are named, or ``ratio`` of them are chosen by ``criterion``: ``random`` (by ``seed`` and layer: the
+    matched control), the smallest by ``magnitude`` (norm of the weights that read the unit) or the least active by
+    ``activation`` (mean absolute value in the calibration ``source``).
+
+    ``replacement`` is what stands in their place: ``zero``; ``mean``, the unit's mean over the tokens of the calibration
+    ``source``; ``resample``, its value at one of the sampled tokens of ``source``, drawn by ``seed`` and position;
+    ``identity``, its own input, where unit and input have the same shape.
+    """
+
+    ratio: float | None = Field(None, ge=0, lt=1)
+    criterion: Criterion = "random"
+    seed: int = 0
+    replacement: Replacement = "zero"
+    source: str | None = None
+
+    @property
+    def named(self) -> tuple[int, ...] | None:
+        """The units by number, or ``None`` where a criterion chooses."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> UnitMask:
+        if (self.named is None) == (self.ratio is None):
+            raise ValueError("name the units, or give the ratio of them to mask")
+        needs = self.replacement in ("mean", "resample") or (
+            self.ratio is not None and self.criterion == "activation"
+        )
+        if needs != (self.source is not None):
+            raise ValueError(
+                "a mean, a resampled value or the criterion activation needs a source: the hash that bench.calibrate gives"
+                if needs
+                else "nothing of this mask comes from a source"
+            )
+        return self
+
+    def _units_of(self, block: BlockFacts) -> int:
+        """How many units the layer has."""
+        raise NotImplementedError
+
+    def _check_block(self, layer: int, block: BlockFacts) -> None:
+        count = self._units_of(block)
+        for unit in self.named or ():
+            if unit >= count:
+                name = self.kind.removeprefix("mask.").removesuffix("s")
+                raise EditRefused(
+                    f"{self.kind} names {name} {unit}, but layer {layer} has {name}s 0 to {count - 1}.",
+                    f"Name a {name} that exists.",
+                )
+
+    def commutes(self, other: Edit) -> bool:
+        """Masks with one replacement commute: what both silence is the union."""
+        alike = isinstance(other, UnitMask) and self.kind == other.kind
+        if alike and isinstance(other, UnitMask) and self.replacement == other.replacement != "resample":
+            return self.source == other.source
+        return super().commutes(other)
+
+    def _chosen(self, unit: str) -> str:
+        if self.named is not None:
+            return f"{unit}{'s' if len(self.named) > 1 else ''} {', '.join(map(str, self.named))}"
+        return f"{self.ratio:.0%} of the {unit}s by {self.criterion}"
+
+    def _instead(self) -> str:
+        return "" if self.replacement == "zero" else f" with {self.replacement}"
+
+
+def units(value: Any, name: str) -> Any:
+    """Numbers as a sorted tuple, ``None`` as it is."""
+    return None if value is None else sorted_units(value, name)
+
+
+def not_identity(value: str, unit: str) -> str:
+    """Refuse the replacement by the input where a unit has none of its shape."""
+    if value == "identity":
+        raise ValueError(f"a {unit} has no input of its own shape; use zero, mean or resample")
+    return value

@@ -1,0 +1,93 @@
+"""What all skips share: the unit they act on, and what becomes of the keys and values of what is left out."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from workbench.address import Address
+from workbench.errors import EditRefused
+from workbench.interventions.edit import BlockFacts, Edit, Facts, scopes_disjoint
+
+Unit: TypeAlias = Literal["block", "attention", "mlp"]
+SkipKv: TypeAlias = Literal["absent", "compute", "copy-last"]
+RepeatKv: TypeAlias = Literal["per-visit", "share-first", "overwrite"]
+
+SITE_OF: dict[str, str] = {"block": "block", "attention": "attn", "mlp": "mlp"}
+
+
+class Skip(Edit):
+    """Base of the edits of depth.
+
+    ``kv`` says what later tokens find in a skipped attention: nothing (``absent``: the key gets no attention at all), the
+    keys and values that would have stood there (``compute``: only the norm before and the two projections run), or those
+    of the same token in the layer before (``copy-last``).
+    """
+
+    site: ClassVar[str] = "block"
+
+    @property
+    def acts_on(self) -> Unit:
+        """What is skipped or repeated."""
+        return "block"
+
+    @property
+    def whole_run(self) -> bool:
+        """Whether the edit holds for every token of a run, so that a skipped unit never runs at all."""
+        return self.where is None and self.tokens == self.phase == self.steps == "all"
+
+    @property
+    def decides(self) -> bool:
+        """Whether which tokens run depends on the run itself, so that what runs is worth a row as well."""
+        return False
+
+    def check(self, facts: Facts) -> None:
+        super().check(facts)
+        for layer in self.layers_in(facts):
+            facts.require(Address(SITE_OF[self.acts_on], layer), write=True)
+
+    def commutes(self, other: Edit) -> bool:
+        return not isinstance(other, Skip) or scopes_disjoint(self, other)
+
+    def leaves_out(self, layer: int, num_layers: int) -> bool:
+        """Whether the unit of ``layer`` never runs for a token of the scope, known without the run."""
+        return False
+
+    def _check_kv(self, facts: Facts, kv: str) -> None:
+        """Refuse a policy of keys and values that a layer in scope cannot have."""
+        for layer in self.layers_in(facts):
+            if kv != "absent" and facts.layer(layer).attention is None:
+                raise EditRefused(
+                    f"{self.kind} with kv={kv!r} needs keys and values, but layer {layer} has no softmax attention.",
+                    'Leave that layer out of the scope, or use kv="absent".',
+                )
+            if kv != "copy-last":
+                continue
+            before = facts.layer(layer - 1).attention if layer else None
+            if before is None:
+                raise EditRefused(
+                    f"{self.kind} with kv='copy-last' copies from the layer before, but layer {layer} has none with "
+                    "attention before it.",
+                    "Start the scope at a later layer.",
+                )
+
+
+def needs_attention(kind: str, layer: int, block: BlockFacts) -> None:
+    """Refuse token-wise depth where a block keeps a state that every token must pass through."""
+    if block.attention is None:
+        raise EditRefused(
+            f"{kind} leaves out single tokens, but layer {layer} has no softmax attention: its state needs every token.",
+            "Leave that layer out, or skip its block for all tokens.",
+        )
+
+
+def in_order(data: Any) -> tuple[int, ...]:
+    """Layer numbers in the order given, repetitions kept; raises ValueError for anything else."""
+    if isinstance(data, str | bytes):
+        raise ValueError(f"{data!r} is not a list of layers")
+    items = tuple(data)
+    if not items:
+        raise ValueError("name at least one layer")
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, int) or item < 0:
+            raise ValueError(f"{item!r} is not a layer number")
+    return items

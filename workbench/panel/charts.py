@@ -1,0 +1,175 @@
+"""The panel's charts: Altair specifications over the macros, each with a rule at the layer in view that a page moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from workbench.analysis import charts
+from workbench.errors import SqlError, StoreError
+from workbench.panel import replies
+
+if TYPE_CHECKING:
+    import altair as alt
+    import pandas as pd
+
+LAYER = "layer_in_view"
+"""Name of the parameter that holds the number of the layer in view."""
+
+_LAYERS = 24
+"""Layers of a large model that a chart by expert shows, around the one in view."""
+
+
+def drawn(cursor: Any, chart: str, run: int, layer: int) -> replies.Chart:
+    """One chart of a run.
+
+    Raises
+    ------
+    StoreError
+        There is no such chart.
+    """
+    if chart not in CHARTS:
+        raise StoreError(f"There is no chart {chart!r}.", f"Choose one of {', '.join(CHARTS)}.")
+    query, make, missing = CHARTS[chart]
+    frame = cursor.execute(query, [run]).df()
+    spec = None
+    if len(frame):
+        spec = make(frame, layer).properties(width="container").to_dict()
+    return replies.Chart(
+        chart=chart, run=str(run), layer=layer, spec=spec, note="" if spec is not None else missing
+    )
+
+
+def plotted(cursor: Any, sql: str, mark: str, x: str, y: str, colour: str | None) -> dict[str, Any]:
+    """The answer of a checked query as a chart; columns are named by position, as a name may be any text.
+
+    Raises
+    ------
+    SqlError
+        A column is not in the answer, or there are more rows than a chart takes.
+    """
+    import altair as alt
+
+    frame = cursor.execute(sql).df()
+    wanted = [x, y] if colour is None else [x, y, colour]
+    for name in wanted:
+        if name not in frame.columns:
+            raise SqlError(f"The answer has no column {name!r}.", "Choose another column for the chart.")
+    if len(frame) > charts.LARGEST:
+        raise SqlError(
+            f"The answer has {len(frame):,} rows; a chart takes {charts.LARGEST:,}.",
+            "Aggregate in SQL, or add a LIMIT.",
+        )
+    rows = frame[list(dict.fromkeys(wanted))].copy()
+    fields = {name: f"c{n}" for n, name in enumerate(rows.columns)}
+    numbers = {name: _is_number(rows[name]) for name in rows.columns}
+    for name in rows.columns:
+        if not numbers[name]:
+            rows[name] = rows[name].map(lambda value: "" if value is None else str(value))
+    rows.columns = list(fields.values())
+
+    def channel(make: Any, name: str, ordinal: bool) -> Any:
+        kind = "quantitative" if numbers[name] and not ordinal else "ordinal"
+        return make(fields[name], type=kind, title=name)
+
+    tips = [alt.Tooltip(field, type="nominal", title=name) for name, field in fields.items()]
+    grid = mark == "grid"
+    base = alt.Chart(rows)
+    marks = {
+        "bar": base.mark_bar(),
+        "line": base.mark_line(point=True),
+        "point": base.mark_point(filled=True),
+        "grid": base.mark_rect(),
+    }
+    encoded = {
+        "x": channel(alt.X, x, grid or mark == "bar"),
+        "y": channel(alt.Y, y, grid),
+        "tooltip": tips,
+    }
+    if colour is not None:
+        if numbers[colour] and mark != "line":
+            encoded["color"] = alt.Color(
+                fields[colour], type="quantitative", title=colour, scale=alt.Scale(scheme="viridis")
+            )
+        else:
+            encoded["color"] = alt.Color(
+                fields[colour], type="nominal", title=colour, scale=alt.Scale(range=charts.PALETTE)
+            )
+    spec: dict[str, Any] = marks[mark].encode(**encoded).properties(width="container").to_dict()
+    return spec
+
+
+def _is_number(column: Any) -> bool:
+    import pandas as pd
+
+    return bool(pd.api.types.is_numeric_dtype(column)) and not pd.api.types.is_bool_dtype(column)
+
+
+def _near(frame: pd.DataFrame, layer: int) -> pd.DataFrame:
+    """The rows of the layers around ``layer``, where all of them would be too many."""
+    if len(frame) <= charts.LARGEST:
+        return frame
+    layers = _layers(frame)
+    at = min(range(len(layers)), key=lambda n: abs(layers[n] - layer))
+    count = min(_LAYERS, max(1, charts.LARGEST // max(1, len(frame) // len(layers))))
+    first = max(0, min(at - count // 2, len(layers) - count))
+    return frame[frame["layer"].isin(layers[first : first + count])]
+
+
+def _layers(frame: pd.DataFrame) -> list[int]:
+    return sorted(int(layer) for layer in frame["layer"].unique())
+
+
+def _ruled(chart: alt.Chart, frame: pd.DataFrame, channel: str, layer: int) -> alt.LayerChart:
+    """``chart`` with a rule across it at the layer in view."""
+    import altair as alt
+    import pandas as pd
+
+    title, chart = chart.title, chart.copy()
+    chart.title = alt.Undefined
+    at = alt.param(name=LAYER, value=layer)
+    layers = pd.DataFrame({"layer": _layers(frame)})
+    rule = (
+        alt.Chart(layers)
+        .mark_rule(strokeDash=[3, 2], size=2)
+        .encode(**{channel: alt.X("layer:O") if channel == "x" else alt.Y("layer:O")})
+        .transform_filter(f"datum.layer == {LAYER}")
+    )
+    return alt.layer(chart, rule, title=title).add_params(at)
+
+
+def _load(frame: pd.DataFrame, layer: int) -> alt.LayerChart:
+    rows = _near(frame, layer)
+    return _ruled(charts.expert_load(rows), rows, "y", layer)
+
+
+def _affinity(frame: pd.DataFrame, layer: int) -> alt.Chart:
+    layers = _layers(frame)
+    at = min(layers, key=lambda number: abs(number - layer))
+    rows = frame[frame["layer"] == at]
+    rows = rows.nlargest(charts.LARGEST, "probability")
+    return charts.affinity(rows, at)
+
+
+def _lines(make: Callable[[Any], alt.Chart]) -> Callable[[pd.DataFrame, int], alt.LayerChart]:
+    return lambda frame, layer: _ruled(make(frame), frame, "x", layer)
+
+
+def _sparsity(frame: pd.DataFrame) -> alt.Chart:
+    names = {"zero_share": "exact zeros", "below_share": "below the threshold", "hoyer": "Hoyer"}
+    return charts.lines(frame, names, "share", "Activation sparsity by layer")
+
+
+CHARTS: dict[str, tuple[str, Callable[[Any, int], Any], str]] = {
+    "load": ("FROM expert_load(?)", _load, "No routing was recorded in this run."),
+    "contribution": (
+        "FROM layer_contribution(?)",
+        _lines(charts.contribution),
+        "No contributions were recorded in this run.",
+    ),
+    "rank": ("FROM arank_profile(?)", _lines(charts.arank_profile), "No attention ranks were recorded in this run."),
+    "sparsity": ("FROM layer_sparsity(?)", _lines(_sparsity), "No activation sparsity was recorded in this run."),
+    "entropy": ("FROM routing_entropy(?)", _lines(charts.entropy_profile), "No router entropies were recorded in this run."),
+    "affinity": ("FROM expert_affinity(?)", _affinity, "There are no two neighbouring layers with routers in this run."),
+}  # fmt: skip
+"""Query, drawing, and what to say where there is nothing to draw, by the chart's name."""

@@ -1,0 +1,38 @@
+"""Which models can be opened without a network: the one that ships with the project, and those in the hub's cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from workbench.panel import replies
+
+DEMO = "demo"
+
+
+def on_this_machine() -> list[replies.Model]:
+    """Decoders whose weights are here, the demo model first."""
+    found = [replies.Model(name=DEMO, note="ships with the workbench")]
+    for name, config in sorted(_cached().items()):
+        kinds = config.get("architectures") or []
+        if any(str(kind).endswith("ForCausalLM") for kind in kinds):
+            found.append(replies.Model(name=name, note=str(config.get("model_type", ""))))
+    return found
+
+
+def _cached() -> dict[str, dict[str, object]]:
+    """Configurations of the snapshots in the Hugging Face cache that have weights, by the hub's name."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    models: dict[str, dict[str, object]] = {}
+    for folder in Path(HF_HUB_CACHE).glob("models--*"):
+        for config in folder.glob("snapshots/*/config.json"):
+            if not any(config.parent.glob("*.safetensors")) and not any(config.parent.glob("*.bin")):
+                continue
+            try:
+                data = json.loads(config.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue  # half a download is no model
+            if isinstance(data, dict):
+                models["/".join(folder.name.split("--")[1:])] = data
+    return models

@@ -1,0 +1,154 @@
+"""The panel's query box: one SELECT over the store, checked, limited, and its answer as data for a page or as a file."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from workbench.errors import SqlError
+from workbench.panel import replies
+from workbench.panel.reader import Reading
+from workbench.store import check_select
+from workbench.store.schema import TABLES, VIEWS, macro_docs
+
+ROWS = 1000
+"""Rows of an answer that a page is sent."""
+
+SECONDS = 60.0
+"""Time after which a query is stopped."""
+
+LARGEST_FILE = 200 * 2**20
+"""Bytes of a file that a page is sent."""
+
+_CELL = 2000
+_EXACT = 2**53
+_FORMATS = {
+    "csv": ("text/csv", "FORMAT csv, HEADER true"),
+    "parquet": ("application/vnd.apache.parquet", "FORMAT parquet"),
+}
+
+
+def answer(cursor: Any, reading: Reading, sql: str) -> replies.Table:
+    """The first :data:`ROWS` rows of a query.
+
+    Raises
+    ------
+    SqlError
+        The query is refused, fails, takes too long, or was stopped.
+    """
+    started = time.monotonic()
+    with guarded(cursor, reading, sql):
+        cursor.execute(sql)
+        columns = [replies.Column(name=str(name), type=str(kind)) for name, kind, *_ in cursor.description]
+        rows = cursor.fetchmany(ROWS + 1)
+        return replies.Table(
+            sql=sql,
+            columns=columns,
+            rows=[[plain(value) for value in row] for row in rows[:ROWS]],
+            more=len(rows) > ROWS,
+            seconds=time.monotonic() - started,
+        )
+
+
+def exported(cursor: Any, reading: Reading, sql: str, kind: str) -> tuple[replies.File, list[memoryview]]:
+    """The whole answer of a query as a CSV or Parquet file."""
+    mime, options = _FORMATS[kind]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"answer.{kind}"
+        with guarded(cursor, reading, sql):
+            # The text was parsed as exactly one SELECT, so that it cannot close the bracket; a comment ends with its line.
+            cursor.execute(f"COPY (\n{_bare(sql)}\n) TO '{path}' ({options})")
+        if path.stat().st_size > LARGEST_FILE:
+            raise SqlError(
+                f"The answer is a file of {path.stat().st_size / 2**20:.0f} MB, more than a page should be sent.",
+                "Aggregate in SQL, or write it from Python with bench.sql(...).",
+            )
+        return replies.File(name=f"answer.{kind}", mime=mime), [memoryview(path.read_bytes())]
+
+
+@contextmanager
+def guarded(cursor: Any, reading: Reading, sql: str) -> Iterator[None]:
+    """Check ``sql``, let the body ask it on ``cursor``, and stop it after :data:`SECONDS`."""
+    if not sql.strip():
+        raise SqlError("The query is empty.", "Type one SELECT, or choose a macro from the list.")
+    check_select(cursor, sql)
+    reading.use(cursor)
+    late = threading.Event()
+
+    def interrupt() -> None:
+        late.set()
+        cursor.interrupt()
+
+    timer = threading.Timer(SECONDS, interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except duckdb.InterruptException:
+        if late.is_set():
+            raise SqlError(
+                f"The query took more than {SECONDS:.0f} seconds and was stopped.",
+                "Ask for fewer runs, layers or positions.",
+            ) from None
+        raise SqlError("The query was stopped.", "Send it again when you like.") from None
+    except (duckdb.Error, ImportError) as error:
+        # A type whose Python form needs a package that is not there (time zones) fails while rows are fetched.
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SqlError(
+            f"The query failed: {line}", "Mend the query, or cast the column to VARCHAR, and send it again."
+        ) from error
+    finally:
+        timer.cancel()
+
+
+def plain(value: Any) -> str | float | bool | None:
+    """A value of an answer as JSON has it: what has no exact form there becomes text."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if -_EXACT <= value <= _EXACT else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, str):
+        return value if len(value) <= _CELL else value[:_CELL] + "…"
+    if isinstance(value, list | tuple | dict):
+        return plain(json.dumps(value, default=str, ensure_ascii=False))
+    if isinstance(value, bytes):
+        return plain(value.hex())
+    return plain(str(value))
+
+
+def catalogue(cursor: Any) -> replies.Catalogue:
+    """What a query can ask: the macros with their documentation, the tables with their columns."""
+    names = [*TABLES, *VIEWS]
+    columns: dict[str, list[replies.Column]] = {name: [] for name in names}
+    for table, column, kind in cursor.execute(
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE list_contains(?, table_name) "
+        "AND database_name = current_database() ORDER BY table_name, column_index",
+        [names],
+    ).fetchall():
+        columns[table].append(replies.Column(name=column, type=kind))
+    return replies.Catalogue(
+        macros=[
+            replies.MacroCard(
+                name=doc.name, arguments=doc.arguments, subject=doc.subject, answers=doc.answers, formula=doc.formula,
+                source=doc.source,
+            )
+            for doc in macro_docs()
+            if doc.kind == "table"
+        ],
+        tables=[replies.TableCard(name=name, columns=columns[name]) for name in names],
+    )  # fmt: skip
+
+
+def _bare(sql: str) -> str:
+    return sql.strip().rstrip(";")

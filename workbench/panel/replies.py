@@ -1,0 +1,517 @@
+"""What the kernel tells a view. Run ids are text, because a 63-bit integer does not fit a JavaScript number."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from workbench.panel.requests import Message
+
+
+class BenchCard(Message):
+    """One bench of the kernel: ``key`` names it in messages, ``variables`` are the names the notebook gives it."""
+
+    key: str
+    name: str
+    variables: list[str]
+
+
+class Benches(Message):
+    """The answer to ``hello``, and again whenever benches come or go."""
+
+    type: Literal["benches"] = "benches"
+    protocol: int
+    version: str
+    benches: list[BenchCard]
+    current: str | None
+
+
+class BenchFacts(Message):
+    """What the view says about the model: counts, kernels, and per layer whether it can be re-routed."""
+
+    key: str
+    name: str
+    model_type: str
+    layers: int
+    moe_layers: list[int]
+    experts: int
+    top_k: int
+    kernels: str
+    isa: str
+    refused: dict[int, str] = Field(
+        description="layers whose routing can be read but not changed, with the reason"
+    )
+
+
+class EditCard(Message):
+    """One edit of the plan, as far as a view needs it to draw and to toggle it."""
+
+    kind: str
+    text: str
+    enabled: bool
+    layers: list[int] | None = Field(description="null: every layer that has the site")
+    experts: list[int]
+    delta: float | None = Field(description="what a bias of one expert adds to its logit")
+    tokens: Any
+    phase: str
+    data: dict[str, Any] = Field(description="the edit in its JSON form")
+
+
+class PlanCard(Message):
+    """The plan and its place in the history; ``text`` is the whole plan as JSON, to be kept and given back unread."""
+
+    version: int
+    hash: str
+    edits: list[EditCard]
+    text: str
+    python: str = Field(description="the plan as a Python expression")
+    warnings: list[str]
+    kept: list[str] = Field(description="names of the plans that are kept beside this one")
+    undo: bool
+    redo: bool
+
+
+class RunCard(Message):
+    """One recorded run; ``past``: taken from the store, where logits are not kept."""
+
+    id: str
+    plan: str
+    tokens: int
+    past: bool
+    model: str
+
+
+class Cell(Message):
+    """A place on the map: absolute token position and layer number."""
+
+    layer: int
+    position: int
+
+
+class LiveCard(Message):
+    """A generation under way: the generated tokens of the text under the plan and, once a plan has acted, of the text
+    without it."""
+
+    prompt_tokens: int
+    edited: list[str]
+    base: list[str] | None
+    diverged: int | None = Field(description="absolute position of the first token that differs")
+    ended: bool
+    pending: bool = Field(description="the plan has changed and acts at the next token")
+    timelines: list[int] = Field(description="generated tokens of every open branch")
+    current: int
+
+
+class State(Message):
+    """Everything small; sent after every change. ``stale``: the edited run does not belong to the plan any more."""
+
+    type: Literal["state"] = "state"
+    bench: BenchFacts
+    prompt: str
+    plan: PlanCard
+    base: RunCard | None
+    edited: RunCard | None
+    stale: bool
+    selected: Cell | None
+    live: LiveCard | None
+
+
+class MapArray(Message):
+    """One array of a map: its buffer holds ``shape`` elements of ``dtype`` in row-major order."""
+
+    name: str
+    dtype: Literal["uint8", "int16", "float32"]
+    shape: list[int]
+
+
+class Tile(Message):
+    """A piece of a map, ``columns`` wide; column ``c`` holds the ``bucket`` tokens from ``first + c * bucket`` on.
+
+    With a bucket of 1 it holds everything: arrays are [layers, columns], and [choices, layers, columns] for ``experts`` and
+    ``weights`` (heaviest first); ``texts`` has the tokens. With more it holds what ``colour`` needs, aggregated:
+    ``experts`` [1, layers, columns] is the most frequent one and ``share`` its share, quantities are means, ``flip``,
+    ``edited`` and ``skipped`` shares. The colour ``lanes`` is [experts, columns], shares of tokens that chose an expert of
+    ``layer``. Missing values are -1 and NaN.
+    """
+
+    first: int
+    bucket: int
+    columns: int
+    colour: str
+    layer: int | None
+    texts: list[str]
+    arrays: list[MapArray]
+    range: list[float] | None = Field(
+        description="1st and 99th percentile of the colour over the run; null: whatever the tile holds"
+    )
+
+
+class RoutingMap(Message):
+    """The routing map of the run in view; ``tile`` is the whole of it where that is small, else the view asks for tiles.
+
+    The tile's arrays follow as buffers, in their order.
+    """
+
+    type: Literal["map"] = "map"
+    run: str
+    base: str
+    edited: bool
+    tokens: int
+    layers: list[int]
+    experts: int
+    choices: int
+    colours: list[str] = Field(description="what there are values for")
+    tile: Tile | None
+
+
+class TileMessage(Message):
+    """A piece of a large map that the view has asked for."""
+
+    type: Literal["tile"] = "tile"
+    run: str
+    base: str
+    edited: bool
+    tile: Tile
+
+
+class Load(Message):
+    """The load of every expert of a run: one float32 array [layers, experts], shares of the layer's choices."""
+
+    type: Literal["load"] = "load"
+    run: str
+    array: MapArray
+
+
+class ExpertRow(Message):
+    """One expert in the inspected cell.
+
+    ``score`` is what selection ranked by, null where a ban removed it; ``base`` is the same in the base run.
+    """
+
+    expert: int
+    score: float | None
+    base: float | None
+    logit: float | None
+    weight: float | None = Field(description="combine weight, null if not chosen")
+    base_weight: float | None
+    state: Literal["", "chosen", "native", "banned", "forced"]
+    chosen: bool
+    native: bool
+
+
+class Inspection(Message):
+    """All there is to know about one cell."""
+
+    type: Literal["cell"] = "cell"
+    run: str
+    layer: int
+    position: int
+    text: str
+    choices: int
+    skipped: bool
+    margin: float | None
+    entropy: float | None
+    tie: bool
+    edited: bool
+    experts: list[ExpertRow]
+    facts: dict[str, float | None] = Field(
+        description="contribution and sparsity of the cell by their column names"
+    )
+
+
+class NextRow(Message):
+    """One candidate for the next token with its probability in both runs."""
+
+    token: int
+    text: str
+    base: float
+    edited: float | None
+
+
+class NextTokens(Message):
+    """The next-token distribution after ``position``; ``divergence`` is KL(base || edited) in nats."""
+
+    type: Literal["next"] = "next"
+    position: int
+    last: bool
+    rows: list[NextRow]
+    divergence: float | None
+
+
+class Trial(Message):
+    """One exchange in a cell: ``removed`` out, ``expert`` in; changes of log-probability in nats, null if undefined."""
+
+    removed: int
+    expert: int
+    change: float | None = Field(description="of all tokens that followed, summed")
+    next_change: float | None = Field(description="of the token that followed")
+
+
+class Trials(Message):
+    """Every exchange of one cell of one run, best first; ``target`` is the token after it, which is measured."""
+
+    type: Literal["trials"] = "trials"
+    run: str
+    layer: int
+    position: int
+    target: str
+    followed: int = Field(description="tokens that ``change`` sums over; 0: the likeliest next token instead")
+    rows: list[Trial]
+
+
+class RunRow(Message):
+    """One run of the store in the list of runs; ``edits`` are the edits of its first plan in words."""
+
+    id: str
+    parent: str | None
+    started: str
+    kind: str
+    model: str
+    text: str
+    tokens: int
+    plan: str
+    edits: list[str]
+    labels: dict[str, str]
+    loss: float | None = Field(description="mean negative log-likelihood of its tokens in nats")
+
+
+class Runs(Message):
+    """Runs of the store, newest first; ``more`` if there are older ones that fit."""
+
+    type: Literal["runs"] = "runs"
+    text: str
+    before: str | None
+    rows: list[RunRow]
+    more: bool
+
+
+class Piece(Message):
+    """A stretch of text that both runs have, or only the base, or only the run."""
+
+    side: Literal["both", "base", "run"]
+    text: str
+
+
+class FlipRow(Message):
+    """One choice that differs; experts are heaviest first."""
+
+    position: int
+    base_position: int
+    layer: int
+    text: str
+    base_experts: list[int]
+    run_experts: list[int]
+    base_margin: float | None
+    run_margin: float | None
+    cause: Literal["edit", "tie", "upstream"]
+
+
+class LayerDiff(Message):
+    """How one layer differs: flips, and mean attention rank in both runs where it was recorded."""
+
+    layer: int
+    flips: int
+    base_rank: float | None
+    run_rank: float | None
+
+
+class Comparison(Message):
+    """The difference of two recorded runs at aligned tokens."""
+
+    type: Literal["comparison"] = "comparison"
+    base: RunRow
+    run: RunRow
+    aligned: int
+    pieces: list[Piece]
+    flips: int
+    causes: dict[str, int]
+    first: FlipRow | None = Field(description="the first flip in the order of execution")
+    rows: list[FlipRow] = Field(description="flips from the first on, a limited number")
+    layers: list[LayerDiff]
+    kl: float | None = Field(
+        description="mean KL(base || run) of next tokens, where both runs' logits are at hand"
+    )
+
+
+class Column(Message):
+    """One column of a table of the store or of an answer."""
+
+    name: str
+    type: str
+
+
+class Table(Message):
+    """The answer of a query: numbers, texts, booleans and nulls; anything else, and large integers, as text."""
+
+    type: Literal["table"] = "table"
+    sql: str
+    columns: list[Column]
+    rows: list[list[str | float | bool | None]]
+    more: bool = Field(description="the answer has more rows than these")
+    seconds: float
+
+
+class MacroCard(Message):
+    """One macro of the store as its documentation says."""
+
+    name: str
+    arguments: str
+    subject: str
+    answers: str
+    formula: str
+    source: str
+
+
+class TableCard(Message):
+    """One table or view of the store."""
+
+    name: str
+    columns: list[Column]
+
+
+class Catalogue(Message):
+    """What a query can ask."""
+
+    type: Literal["catalogue"] = "catalogue"
+    macros: list[MacroCard]
+    tables: list[TableCard]
+
+
+class Chart(Message):
+    """A chart as a Vega-Lite specification; ``None`` with a ``note`` where there is nothing to draw."""
+
+    type: Literal["chart"] = "chart"
+    chart: str
+    run: str
+    layer: int
+    spec: dict[str, Any] | None
+    note: str
+
+
+class File(Message):
+    """A file to be saved; its content is the one buffer."""
+
+    type: Literal["file"] = "file"
+    name: str
+    mime: str
+
+
+class Form(Message):
+    """One kind of edit: its documentation and the JSON schema of its fields."""
+
+    kind: str
+    about: str
+    parameters: dict[str, Any]
+
+
+class Forms(Message):
+    """Every kind of edit; ``definitions`` are the parts that the schemas refer to."""
+
+    type: Literal["forms"] = "forms"
+    kinds: list[Form]
+    definitions: dict[str, Any]
+
+
+class Previewed(Message):
+    """What an edit would do, in words; ``refused`` is why it cannot."""
+
+    type: Literal["previewed"] = "previewed"
+    seq: int
+    text: str
+    refused: str
+
+
+class TokenShare(Message):
+    """Tokens of one text that an expert got; ``lift`` is how much more often it got them than other tokens."""
+
+    text: str
+    count: int
+    lift: float
+
+
+class PeerShare(Message):
+    """Another expert of the same layer, and the share of this expert's tokens that chose it as well."""
+
+    expert: int
+    share: float
+
+
+class Profile(Message):
+    """What is routed to one expert over the runs of this model in the store."""
+
+    type: Literal["profile"] = "profile"
+    layer: int
+    expert: int
+    runs: int
+    count: int
+    share: float = Field(description="of the layer's choices")
+    weight: float | None = Field(description="mean combine weight")
+    tokens: list[TokenShare]
+    peers: list[PeerShare]
+
+
+class Effect(Message):
+    """What one edit does: the edited run against the same plan without it."""
+
+    index: int
+    kl: float = Field(description="mean KL(plan || plan without the edit) of the next token, nats")
+    last: float = Field(description="the same after the last token")
+    changed: bool = Field(description="whether the likeliest next token after the last is another one")
+
+
+class Effects(Message):
+    """The effect of every enabled edit of the plan of this version, by leaving it out."""
+
+    type: Literal["effects"] = "effects"
+    version: int
+    rows: list[Effect]
+
+
+class Heads(Message):
+    """Attention patterns of one layer: one uint8 array [heads, columns, columns], 255 times the square root of the
+    attention, over the last ``columns`` tokens from ``first`` on."""
+
+    type: Literal["heads"] = "heads"
+    run: str
+    layer: int
+    first: int
+    array: MapArray
+
+
+class Model(Message):
+    """A model on this machine: the name to open it by, and what it is."""
+
+    name: str
+    note: str
+
+
+class Models(Message):
+    """The models on this machine."""
+
+    type: Literal["models"] = "models"
+    rows: list[Model]
+
+
+class Busy(Message):
+    """What the kernel is computing for the panel, ``None`` when done; ``share`` of it is done, where that is known."""
+
+    type: Literal["busy"] = "busy"
+    what: str | None
+    share: float | None = None
+
+
+class Done(Message):
+    """A request has been carried out, or has failed; everything it caused was sent before."""
+
+    type: Literal["done"] = "done"
+    seq: int
+
+
+class Failure(Message):
+    """One sentence on what is wrong and one on what to do; ``seq`` is the request that failed."""
+
+    type: Literal["error"] = "error"
+    seq: int | None
+    problem: str
+    remedy: str

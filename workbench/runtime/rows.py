@@ -1,0 +1,373 @@
+"""From what many passes left to the columns of the store: every step is one operation over all of them.
+
+Runs on the writer's thread. A *piece* is one layer of one pass; the pieces of a table are concatenated before anything is
+computed, so that the cost of a small pass is its share of a large one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from workbench.anatomy import RoutingRule
+from workbench.interventions.ragged import NOTHING
+from workbench.runtime.attention_rows import attention_rank
+from workbench.runtime.capture import Capture
+from workbench.runtime.recorder import Decided, Taken, Tokens, sampled
+from workbench.signals import routing, sparsity
+
+Rows: TypeAlias = tuple[str, Mapping[str, Any]]
+T = TypeVar("T")
+
+
+class Piece(NamedTuple):
+    """One layer of one pass, and the tokens of it that get rows."""
+
+    taken: Taken
+    layer: int
+    capture: Capture
+    tokens: Tokens
+
+
+def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
+    """The rows of ``passes``, table by table."""
+    pieces = [
+        Piece(taken, layer, capture, taken.tokens)
+        for taken in passes
+        for layer, capture in taken.layers.items()
+    ]
+    chosen = [p for p in pieces if p.capture.ids is not None]
+    recorded = [p for p in chosen if p.taken.facts.record.routing]
+    for group in _groups(recorded, lambda p: (_slots(p), p.capture.experts is not None)):
+        yield "routing", _routing(group)
+    for group in _groups(recorded, _router_key):
+        yield "router", _router(group)
+    for group in _groups([p for p in recorded if p.capture.experts is not None], _router_key):
+        yield from _experts(group)
+    scored = [p for p in chosen if p.taken.facts.record.wants_scores and _rule(p) is not None]
+    for group in _groups(scored, _router_key):
+        yield "router_scores", _scores(group)
+    contributing = [p for p in pieces if p.capture.contribution is not None]
+    for group in _groups(contributing, lambda p: p.capture.contribution.attn_norm is None):  # type: ignore[union-attr]
+        yield "contribution", _contribution(group)
+    measured = [p for p in chosen if p.capture.experts is not None and p.taken.facts.record.sparsity]
+    for group in _groups(measured, _slots):
+        yield "sparsity", _expert_sparsity(group)
+    dense = [p for p in pieces if p.capture.activation is not None]
+    if dense:
+        yield "sparsity", _dense_sparsity(dense)
+    for taken in passes:
+        yield from attention_rank(taken)
+    for taken in passes:
+        for event in taken.events:
+            yield "depth", _depth(taken, event)
+            yield "cost", _depth_cost(taken, event)
+
+
+_KV = np.asarray(("absent", "compute", "copy-last"))
+
+
+def _depth(taken: Taken, event: Decided) -> Mapping[str, Any]:
+    """One row for every token whose run of a unit was decided or was not a single plain one."""
+    visits = event.visits
+    names = np.where(
+        visits == 0, "skip", np.where(visits > 1, "repeat", "reuse" if event.borrowed else "execute")
+    )
+    kept = np.where(visits == 0, _KV[event.kv], np.where(visits > 1, event.repeat_kv, ""))
+    told = event.told
+    return {
+        "run": event.tokens.run[told], "step": taken.step, "position": event.tokens.position[told],
+        "layer": event.layer, "unit": event.unit, "event": names[told].tolist(),
+        "kv": [None if event.unit == "mlp" or not text else text for text in kept[told].tolist()],
+    }  # fmt: skip
+
+
+def _depth_cost(taken: Taken, event: Decided) -> Mapping[str, Any]:
+    """How many tokens went through a unit, visits counted, and how many were left out."""
+    batch = len(taken.runs)
+    return {
+        "run": taken.runs, "step": taken.step, "layer": event.layer, "op": event.unit, "backend": taken.facts.kernels,
+        "isa": taken.facts.isa,
+        "executed": np.bincount(event.tokens.row, event.visits, batch).astype(np.int64),
+        "skipped": np.bincount(event.tokens.row, event.visits == 0, batch).astype(np.int64),
+    }  # fmt: skip
+
+
+def _groups(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+    """Items with the same key, which can be concatenated; in the order in which the keys first come."""
+    found: dict[Hashable, list[T]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return list(found.values())
+
+
+def _slots(piece: Piece) -> int:
+    assert piece.capture.ids is not None
+    return piece.capture.ids.shape[-1]
+
+
+def _rule(piece: Piece) -> RoutingRule | None:
+    """The rule by which the router's logits are read, where both are known."""
+    return None if piece.capture.logits is None else piece.taken.facts.rule(piece.layer)
+
+
+def _router_key(piece: Piece) -> Hashable:
+    edited = piece.capture.selection is not None
+    return _slots(piece), piece.taken.facts.experts(piece.layer), _rule(piece), edited
+
+
+def _cells(pieces: Sequence[Piece]) -> dict[str, NDArray[Any]]:
+    """The key columns of one row a token."""
+    sizes = [p.tokens.at.size for p in pieces]
+    return {
+        "run": np.concatenate([p.tokens.run for p in pieces]),
+        "step": np.repeat(np.asarray([p.taken.step for p in pieces], dtype=np.int32), sizes),
+        "position": np.concatenate([p.tokens.position for p in pieces]),
+        "layer": np.repeat(np.asarray([p.layer for p in pieces], dtype=np.uint16), sizes),
+    }
+
+
+def _gather(
+    pieces: Sequence[Piece], read: Callable[[Capture], Tensor | None], trailing: int = 1
+) -> NDArray[Any]:
+    """One tensor of every piece at its tokens, concatenated; it has ``trailing`` axes behind those of the tokens."""
+    parts = []
+    for piece in pieces:
+        value = read(piece.capture)
+        assert value is not None
+        value = value.reshape(-1, *value.shape[value.dim() - trailing :])
+        parts.append(value if piece.tokens.whole else value[torch.from_numpy(piece.tokens.at)])
+    return torch.cat(parts).numpy()
+
+
+def _repeat(cells: Mapping[str, NDArray[Any]], times: int, used: NDArray[np.bool_] | None) -> dict[str, Any]:
+    """Each row ``times`` times, those in ``used`` alone."""
+    spread = {name: np.repeat(column, times) for name, column in cells.items()}
+    return spread if used is None else {name: column[used] for name, column in spread.items()}
+
+
+def _routing(pieces: Sequence[Piece]) -> dict[str, Any]:
+    ids, weights = _gather(pieces, lambda c: c.ids), _gather(pieces, lambda c: c.weights)
+    norm = None if pieces[0].capture.experts is None else _gather(pieces, lambda c: c.experts.norm)  # type: ignore[union-attr]
+    size, k = ids.shape
+    empty = ids == NOTHING
+    used = ~empty.reshape(-1) if empty.any() else None
+    columns = _repeat(_cells(pieces), k, used)
+    slots = {
+        "slot": np.tile(np.arange(k, dtype=np.uint8), size), "expert": ids.reshape(-1),
+        "weight": weights.reshape(-1), "rank": _ranks(weights, empty).reshape(-1),
+    }  # fmt: skip
+    if norm is not None:
+        slots["norm"] = norm.reshape(-1)
+    slots = slots if used is None else {name: column[used] for name, column in slots.items()}
+    slots["expert"] = slots["expert"].astype(np.uint16)
+    return columns | slots
+
+
+def _ranks(weights: NDArray[Any], empty: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The place of every slot by weight [T, k], 0 for the largest; unused slots come last."""
+    size, k = weights.shape
+    if k == 1 or (not empty.any() and bool((weights[:, 1:] <= weights[:, :-1]).all())):
+        return np.broadcast_to(np.arange(k, dtype=np.uint8), (size, k))
+    ordered = np.where(empty, np.inf, -weights)
+    return np.argsort(np.argsort(ordered, axis=-1, kind="stable"), axis=-1, kind="stable").astype(np.uint8)
+
+
+def _router(pieces: Sequence[Piece]) -> dict[str, Any]:
+    ids = _gather(pieces, lambda c: c.ids)
+    columns: dict[str, Any] = dict(_cells(pieces))
+    rule = _rule(pieces[0])
+    if rule is not None:
+        logits, selection = _logits_and_selection(pieces, rule)
+        margin, tie = routing.margins(selection, ids.shape[-1])
+        columns["margin"] = known(margin.numpy())
+        columns["tie"] = tie.numpy()
+        columns["entropy"] = known(routing.entropy(logits, rule.score).numpy())
+        if rule.n_group > 1:
+            between = routing.group_margins(selection, rule.n_group, rule.topk_group, rule.group)
+            columns["group_margin"] = known(between.numpy())
+    experts = pieces[0].taken.facts.experts(pieces[0].layer)
+    columns["dropped"] = ((ids < 0) | (ids >= experts)).sum(axis=-1).astype(np.uint8)
+    edited = _edited(pieces)
+    columns["edited"] = edited
+    if edited.any():
+        columns["native"] = _where_edited(pieces, lambda c: c.native_ids)
+        columns["native_weights"] = _where_edited(pieces, lambda c: c.native_weights)
+    return columns
+
+
+def _logits_and_selection(pieces: Sequence[Piece], rule: RoutingRule) -> tuple[Tensor, Tensor]:
+    logits = torch.from_numpy(_gather(pieces, lambda c: c.logits))
+    if pieces[0].capture.selection is None:
+        return logits, rule.selection(rule.scores(logits))
+    return logits, torch.from_numpy(_gather(pieces, lambda c: c.selection))
+
+
+def _edited(pieces: Sequence[Piece]) -> NDArray[np.bool_]:
+    return np.concatenate([
+        np.zeros(p.tokens.at.size, dtype=bool) if p.capture.edited is None
+        else p.capture.edited.numpy()[p.tokens.at]
+        for p in pieces
+    ])  # fmt: skip
+
+
+def _where_edited(pieces: Sequence[Piece], read: Callable[[Capture], Tensor | None]) -> list[Any]:
+    """The native ids or weights of the edited tokens, ``None`` for the others."""
+    values: list[Any] = []
+    for piece in pieces:
+        if piece.capture.edited is None:
+            values.extend([None] * piece.tokens.at.size)
+            continue
+        native = read(piece.capture)
+        assert native is not None
+        rows = native.numpy()[piece.tokens.at].tolist()
+        flags = piece.capture.edited.numpy()[piece.tokens.at]
+        values.extend(row if flag else None for row, flag in zip(rows, flags, strict=True))
+    return values
+
+
+def _experts(pieces: Sequence[Piece]) -> Iterator[Rows]:
+    """Sums by run, layer and expert over every token, and what the kernel did; the pieces have equally many experts."""
+    pieces = [p._replace(tokens=p.taken.every_token) for p in pieces]
+    facts = pieces[0].taken.facts
+    experts = facts.experts(pieces[0].layer)
+    ids, weights = _gather(pieces, lambda c: c.ids), _gather(pieces, lambda c: c.weights)
+    norm = _gather(pieces, lambda c: c.experts.norm)  # type: ignore[union-attr]
+    k = ids.shape[-1]
+    # A bin is one run of one piece; its sums stand at bin x experts + expert.
+    first = np.cumsum([0, *(len(p.taken.runs) for p in pieces)])
+    bins = np.concatenate([start + p.tokens.row for start, p in zip(first, pieces, strict=False)])
+    run = np.concatenate([p.taken.runs for p in pieces])
+    batch = [len(p.taken.runs) for p in pieces]
+    step = np.repeat(np.asarray([p.taken.step for p in pieces], dtype=np.int32), batch)
+    layer = np.repeat(np.asarray([p.layer for p in pieces], dtype=np.uint16), batch)
+    size = int(first[-1]) * experts
+    inside = (ids >= 0) & (ids < experts)
+    key = (bins[:, None] * experts + ids)[inside]
+    w, v = np.abs(weights[inside]).astype(np.float64), norm[inside].astype(np.float64)
+    counts = np.bincount(key, minlength=size)
+    used = np.flatnonzero(counts)
+    columns: dict[str, Any] = {
+        "run": run[used // experts], "step": step[used // experts], "layer": layer[used // experts],
+        "expert": (used % experts).astype(np.uint16), "tokens": counts[used],
+        "weight_sum": np.bincount(key, w, size)[used], "norm_sum": np.bincount(key, v, size)[used],
+        "weighted_norm_sum": np.bincount(key, w * v, size)[used], "norm_max": _largest(key, norm[inside]),
+    }  # fmt: skip
+    rule = _rule(pieces[0])
+    if rule is not None and rule.score != "sigmoid":
+        p = torch.from_numpy(_gather(pieces, lambda c: c.logits)).double().softmax(-1).numpy()
+        soft = np.zeros((int(first[-1]), experts))
+        starts = np.flatnonzero(np.diff(bins, prepend=-1))
+        soft[bins[starts]] = np.add.reduceat(p, starts) if len(starts) else 0.0
+        columns["soft_sum"] = soft.reshape(-1)[used]
+        own = np.take_along_axis(p, np.where(inside, ids, 0), axis=-1)[inside]
+        columns["reap_sum"] = np.bincount(key, own * v, size)[used]
+    yield "expert_stat", columns
+    executed = np.bincount(bins, inside.sum(axis=-1), int(first[-1]))
+    asked = np.bincount(bins, minlength=int(first[-1])) * k
+    touched = (counts.reshape(-1, experts) > 0).sum(-1)
+    yield "cost", {
+        "run": run, "step": step, "layer": layer, "op": "moe_experts", "backend": facts.kernels, "isa": facts.isa,
+        "executed": executed.astype(np.int64), "skipped": (asked - executed).astype(np.int64),
+        **_expert_work(pieces[0], executed, touched, batch, pieces),
+    }  # fmt: skip
+
+
+def _expert_work(
+    piece: Piece, executed: NDArray[Any], touched: NDArray[Any], batch: list[int], pieces: Sequence[Piece]
+) -> dict[str, Any]:
+    """Floating-point operations and bytes of expert banks: 2 for a multiplication with addition, over the three matrices
+    of H x F of each executed slot; the bytes are the weights of the experts touched, read once."""
+    mlps = [p.taken.facts.anatomy.layer(p.layer).mlp for p in pieces]
+    width = np.repeat([0 if mlp is None else mlp.act_width for mlp in mlps], batch)
+    one = 3.0 * piece.taken.facts.anatomy.hidden_size * width
+    element = next(piece.taken.facts.anatomy.model.parameters()).element_size()
+    return {"flops": 2 * one * executed, "bytes": one * touched * element}
+
+
+def _largest(key: NDArray[np.int64], values: NDArray[Any]) -> NDArray[Any]:
+    """The largest of ``values`` for every distinct ``key``, in ascending order of the keys."""
+    if not key.size:
+        return values
+    order = np.argsort(key, kind="stable")
+    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+    return np.maximum.reduceat(values[order], starts)
+
+
+def _scores(pieces: Sequence[Piece]) -> dict[str, Any]:
+    thinned = []
+    for piece in pieces:
+        keep = sampled(piece.taken.facts.record, piece.tokens)
+        part = Tokens(*(values[keep] for values in piece.tokens[:4]), False)
+        thinned.append(piece._replace(tokens=part))
+    rule = _rule(pieces[0])
+    assert rule is not None
+    logits, selection = _logits_and_selection(thinned, rule)
+    shares = [float(p.taken.facts.record.scores) for p in thinned]
+    return _cells(thinned) | {
+        "scores": selection.float().numpy(),
+        "logits": logits.float().numpy(),
+        "share": np.repeat(shares, [p.tokens.at.size for p in thinned]),
+    }
+
+
+def _contribution(pieces: Sequence[Piece]) -> dict[str, Any]:
+    columns: dict[str, Any] = dict(_cells(pieces))
+    first = pieces[0].capture.contribution
+    assert first is not None
+    for name, value in zip(first._fields, first, strict=True):
+        if value is not None:
+            columns[name] = known(_gather(pieces, lambda c, name=name: getattr(c.contribution, name), 0))  # type: ignore[misc]
+    return columns
+
+
+def _expert_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
+    ids = _gather(pieces, lambda c: c.ids)
+    k = ids.shape[-1]
+    sizes = [p.tokens.at.size for p in pieces]
+    experts = np.repeat([p.taken.facts.experts(p.layer) for p in pieces], sizes)[:, None]
+    ran = ((ids >= 0) & (ids < experts)).reshape(-1)
+    widths = [p.taken.facts.anatomy.layer(p.layer).mlp.act_width for p in pieces]  # type: ignore[union-attr]
+    width = np.repeat(np.repeat(np.asarray(widths, dtype=np.int32), sizes), k)[ran]
+    zero, below, l1, l2 = (
+        torch.from_numpy(_gather(pieces, lambda c, name=name: getattr(c.experts, name)).reshape(-1)[ran])  # type: ignore[misc]
+        for name in ("zero", "below", "l1", "l2")
+    )
+    found = sparsity.from_sums(torch.from_numpy(width), zero, below, l1, l2)
+    thresholds = np.asarray([p.taken.facts.record.threshold for p in pieces], dtype=np.float32)
+    return _repeat(_cells(pieces), k, ran) | {
+        "expert": ids.reshape(-1)[ran].astype(np.int16), "width": width,
+        "threshold": np.repeat(np.repeat(thresholds, sizes), k)[ran], **_shares(found),
+    }  # fmt: skip
+
+
+def _dense_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
+    sizes = [p.tokens.at.size for p in pieces]
+    found = sparsity.Sparsity(*(
+        torch.from_numpy(_gather(pieces, lambda c, n=n: c.activation[n], 0))  # type: ignore[index, misc]
+        for n in range(3)
+    ))  # fmt: skip
+    return _cells(pieces) | {
+        "expert": -1, "width": np.repeat(np.asarray([p.capture.width for p in pieces], dtype=np.int32), sizes),
+        "threshold": np.repeat(np.asarray([p.taken.facts.record.threshold for p in pieces], dtype=np.float32), sizes),
+        **_shares(found),
+    }  # fmt: skip
+
+
+def _shares(found: sparsity.Sparsity) -> dict[str, Any]:
+    return {
+        "zero_share": found.zero_share.numpy(),
+        "below_share": found.below_share.numpy(),
+        "hoyer": known(found.hoyer.numpy()),
+    }
+
+
+def known(values: NDArray[Any]) -> pa.Array:
+    """A column in which what is undefined (NaN: no runner-up, a zero vector) is NULL."""
+    return pa.array(values.reshape(-1), from_pandas=True)

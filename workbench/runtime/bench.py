@@ -38,7 +38,7 @@ from workbench.runtime.record import Record
 from workbench.runtime.recorder import Recorder
 from workbench.runtime.run import Done, Run, Step
 from workbench.runtime.run_rows import Ended, digest_runs
-from workbench.runtime.running import Running
+from workbench.runtime.running import Running, uncompiled
 from workbench.runtime.sources import Sources
 from workbench.store import Store, new_run_id
 
@@ -111,7 +111,8 @@ def _prove(anatomy: Anatomy) -> dict[nn.Module, int]:
     ]
     handles = [module.register_forward_hook(look) for module in units]
     try:
-        prove(anatomy)
+        with uncompiled():
+            prove(anatomy)
     finally:
         for handle in handles:
             handle.remove()

@@ -44,6 +44,9 @@ def load(
     """Load what :func:`workbench.open` was given; raises :class:`ModelError` with what to do."""
     if model is None:
         model = DEMO
+    model = getattr(
+        model, "_orig_mod", model
+    )  # what torch.compile wraps: our hooks stand in the model itself
     if isinstance(model, str | Path):
         return _from_name(
             str(model), tokenizer, device=device, dtype=dtype, revision=revision, device_map=device_map

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
+def uncompiled() -> AbstractContextManager[Any]:
+    """While it holds, compiled models run as they are written: a graph compiled before would pass our hooks by, silently."""
+    if "torch._dynamo" not in sys.modules:  # then nothing is compiled, and importing it takes seconds
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
 class Running:
-    """While a run goes on: one at a time, the model in evaluation mode, and everything put back after.
+    """While a run goes on: one at a time, the model in evaluation mode and uncompiled, and everything put back after.
 
     Gradients, where they are asked for, flow to the plan's tensors and never to the model's own parameters.
     """
@@ -22,9 +31,12 @@ class Running:
         self._frozen: list[Tensor] = []
         self._gradients = gradients
         self._was_training = False
+        self._uncompiled: AbstractContextManager[Any] = nullcontext()
 
     def __enter__(self) -> None:
         self._lock.acquire()
+        self._uncompiled = uncompiled()
+        self._uncompiled.__enter__()
         self._grad.__enter__()
         if self._gradients:
             self._frozen = [p for p in self._model.parameters() if p.requires_grad]
@@ -40,4 +52,5 @@ class Running:
         for parameter in self._frozen:
             parameter.requires_grad_(True)
         self._grad.__exit__(*error)
+        self._uncompiled.__exit__(*error)
         self._lock.release()

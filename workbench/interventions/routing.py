@@ -473,7 +473,7 @@ def _replay(
         elif isinstance(edit, reroute.CopyLayer):
             other_ids, other_weights = around.executed(edit.source)
             if edit.weights == "own":
-                other_weights = weigh(rule, scores, other_ids).masked_fill(other_ids == NOTHING, 0)
+                other_weights = weigh(rule, scores, other_ids)
         else:
             continue
         other_ids, ids = align(other_ids, ids, NOTHING)

@@ -116,9 +116,11 @@ def test_batches_follow_from_seed_and_step_and_hide_other_documents() -> None:
             assert first.weights[row, int(ends[0])] == 0
 
 
-def test_token_shares_count_domains_alike() -> None:
+def test_token_shares_count_tokens_or_domains_alike() -> None:
     batch = Stream(TINY, load_tokenizer()).batch(0)
-    shares = token_shares(batch).view(batch.ids.shape).sum(1)
+    tokens = batch.ids.numel()
+    torch.testing.assert_close(token_shares(batch, even=0.0), torch.full((tokens,), 1 / tokens))
+    shares = token_shares(batch, even=1.0).view(batch.ids.shape).sum(1)
     sums = [float(shares[batch.domain == domain].sum()) for domain in batch.domain.unique()]
     assert sums == pytest.approx([1 / len(sums)] * len(sums))
     assert len(sums) > 1

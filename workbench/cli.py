@@ -228,7 +228,8 @@ def diff(
 @app.command()
 def doctor(
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Also show what this model is made of.")
+        str | None,
+        typer.Option("--model", "-m", help="Also show what this model is made of, and try every edit on it."),
     ] = None,
     store: Annotated[str, typer.Option("--store", "-s", help="Store to look at.")] = DEFAULT_STORE,
     json: AsJson = False,
@@ -237,16 +238,18 @@ def doctor(
     from workbench import console, doctor
 
     findings = doctor.examine(store)
-    anatomy = None
+    anatomy = conformance = None
     if model is not None:
         with _open(model, ":memory:", None, None, None, "auto") as bench:
-            anatomy = doctor.describe_model(bench)
+            anatomy, conformance = doctor.describe_model(bench), doctor.conformance(bench)
     if json:
-        console.print_json({"findings": [vars(finding) for finding in findings], "model": anatomy})
+        shown = [vars(finding) for finding in findings]
+        console.print_json({"findings": shown, "model": anatomy, "conformance": conformance})
         return
     console.print_findings(findings)
-    if anatomy is not None:
+    if anatomy is not None and conformance is not None:
         console.print_model(anatomy)
+        console.print_conformance(conformance)
 
 
 @app.command()

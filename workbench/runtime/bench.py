@@ -320,9 +320,15 @@ class Bench:
         chosen = [layers] if isinstance(layers, int) else list(layers)
         return counterfactual(self, run, token, chosen, target)
 
-    def diff(self, base: Run | int, run: Run | int) -> RunDiff:
-        """Compare two recorded runs: flips, first divergent layer and expert, KL, text."""
-        return compare(self.store, base, run)
+    def diff(
+        self, base: Run | int, run: Run | int, noise: tuple[Run | int, Run | int] | None = None
+    ) -> RunDiff:
+        """Compare two recorded runs: flips with their causes, first divergent layer and expert, KL, text.
+
+        ``noise`` names two runs of one text that differ by precision or implementation alone, as ``base`` and ``run`` do;
+        flips that such noise explains are then told from real ones. All four need ``wb.Record(scores=True)``.
+        """
+        return compare(self.store, base, run, noise)
 
     def sql(self, query: str, params: Sequence[Any] | None = None) -> DuckDBPyRelation:
         """Run SQL over the store on a cursor of its own; rows of finished runs are visible."""

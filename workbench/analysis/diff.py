@@ -34,8 +34,8 @@ class RunDiff:
     flips
         One row a flip at aligned positions, in the order of execution (step, layer, position): ``position``, ``layer``,
         ``base_experts`` and ``run_experts`` (best weight first), ``base_margin``, ``run_margin``, ``cause`` (``'edit'``,
-        ``'tie'``, ``'upstream'``), ``step`` and ``base_position``. Where the noise of the scores was measured, ``'upstream'``
-        is told apart into ``'precision'`` and ``'real'`` (:func:`workbench.analysis.flips.explain`).
+        ``'tie'``, ``'upstream'``), ``step`` and ``base_position``. Where the noise of the scores was measured,
+        ``'upstream'`` is told apart into ``'precision'`` and ``'real'`` (:func:`workbench.analysis.flips.explain`).
     first_layer, first_position
         Where the first flip in that order is; ``None`` without a flip.
     first_expert

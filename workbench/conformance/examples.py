@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from workbench.interventions import mask, reroute, skip
+from workbench.interventions.custom import edit
 from workbench.interventions.edit import Edit
+from workbench.interventions.patch import patch
 
 if TYPE_CHECKING:
     from workbench.runtime.bench import Bench
@@ -90,6 +92,12 @@ def _skips(subject: Subject, run: Run) -> str:
 def _silent_heads(subject: Subject, run: Run) -> str:
     heads = run.tensor("attn_head_out", layers=subject.layer, tokens="all")
     return "" if float(heads[..., 0, :].abs().max()) == 0.0 else "the masked head still gives something"
+
+
+@edit("resid_post")
+def _conformance_scaled(value: Any, place: Any, by: float = 2.0) -> Any:
+    """The residual stream by a factor: what a researcher's own edit may be."""
+    return value * by
 
 
 def _reroutes(s: Subject) -> dict[str, Callable[[], Example]]:
@@ -177,7 +185,9 @@ def _reroutes(s: Subject) -> dict[str, Callable[[], Example]]:
 
 
 def _others(s: Subject) -> dict[str, Callable[[], Example]]:
-    layer, count = s.layer, s.beyond
+    layer, count, hidden = s.layer, s.beyond, s.bench.anatomy.hidden_size
+    mlp = s.bench.anatomy.layer(layer).mlp
+    width = 0 if mlp is None else mlp.act_width
     swapped = [*range(count - 2), count - 1, count - 2]
     return {
         "skip.block": lambda: Example(_make("skip.block", layer), read_back=_skips,
@@ -197,8 +207,37 @@ def _others(s: Subject) -> dict[str, Callable[[], Example]]:
         "skip.policy": lambda: Example(_make("skip.policy", "middle", radius=1), None,
                                        _make("skip.policy", "middle", radius=0),
                                        lambda: _make("skip.policy", "middle", radius=count), _skips),
-        "mask.heads": lambda: Example(_make("mask.heads", layer, [0]), read_back=_silent_heads,
-                                      refused=lambda: _make("mask.heads", layer, s.heads)),
+        "mask.heads": lambda: Example(_make("mask.heads", layer, [0]), None, _make("mask.heads", layer, ratio=0),
+                                      lambda: _make("mask.heads", layer, s.heads), _silent_heads),
+        "mask.experts": lambda: Example(
+            _make("mask.experts", layer, list(s.used[:3])), lambda b, a: set(a) <= set(b),
+            _make("mask.experts", layer, ratio=0), lambda: _make("mask.experts", layer, s.experts)),
+        "mask.neurons": lambda: Example(
+            _make("mask.neurons", layer, range(max(1, width // 2))), None, _make("mask.neurons", layer, ratio=0),
+            lambda: _make("mask.neurons", layer, width)),
+        "mask.tokens": lambda: Example(
+            _make("mask.tokens", layer, tokens=[2, 3]), refused=lambda: _make("mask.tokens", layer)),
+        "mask.activations": lambda: Example(
+            _make("mask.activations", layer, "random", sparsity=0.5), None,
+            _make("mask.activations", layer, "random", sparsity=0),
+            lambda: _make("mask.activations", layer, "given", neurons=[width])),
+        "mask.attention": lambda: Example(
+            _make("mask.attention", layer, "explicit", blocks=[], block=16, sinks=0), None,
+            _make("mask.attention", layer, "explicit", blocks=[(1, 0)], block=16, sinks=0),
+            lambda: _make("mask.attention", count, "window", window=4)),
+        "mask.weights": lambda: Example(
+            _make("mask.weights", layer, ratio=0.5), None, _make("mask.weights", layer, ratio=0),
+            lambda: _make("mask.weights", layer, ratio=0.5, tokens=[1])),
+        "mask.direction": lambda: Example(
+            _make("mask.direction", layer, [1.0] * hidden, op="add"), None,
+            _make("mask.direction", layer, [1.0] * hidden, op="add", value=0.0),
+            lambda: _make("mask.direction", layer, [1.0])),
+        "patch": lambda: Example(
+            patch("resid_post", s.bench.run([*reversed(s.base.tokens.tolist())]), layer), None, None,
+            lambda: patch("resid_post", 1, layer)),
+        "custom": lambda: Example(
+            _conformance_scaled(layer, by=2.0), None, _conformance_scaled(layer, by=1.0),
+            lambda: _conformance_scaled(count)),
     }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ Check: TypeAlias = Literal["effect", "read-back", "identity", "refusal"]
 OUTCOMES: tuple[Outcome, ...] = ("right", "wrong", "refused", "not applicable", "crashed")
 CHECKS: tuple[Check, ...] = ("effect", "read-back", "identity", "refusal")
 
-_TOKENS = 12
+_TOKENS = 20  # two blocks of an attention mask
 # A write that moves no logit by this share of their spread is a write without effect: rounding alone moves them less.
 _EFFECT = 1e-4
 
@@ -112,7 +112,7 @@ def _examine(kind: str, subject: Subject) -> list[Verdict]:
     absent = _absent(kind, subject)
     if absent:
         return [Verdict(kind, check, "not applicable", absent) for check in CHECKS]
-    if kind.startswith("reroute.") and not subject.experts:
+    if kind.startswith(("reroute.", "mask.experts")) and not subject.experts:
         return [_unproved(kind, check, subject) for check in CHECKS]
     try:
         example = example_of(kind, subject)
@@ -134,9 +134,9 @@ def _examine(kind: str, subject: Subject) -> list[Verdict]:
 def _absent(kind: str, subject: Subject) -> str:
     """Why the model has no part for ``kind``, or nothing."""
     anatomy = subject.bench.anatomy
-    if kind.startswith("reroute.") and not anatomy.moe_layers:
+    if kind.startswith(("reroute.", "mask.experts")) and not anatomy.moe_layers:
         return anatomy.no_experts or "the model has no experts"
-    if kind == "mask.heads" and subject.heads == 0:
+    if kind in ("mask.heads", "mask.attention") and subject.heads == 0:
         return f"layer {subject.layer} has no softmax attention"
     return ""
 

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from workbench.anatomy import Anatomy, Block
 from workbench.errors import EditRefused
 from workbench.interventions.edit import Edit
+from workbench.interventions.patch import Patch
 from workbench.runtime.attach import Attachment
 from workbench.runtime.capture import Capture
 from workbench.runtime.conditions import facts
+from workbench.runtime.history import History
 from workbench.runtime.passes import Pass, scope
 from workbench.runtime.record import Record
 
@@ -35,13 +37,16 @@ class SourceRoutes:
 Lookup: TypeAlias = Callable[[int, int], SourceRoutes]
 """(run id, layer) -> its routes; raises :class:`EditRefused` where the run has none."""
 
+Values: TypeAlias = Callable[[Patch, int], Tensor]
+"""(patch, layer) -> the values [P, ...] it puts there, by position in the source run."""
+
 
 @dataclass(frozen=True)
 class DepthEvent:
     """What became of the tokens of a pass in one unit (``block``, ``attn`` or ``mlp``) of a layer.
 
     ``visits`` [B, S]: how often each ran; ``kv`` [B, S]: what one that did not run left behind; ``repeat_kv``: the policy
-    of the repeats; ``chosen``: whether the run itself decided, so that a single visit is worth a row; ``borrowed``:
+    of the repeats; ``chosen`` [B, S]: where the run itself decided, so that a single visit is worth a row; ``borrowed``:
     whether another layer's weights ran.
     """
 
@@ -51,8 +56,49 @@ class DepthEvent:
     visits: Tensor
     kv: Tensor
     repeat_kv: str
-    chosen: bool
+    chosen: Tensor | None
     borrowed: bool
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work that an edit left out in one call of ``op`` on ``backend``: units done and units left out, [T] int64 by token of
+    the pass, or [B] by row."""
+
+    layer: int
+    op: str
+    backend: str
+    now: Pass
+    executed: Tensor
+    skipped: Tensor
+
+
+@dataclass(frozen=True)
+class MaskReport:
+    """What a mask did to the attention of one row of the batch in a layer; arrays [N] float32.
+
+    ``density`` is the share of the blocks it could see that were kept, ``recall`` the attention kept (mean over queries),
+    ``error`` the relative error of the output. ``patterns`` names the masks, ``block`` their finest size.
+    """
+
+    layer: int
+    row: int
+    patterns: str
+    block: int
+    density: Tensor
+    recall: Tensor
+    error: Tensor
+
+
+@dataclass(frozen=True)
+class Part:
+    """What there is to record of a pass, or of the tokens of it that ran alone."""
+
+    now: Pass
+    captures: dict[int, Capture]
+    events: Sequence[DepthEvent] = ()
+    work: Sequence[Work] = ()
+    reports: Sequence[MaskReport] = ()
 
 
 Enter: TypeAlias = Callable[[Tensor], None]
@@ -69,12 +115,16 @@ class Scene:
         What to keep, or ``None`` for nothing.
     lookup
         Where replayed routes come from.
+    values
+        Where patched values come from.
     arity
         How many things each block, attention and MLP returns in a tuple, 0 for a bare tensor.
     labels
         The labels of the run in each row of the batch.
     token_text
         The text of a token id.
+    history
+        What earlier passes left.
     managed
         Layers whose depth is edited; what listens to their blocks is called once per visit.
     captures
@@ -84,6 +134,10 @@ class Scene:
         The residual that entered each block, of the tokens that run.
     events
         Depth decisions of the running pass.
+    work
+        What edits of the running pass left out.
+    reports
+        What masks of attention did in the running pass.
     exits
         By early-exit edit: the residual [B, S, H] that entered the layer before, and which tokens have left [B, S].
     cache
@@ -94,26 +148,32 @@ class Scene:
     attachment: Attachment
     record: Record | None
     lookup: Lookup
+    values: Values
     arity: Mapping[nn.Module, int]
     labels: Sequence[Mapping[str, Any]]
     token_text: Callable[[int], str]
+    history: History
     managed: frozenset[int] = frozenset()
     captures: dict[int, Capture] = field(default_factory=dict)
     parts: list[tuple[Pass, dict[int, Capture]]] = field(default_factory=list)
     entered: dict[int, Tensor] = field(default_factory=dict)
     events: list[DepthEvent] = field(default_factory=list)
     exits: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    work: list[Work] = field(default_factory=list)
+    reports: list[MaskReport] = field(default_factory=list)
     current: Pass | None = None
     cache: Any = None
     _around: dict[int, list[tuple[Enter, Leave]]] = field(default_factory=dict)
     _outer: list[tuple[Pass, dict[int, Capture]]] = field(default_factory=list)
-    _masks: dict[int, Tensor | None] = field(default_factory=dict)
+    _masks: dict[tuple[int, int], Tensor | None] = field(default_factory=dict)
 
     def begin(self, now: Pass | None) -> None:
         """Start a pass; what the last one left is let go."""
         self.current, self.cache = now, None
         self.captures, self.parts, self.entered, self.events, self.exits = {}, [], {}, [], {}
-        self._outer, self._masks = [], {}
+        self._outer, self._masks, self.work, self.reports = [], {}, [], []
+        if now is not None:
+            self.history.begin(int(now.positions[0, 0]), now.tokens)
 
     @property
     def now(self) -> Pass:
@@ -141,10 +201,12 @@ class Scene:
     def _mask(self, edit: Edit, rows: Tensor, layer: int) -> Tensor | None:
         if edit.signal_layers(layer):
             return scope(edit, self.now, rows, facts(self, layer))
-        # The same in every layer. The planned edits outlive the pass, so that their ids stay theirs.
-        if id(edit) not in self._masks:
-            self._masks[id(edit)] = scope(edit, self.now, rows, facts(self, layer))
-        return self._masks[id(edit)]
+        # The same in every layer. The planned edits outlive the pass, so that their ids stay theirs. Several plans of a
+        # batch may share one edit, each for its own rows.
+        key = id(edit), id(rows)
+        if key not in self._masks:
+            self._masks[key] = scope(edit, self.now, rows, facts(self, layer))
+        return self._masks[key]
 
     def on_block(self, block: Block, enter: Enter, leave: Leave, undo: ExitStack) -> None:
         """Call ``enter`` with the residual that goes into ``block`` and ``leave`` with what it returns, for the tokens
@@ -203,6 +265,11 @@ class Scene:
         finally:
             self.captures, self.entered = outer
             self._outer.pop()
+
+    @property
+    def partial(self) -> bool:
+        """Whether only some tokens of the pass are running."""
+        return bool(self._outer)
 
     def captured(self, layer: int) -> list[tuple[Pass, Capture]]:
         """What ``layer`` has captured so far in this pass, with the pass of the tokens it is of."""

@@ -470,6 +470,10 @@ def _replay(
         if isinstance(edit, reroute.Replay):
             other_ids, other_weights, known = around.routes(edit)
             where = where & known
+            # Routes of an engine that keeps no weights come with NaN: then the family's own weights of these experts hold.
+            if bool(other_weights.isnan().any()):
+                own = weigh(rule, scores, other_ids).to(other_weights.dtype)
+                other_weights = torch.where(other_weights.isnan(), own, other_weights)
         elif isinstance(edit, reroute.CopyLayer):
             other_ids, other_weights = around.executed(edit.source)
             if edit.weights == "own":

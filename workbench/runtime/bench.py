@@ -361,9 +361,15 @@ class Bench:
         """
         return Param(self, site, layers, tokens, **scope)
 
-    def diff(self, base: Run | int, run: Run | int) -> RunDiff:
-        """Compare two recorded runs: flips, first divergent layer and expert, KL, text."""
-        return compare(self.store, base, run)
+    def diff(
+        self, base: Run | int, run: Run | int, noise: tuple[Run | int, Run | int] | None = None
+    ) -> RunDiff:
+        """Compare two recorded runs: flips with their causes, first divergent layer and expert, KL, text.
+
+        ``noise`` names two runs of one text that differ by precision or implementation alone, as ``base`` and ``run`` do;
+        flips that such noise explains are then told from real ones. All four need ``wb.Record(scores=True)``.
+        """
+        return compare(self.store, base, run, noise)
 
     def sql(self, query: str, params: Sequence[Any] | None = None) -> DuckDBPyRelation:
         """Run SQL over the store on a cursor of its own; rows of finished runs are visible."""
@@ -372,6 +378,13 @@ class Bench:
     def snapshot(self, path: str | Path) -> None:
         """Write a consistent copy of the store to a new file, for any other DuckDB client."""
         self.store.snapshot(str(path))
+
+    def import_routes(self, tokens: Prompt, routes: Any, **options: Any) -> int:
+        """Make a run of routes that vLLM, SGLang or Megatron recorded; see
+        :func:`workbench.runtime.imports.import_routes`. ``reroute.replay`` with the id it returns runs them here."""
+        from workbench.runtime.imports import import_routes
+
+        return import_routes(self, tokens, routes, **options)
 
     def write_into(self, traced: Any, plan: Plan | Edit, prompt: Prompt) -> None:
         """Write ``plan`` into a running nnsight trace; see :func:`workbench.runtime.trace.write`."""

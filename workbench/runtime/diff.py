@@ -24,6 +24,15 @@ def compare(store: Store, base: Run | int, run: Run | int) -> RunDiff:
     return replace(rows, kl=_kl(base, run)) if isinstance(base, Run) and isinstance(run, Run) else rows
 
 
+def _id(run: Run | int) -> int:
+    found = run.id if isinstance(run, Run) else run
+    if found is None:
+        raise PromptError(
+            "A run that was not recorded cannot be compared.", "Run it with record=wb.Record()."
+        )
+    return found
+
+
 def _kl(base: Run, run: Run) -> Tensor:
     """KL(base || run) [S] fp64 in nats over the leading positions whose whole history is the same."""
     size = min(len(base.logits), len(run.logits))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import threading
 import warnings
@@ -13,8 +14,9 @@ import torch
 from routing_kernels.cpu import loader
 from routing_kernels.errors import BackendError
 
-NAMES = ("reference", "cpu")
+NAMES = ("reference", "cpu", "triton")
 REFERENCE_ISA = "torch"
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,11 @@ def backends() -> dict[str, Backend]:
         cpu = Backend(True, "", _isa())
     except BackendError as error:
         cpu = Backend(False, str(error), "")
-    return {"reference": Backend(True, "", REFERENCE_ISA), "cpu": cpu}
+    try:
+        triton = Backend(True, "", _triton("cuda"))
+    except BackendError as error:
+        triton = Backend(False, str(error), "")
+    return {"reference": Backend(True, "", REFERENCE_ISA), "cpu": cpu, "triton": triton}
 
 
 def resolve(
@@ -67,6 +73,10 @@ def _resolve(backend: str, kind: str, dtype: torch.dtype) -> tuple[str, str]:
         return _automatic(kind, dtype)
     if backend == "reference":
         return "reference", REFERENCE_ISA
+    if backend == "triton":
+        if dtype not in TRITON_DTYPES:
+            raise BackendError(f"The triton backend has no {dtype}.", "Choose auto or reference for it.")
+        return "triton", _triton(kind)
     if backend != "cpu":
         raise BackendError(
             f"There is no kernel backend {backend!r}.", f"Choose auto or one of {', '.join(NAMES)}."
@@ -90,10 +100,37 @@ def _automatic(kind: str, dtype: torch.dtype) -> tuple[str, str]:
             reason = str(error)
         else:
             return "cpu", _isa()
+    elif kind == "cuda":
+        # They stay asleep until somebody with a GPU has seen them pass: a slow right answer is better than a fast guess.
+        reason = (
+            "The triton kernels have never run on a GPU: pass routing_kernels.conformance.check('triton', 'cuda'), "
+            "then name backend='triton' or set ROUTING_KERNELS_BACKEND=triton."
+        )
     else:
-        reason = f"There is no kernel for {kind} tensors yet."
+        reason = f"There is no kernel for {kind} tensors."
     _warn_once(f"routing_kernels falls back to its slow reference in plain torch. {reason}")
     return "reference", REFERENCE_ISA
+
+
+def _triton(kind: str) -> str:
+    """What the triton backend runs on; the driver is asked first, because a launch without one fails obscurely."""
+    if importlib.util.find_spec("triton") is None:
+        raise BackendError(
+            "Triton is not installed.", "Install it with pip install 'routing-workbench[triton]'."
+        )
+    if os.environ.get("TRITON_INTERPRET", "0") == "1":
+        return "interpreter"
+    if not torch.cuda.is_available():
+        raise BackendError(
+            "The triton backend needs a GPU, and torch finds none.",
+            "Choose cpu or reference on this machine.",
+        )
+    if kind != "cuda":
+        raise BackendError(
+            f"The triton backend cannot run on {kind} tensors.", "Choose auto, cpu or reference for them."
+        )
+    major, minor = torch.cuda.get_device_capability()
+    return "hip" if torch.version.hip else f"sm_{major}{minor}"
 
 
 def _isa() -> str:

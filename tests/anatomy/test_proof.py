@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from workbench.address import Address
@@ -43,27 +45,33 @@ def test_every_rule_agrees_to_the_bit_in_fp32(sparse: Any) -> None:
         assert (found.logits, found.ids, found.ties, found.weights) == (0.0, 0, 0, 0.0)
 
 
-def test_every_rule_holds_in_half_precision(sparse: Any) -> None:
+def test_every_rule_holds_in_half_precision(sparse: Any, tmp_path: Path) -> None:
     """Over many tokens, since rounding moves only choices that are nearly tied."""
-    anatomy = read(_half(sparse))
+    anatomy = read(_half(sparse, tmp_path))
     proof = prove(anatomy, tokens=128)
     assert all(block.moe.proved for block in anatomy.blocks if block.moe is not None)
     assert all(proof.layers[layer].ids == proof.layers[layer].ties for layer in anatomy.moe_layers)
 
 
-def _half(model: Any) -> Any:
+def _half(model: Any, folder: Path) -> Any:
     """The model in bf16 as loading gives it: what the family keeps in fp32 stays there."""
-    kept = tuple(model._keep_in_fp32_modules_strict or ())
-    model.to(torch.bfloat16)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if any(part in name for part in kept):
-            tensor.data = tensor.data.float()
-    return model
+    if not model._keep_in_fp32_modules_strict:
+        return model.to(torch.bfloat16)
+    model.save_pretrained(folder)
+    half = type(model).from_pretrained(folder, dtype=torch.bfloat16).eval()
+    try:
+        half(torch.tensor([[3, 4]]))
+    except RuntimeError as error:
+        pytest.skip(
+            f"transformers {transformers.__version__} cannot run {model.config.model_type} in bf16: {error}"
+        )
+    return half
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_outlets_add_up_to_the_block(decoder: Any, dtype: torch.dtype) -> None:
-    anatomy = read(decoder if dtype == torch.float32 else _half(decoder))
+def test_the_outlets_add_up_to_the_block(decoder: Any, dtype: torch.dtype, tmp_path: Path) -> None:
+    decoder = decoder if dtype == torch.float32 else _half(decoder, tmp_path)
+    anatomy = read(decoder)
     prove(anatomy)
     kind = anatomy.model_type
     for block in anatomy.blocks:
@@ -319,6 +327,27 @@ def test_a_bank_that_chooses_inside_is_refused_by_name(
     prove(anatomy)
     moe = anatomy.layer(1).moe
     assert moe is not None and moe.rule is None and not moe.proved and "chooses inside" in moe.reason
+
+
+def test_a_router_that_returns_no_logits_is_refused(build: Callable[..., Any]) -> None:
+    """LongCat-Flash as transformers 5.16 has it: weights and ids alone."""
+    model = build("longcat_flash")
+    for block in model.model.layers:
+        native = block.mlp.router.forward
+        block.mlp.router.forward = lambda hidden, native=native: native(hidden)[-2:]
+        block.mlp.forward = _without_logits(block.mlp)
+    anatomy = read(model)
+    prove(anatomy)
+    moe = anatomy.layer(1).moe
+    assert moe is not None and moe.observable and not moe.proved and "returns no logits" in moe.reason
+
+
+def _without_logits(moe: Any) -> Callable[..., torch.Tensor]:
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        weights, ids = moe.router(hidden)
+        return moe.experts(hidden.reshape(-1, hidden.shape[-1]), ids, weights).reshape(hidden.shape)
+
+    return forward
 
 
 def test_a_bare_linear_router_takes_its_top_k_from_the_block(build: Callable[..., Any]) -> None:

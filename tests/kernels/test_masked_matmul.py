@@ -116,6 +116,23 @@ def test_gradients_and_compiler():
     assert torch.equal(compiled(single), masked_matmul(single, packed))
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_bits_and_rows_altered_by_hand_are_found(isa):
+    x, weight, mask = make(3, 70, 200, torch.float32, 0.5, 0)
+    packed = pack_masked(weight, mask)
+    for row, byte in ((0, 0), (37, 11), (69, packed.bits.shape[1] - 1)):
+        bits = packed.bits.clone()
+        bits[row, byte] ^= 16
+        for backend in ("cpu", "reference"):
+            with using(isa), pytest.raises(routing_kernels.ArgumentError, match="Make them with pack_masked"):
+                masked_matmul(x, packed._replace(bits=bits), backend)
+    for row, far in ((1, 1 << 40), (5, -3)):
+        start = packed.start.clone()
+        start[row] += far
+        with using(isa), pytest.raises(routing_kernels.ArgumentError, match="Make them with pack_masked"):
+            masked_matmul(x, packed._replace(start=start), "cpu")
+
+
 X, WEIGHT, MASK = make(3, 5, 20, torch.float32, 0.5, 0)
 PACKED = pack_masked(WEIGHT, MASK)
 

@@ -60,7 +60,8 @@ def contribution(frame: pd.DataFrame) -> alt.Chart:
     """Relative norms of what attention, MLP and block add, by layer, from ``layer_contribution``."""
     rows = _checked(frame, "layer", "attn_norm", "mlp_norm", "block_norm")
     names = {"attn_norm": "attention", "mlp_norm": "MLP", "block_norm": "block"}
-    return lines(rows, names, "norm / norm of the residual stream", "What each part adds, by layer")
+    # The first block often adds many times what it finds, all others a fraction of it.
+    return lines(rows, names, "norm / norm of the residual stream", "What each part adds, by layer", True)
 
 
 def flips_map(frame: pd.DataFrame) -> alt.Chart:
@@ -156,7 +157,13 @@ def _grid(rows: pd.DataFrame, x: str, y: str, value: str, title: str) -> alt.Cha
     )
 
 
-def lines(rows: pd.DataFrame, names: dict[str, str], unit: str, title: str) -> alt.Chart:
+def lines(
+    rows: pd.DataFrame, names: dict[str, str], unit: str, title: str, logarithmic: bool = False
+) -> alt.Chart:
+    """One line a measure over the layers: ``names`` gives the columns of ``rows`` to draw and what to call them.
+
+    ``logarithmic`` draws the values on a symmetric logarithmic axis, for measures of very different sizes.
+    """
     import altair as alt
 
     tall = rows.rename(columns=names).melt(
@@ -168,7 +175,7 @@ def lines(rows: pd.DataFrame, names: dict[str, str], unit: str, title: str) -> a
         .mark_line(point=True)
         .encode(
             x="layer:O",
-            y=alt.Y("mean(value):Q", title=unit),
+            y=alt.Y("mean(value):Q", title=unit, scale=alt.Scale(type="symlog" if logarithmic else "linear")),
             color=colour,
             strokeDash=alt.StrokeDash("measure:N", title=None),
             tooltip=["layer", "measure", alt.Tooltip("mean(value):Q", format=".4f")],

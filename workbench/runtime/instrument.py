@@ -25,6 +25,7 @@ from workbench.runtime.hooks.attention import hook_attention_rank, hook_heads
 from workbench.runtime.hooks.attention_mask import hook_attention_mask
 from workbench.runtime.hooks.depth import hook_depth, plan_depth
 from workbench.runtime.hooks.experts import hook_experts
+from workbench.runtime.hooks.lens import hook_lens
 from workbench.runtime.hooks.neurons import hook_activation, hook_neurons
 from workbench.runtime.hooks.routing import hook_routing
 from workbench.runtime.hooks.scene import Lookup, Part, Planned, Scene
@@ -90,6 +91,8 @@ class Session:
                 hook_depth(self._scene, *self._depth, undo)
             for block in self._anatomy.blocks:
                 self._hook_block(block, undo)
+            if self._scene.record is not None and self._scene.record.needs_parts:
+                hook_lens(self._scene, undo)
             self._undo = undo.pop_all()
         return self
 
@@ -141,6 +144,7 @@ class Session:
         record = scene.recorded(block.layer)
         reroutes = [(edit, rows) for edit, rows in edits if isinstance(edit, reroute.Reroute)]
         wanted = record is not None and (record.routing or record.wants_scores or record.sparsity)
+        wanted = wanted or (record is not None and (record.logit_effect or record.census))
         wanted = wanted or block.layer in self._asked
         if block.moe is not None and block.moe.observable and (reroutes or wanted):
             hook_routing(scene, block, reroutes, record, undo)
@@ -150,11 +154,13 @@ class Session:
             hook_heads(scene, block, heads, self._artefacts, undo)
         if masks := [(e, rows) for e, rows in edits if isinstance(e, mask.AttentionMask | mask.Tokens)]:
             hook_attention_mask(scene, block, masks, record is not None, undo)
-        if record and record.contribution:
-            hook_contribution(scene, block, undo)
-        if record and record.sparsity:
-            hook_activation(scene, block, record.threshold, undo)
-        if record and record.attention_rank:
+        parts = scene.record is not None and scene.record.needs_parts  # of every block, recorded or not
+        if parts or (record and record.contribution):
+            measure = record is not None and record.contribution
+            hook_contribution(scene, block, undo, measure=measure, keep_parts=parts)
+        if record and (record.sparsity or record.census):
+            hook_activation(scene, block, record, undo)
+        if record and record.wants_attention:
             hook_attention_rank(scene, block, record, undo)
 
 

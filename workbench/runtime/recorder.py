@@ -6,7 +6,7 @@ copies is made during the run; the rows are made of many passes at once, later (
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workbench.anatomy import Anatomy, RoutingRule
 from workbench.interventions.routing import NOTHING
-from workbench.runtime.capture import Capture
+from workbench.runtime.capture import Capture, Effects
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
 from workbench.store import Store
@@ -183,13 +183,28 @@ class Taken:
                 if record.routing and capture.experts is not None and not only:
                     add("expert_stat", self._used_experts(layer, capture.ids))
                     add("cost", np.ones(batch, dtype=np.int64))
-            if capture.contribution is not None:
+            if capture.contribution is not None or capture.lens_kl is not None:
                 add("contribution", each)
+            if capture.effects is not None and record.has_layer(layer):
+                self._add_effects(add, capture, tokens, only)
             if capture.activation is not None:
                 add("sparsity", each)
             if not only:
                 for sample in capture.attention:
-                    add("attention_rank", np.eye(batch, dtype=np.int64)[sample.row] * sample.query.shape[0])
+                    heads = np.eye(batch, dtype=np.int64)[sample.row] * sample.query.shape[0]
+                    for table, wanted in (
+                        ("attention_rank", record.attention_rank),
+                        ("attention_map", record.attention_map),
+                    ):
+                        if wanted:
+                            add(table, heads)
+                if capture.census is not None:
+                    add(
+                        "neuron_rate",
+                        (capture.census.tokens > 0).sum(-1).numpy() * capture.census.active.shape[-1],
+                    )
+                if capture.chunks is not None:
+                    add("neuron_chunk", (~capture.chunks.union.isnan()).sum(-1).numpy())
                 for ranks in capture.ranks:
                     add(
                         "attention_rank", np.eye(batch, dtype=np.int64)[ranks.row] * ranks.ranks.rank.shape[0]
@@ -206,6 +221,22 @@ class Taken:
             int(run): {table: int(rows[n]) for table, rows in totals.items() if rows[n]}
             for n, run in enumerate(self.runs)
         }
+
+    def _add_effects(
+        self, add: Callable[[str, NDArray[np.int64]], None], capture: Capture, tokens: Tokens, only: bool
+    ) -> None:
+        assert capture.effects is not None
+        batch = len(self.runs)
+        each = np.bincount(tokens.row, minlength=batch)
+        for unit, values in capture.effects.values.items():
+            if unit == "expert":
+                assert capture.ids is not None
+                ran = (capture.ids.numpy()[tokens.at] >= 0).sum(-1)
+                add("logit_effect", np.bincount(tokens.row, ran, batch).astype(np.int64))
+            elif unit != "error":
+                add("logit_effect", each * values.shape[1])
+            elif not only:
+                add("metric", (each > 0).astype(np.int64))
 
     def _used_experts(self, layer: int, ids: Tensor) -> NDArray[np.int64]:
         tokens, experts = self.every_token, self.facts.experts(layer)
@@ -294,7 +325,17 @@ class Recorder:
 
 
 _OF_THE_MODEL = ("logits", "ids", "weights", "native_ids", "native_weights")
-_OUR_OWN = ("selection", "edited", "experts", "contribution", "activation")
+_OUR_OWN = (
+    "selection",
+    "edited",
+    "experts",
+    "contribution",
+    "activation",
+    "lens_kl",
+    "census",
+    "chunks",
+    "effects",
+)
 
 
 def sampled(record: Record, tokens: Tokens) -> NDArray[np.int64]:
@@ -333,6 +374,10 @@ _HALF = (torch.bfloat16, torch.float16)  # numpy has no bfloat16
 def _to_cpu(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().cpu()
+    if isinstance(value, Effects):
+        return Effects(
+            value.targets.cpu(), {unit: part.detach().cpu() for unit, part in value.values.items()}
+        )
     if all(part is None or (part.device.type == "cpu" and not part.requires_grad) for part in value):
         return value
     return type(value)(*(None if part is None else part.detach().cpu() for part in value))
@@ -345,6 +390,8 @@ def _nbytes(layers: Mapping[int, Capture]) -> int:
             value = getattr(capture, name)
             if isinstance(value, Tensor):
                 size += value.nbytes
+            elif isinstance(value, Effects):
+                size += sum(part.nbytes for part in value.values.values())
             elif value is not None:
                 size += sum(part.nbytes for part in value if part is not None)
         size += sum(sample.query.nbytes + sample.key.nbytes for sample in capture.attention)

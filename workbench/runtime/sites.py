@@ -61,7 +61,11 @@ def read(bench: Bench, run: Run, site: str, layers: Sequence[int], tokens: Any) 
             "Choose another layer.",
         )
     for layer in layers:
-        there = found[layer].shape[-2] if site == "attn_pattern" else found[layer].numel() // _width(found[layer], size)
+        there = (
+            found[layer].shape[-2]
+            if site == "attn_pattern"
+            else found[layer].numel() // _width(found[layer], size)
+        )
         if there != size:
             raise EditRefused(
                 f"Layer {layer} ran for {there} of the {size} tokens of this run, so that {site} is not there for all.",
@@ -131,6 +135,14 @@ def _listen(session: Session, block: Block, site: str, found: dict[int, Tensor],
                 call.query, call.key, call.scale, call.mask, softcap=call.softcap, sinks=call.sinks
             )[0]
 
+        point = getattr(block.attention.module, "hook_pattern", None)
+        if isinstance(point, nn.Module):  # of a TransformerLens bridge, which computes attention itself
+
+            def on_point(_: nn.Module, __: Any, output: Tensor) -> None:
+                keep(output[0])
+
+            undo.callback(point.register_forward_hook(on_point).remove)
+            return
         listen_to_attention(block.attention.module, pattern)
         undo.callback(listen_to_attention, block.attention.module, None)
     else:

@@ -6,7 +6,6 @@
 #define STRETCH 64             /* tokens whose floats are held at a time */
 #define ROW_BLOCK 32           /* rows of one task */
 #define TOKENS 4               /* tokens that share the unpacking of a row */
-#define PREFETCH_BYTES 512     /* how far ahead values are asked for */
 #define MACS_PER_THREAD 500000 /* less work than this is not worth waking a thread for */
 
 typedef struct {
@@ -23,7 +22,7 @@ typedef struct {
 #define TILE(name, type, load)                                                                                    \
     static inline __attribute__((always_inline)) void name(const int rows, const int tokens, int64_t columns,      \
                                                            const type *const *value, const uint8_t *const *bits,   \
-                                                           const float *const *x, float *out) {                    \
+                                                           int64_t ahead, const float *const *x, float *out) {     \
         vec sum[8 * TOKENS], lane[TOKENS];                                                                         \
         const type *at[8];                                                                                         \
         for (int r = 0; r < rows; r++) at[r] = value[r];                                                           \
@@ -33,7 +32,7 @@ typedef struct {
             for (int r = 0; r < rows; r++) {                                                                       \
                 const uint32_t kept = vec_bits(bits[r], k);                                                        \
                 const vec weight = vec_expand(kept, load(at[r]));                                                  \
-                __builtin_prefetch(at[r] + PREFETCH_BYTES / sizeof(type), 0, 2);                                   \
+                __builtin_prefetch(at[r] + ahead, 0, 2);                                                           \
                 at[r] += __builtin_popcount(kept);                                                                 \
                 for (int t = 0; t < tokens; t++)                                                                   \
                     sum[r * tokens + t] = vec_fma_where(kept, weight, lane[t], sum[r * tokens + t]);               \
@@ -53,16 +52,34 @@ typedef struct {
             value[r] = (const type *)call->values + call->start[row];                                              \
             bits[r] = call->bits + row * call->bits_row;                                                           \
         }                                                                                                          \
+        /* Eight rows are eight short streams, which the processor's own prefetcher hardly sees through: each line is   \
+           asked for one group of rows ahead, so that all of the next group is on its way when it begins. */           \
+        const int64_t ahead = call->start[first + 8 < last ? first + 8 : last] - call->start[first];               \
         if (tokens == 1) {                                                                                         \
-            name(8, 1, call->columns, value, bits, x, out);                                                        \
+            name(8, 1, call->columns, value, bits, ahead, x, out);                                                 \
             return;                                                                                                \
         }                                                                                                          \
-        for (int r = 0; r < 8; r += 4) name(4, TOKENS, call->columns, value + r, bits + r, x, out + r);            \
+        for (int r = 0; r < 8; r += 4) name(4, TOKENS, call->columns, value + r, bits + r, ahead, x, out + r);     \
     }
 
 TILE(tile_f32, float, vec_load_f32)
 TILE(tile_bf16, uint16_t, vec_load_bf16)
 TILE(tile_f16, uint16_t, vec_load_f16)
+
+/* Whether a row's values lie among those held and its bits name as many: what was altered by hand would read beyond. */
+static int fits(const rk_masked_call *call, int64_t row) {
+    const uint8_t *bits = call->bits + row * call->bits_row;
+    const int64_t first = call->start[row], end = call->start[row + 1];
+    int64_t kept = 0, at = 0;
+    if (first < 0 || end < first || end + RK_PAD > call->held) return 0;
+    for (; at + 8 <= call->bits_row; at += 8) {
+        uint64_t word;
+        memcpy(&word, bits + at, sizeof word);
+        kept += __builtin_popcountll(word);
+    }
+    for (; at < call->bits_row; at++) kept += __builtin_popcount(bits[at]);
+    return kept == end - first;
+}
 
 static void rows_of(const rk_masked_call *call, int64_t first, int64_t last, const float *x, int64_t x_row,
                     int64_t tokens, int64_t columns, float *y) {
@@ -93,10 +110,19 @@ ENTRY(rk_masked_matmul)(const rk_masked_call *call) {
         const int threads = rk_threads(tokens * call->start[call->rows], MACS_PER_THREAD, call->threads);
         for (int64_t t = 0; t < tokens; t++)
             widen_row(call->dtype, call->x, (first + t) * call->columns, call->columns, x + t * x_row, x_row);
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-        for (int64_t row = 0; row < call->rows; row += ROW_BLOCK)
-            rows_of(call, row, row + ROW_BLOCK < call->rows ? row + ROW_BLOCK : call->rows, x, x_row, tokens,
-                    call->rows, y);
+        int bad = 0;
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1) reduction(| : bad)
+        for (int64_t row = 0; row < call->rows; row += ROW_BLOCK) {
+            const int64_t last = row + ROW_BLOCK < call->rows ? row + ROW_BLOCK : call->rows;
+            int good = 1;
+            for (int64_t r = row; r < last; r++) good &= fits(call, r);
+            if (good) rows_of(call, row, last, x, x_row, tokens, call->rows, y);
+            else bad = 1;
+        }
+        if (bad) {
+            free(x);
+            return RK_BAD_INDEX;
+        }
         for (int64_t t = 0; t < tokens; t++)
             narrow(call->dtype, y + t * call->rows, call->y, (first + t) * call->rows, call->rows);
     }

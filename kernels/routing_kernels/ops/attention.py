@@ -98,7 +98,7 @@ def block_attention(
     stats
         Whether to fill ``lse`` and ``block_mass``; ``o`` has the same bits either way.
     backend
-        "auto", "reference" or "cpu" (see :func:`routing_kernels.resolve`).
+        "auto", "reference", "cpu" or "triton" (see :func:`routing_kernels.resolve`).
 
     Sums are float32 and rounded once, at the end. A block that is not kept, or that nobody may see, is neither read nor
     computed. In float32 with every block kept and nothing but causality to mask, the cpu backend gives the work to
@@ -222,7 +222,13 @@ def _forward(
         stats,
     )
     name, isa = resolve(backend, q.device, q.dtype)
-    return cpu.block_attention(*arguments, isa) if name == "cpu" else reference.block_attention(*arguments)
+    if name == "cpu":
+        return cpu.block_attention(*arguments, isa)
+    if name == "triton":
+        from routing_kernels.triton import attention as triton
+
+        return triton.block_attention(*arguments)
+    return reference.block_attention(*arguments)
 
 
 def _forward_shapes(

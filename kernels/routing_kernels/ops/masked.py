@@ -89,7 +89,7 @@ def masked_matmul(x: Tensor, weight: MaskedWeight, backend: str = "auto") -> Ten
     weight
         From :func:`pack_masked`, of x's dtype. N of every M is one mask among others (:func:`n_of_m`).
     backend
-        "auto", "reference" or "cpu" (see :func:`routing_kernels.resolve`).
+        "auto", "reference", "cpu" or "triton" (see :func:`routing_kernels.resolve`).
 
     Sums are float32 and rounded once, at the end. A column that a row does not keep is not seen, NaN or not. On one
     backend and instruction set the result is deterministic, and a token's row does not depend on the other tokens of
@@ -124,6 +124,10 @@ def _forward(x: Tensor, values: Tensor, bits: Tensor, start: Tensor, backend: st
     name, isa = resolve(backend, x.device, x.dtype)
     if name == "cpu":
         return cpu.masked_matmul(x, values, bits, start, isa)
+    if name == "triton":
+        from routing_kernels.triton import masked as triton
+
+        return triton.masked_matmul(x, values, bits, start)
     return reference.masked_matmul(x, values, bits, start)
 
 

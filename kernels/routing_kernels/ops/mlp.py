@@ -72,7 +72,7 @@ def sparse_mlp(
     stats
         Whether to fill ``kept_energy``; ``y`` has the same bits either way.
     backend
-        "auto", "reference" or "cpu" (see :func:`routing_kernels.resolve`).
+        "auto", "reference", "cpu" or "triton" (see :func:`routing_kernels.resolve`).
 
     Sums are float32 and rounded once, at the end. On one backend and instruction set the result is deterministic, and
     a token's row does not depend on the other tokens of the call or on the number of threads.
@@ -183,7 +183,13 @@ def _forward(
     _check(x, gate, up, down_t, active, act, mode, threshold, input_threshold)
     arguments = (x, gate, up, down_t, active, act, mode, threshold, input_threshold, stats)
     name, isa = resolve(backend, x.device, x.dtype)
-    return cpu.sparse_mlp(*arguments, isa) if name == "cpu" else reference.sparse_mlp(*arguments)
+    if name == "cpu":
+        return cpu.sparse_mlp(*arguments, isa)
+    if name == "triton":
+        from routing_kernels.triton import mlp as triton
+
+        return triton.sparse_mlp(*arguments)
+    return reference.sparse_mlp(*arguments)
 
 
 def _forward_shapes(

@@ -69,7 +69,7 @@ def moe_experts(
     threshold
         ``hidden_below`` counts neurons whose magnitude is below it.
     backend
-        "auto", "reference" or "cpu" (see :func:`routing_kernels.resolve`).
+        "auto", "reference", "cpu" or "triton" (see :func:`routing_kernels.resolve`).
 
     Sums are float32 and rounded once, at the end. On one backend and instruction set the result is deterministic,
     and a token's row does not depend on the other tokens of the call or on the number of threads.
@@ -143,6 +143,10 @@ def _forward(
     name, isa = resolve(backend, x.device, x.dtype)
     if name == "cpu":
         return cpu.moe_experts(x, ids, weights, gate_up, down, act, stats, threshold, isa)
+    if name == "triton":
+        from routing_kernels.triton import moe as triton
+
+        return triton.moe_experts(x, ids, weights, gate_up, down, act, stats, threshold)
     return reference.moe_experts(x, ids, weights, gate_up, down, act, stats, threshold)
 
 

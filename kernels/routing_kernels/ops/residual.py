@@ -50,7 +50,7 @@ def residual_stats(pre: Tensor, attn: Tensor, mlp: Tensor, backend: str = "auto"
         Of the shape and dtype of ``pre``: what attention and the MLP add to the stream, as added. The stream between
         and after them is their sum, unrounded.
     backend
-        "auto", "reference" or "cpu" (see :func:`routing_kernels.resolve`).
+        "auto", "reference", "cpu" or "triton" (see :func:`routing_kernels.resolve`).
 
     Sums are float64. On one backend and instruction set the result is deterministic, and a token's values do not
     depend on the other tokens or on the number of threads. Nothing here is differentiable.
@@ -86,6 +86,10 @@ def _forward(pre: Tensor, attn: Tensor, mlp: Tensor, backend: str) -> Tensor:
     name, isa = resolve(backend, pre.device, pre.dtype)
     if name == "cpu":
         return cpu.residual_stats(pre, attn, mlp, isa)
+    if name == "triton":
+        from routing_kernels.triton import residual as triton
+
+        return triton.residual_stats(pre, attn, mlp)
     return reference.residual_stats(pre, attn, mlp)
 
 

@@ -36,7 +36,7 @@ def gather_rows(x: Tensor, ids: Tensor, stats: bool = False, backend: str = "aut
     stats
         Whether to fill ``row_norm``; ``y`` has the same bits either way.
     backend
-        "auto", "reference" or "cpu" (see :func:`routing_kernels.resolve`).
+        "auto", "reference", "cpu" or "triton" (see :func:`routing_kernels.resolve`).
 
     Raises
     ------
@@ -72,7 +72,7 @@ def scatter_add_rows(
     stats
         Whether to fill ``row_norm``, of ``weights[i] * rows[i]``; ``y`` has the same bits either way.
     backend
-        "auto", "reference" or "cpu" (see :func:`routing_kernels.resolve`).
+        "auto", "reference", "cpu" or "triton" (see :func:`routing_kernels.resolve`).
 
     Sums are float32, in the order of the ids, and rounded once: the result is deterministic, whatever the number of
     threads.
@@ -117,7 +117,13 @@ def _check(x: Tensor, ids: Tensor, rows: Tensor | None = None, weights: Tensor |
 def _gather(x: Tensor, ids: Tensor, stats: bool, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     _check(x, ids)
     name, isa = resolve(backend, x.device, x.dtype)
-    return cpu.gather_rows(x, ids, stats, isa) if name == "cpu" else reference.gather_rows(x, ids, stats)
+    if name == "cpu":
+        return cpu.gather_rows(x, ids, stats, isa)
+    if name == "triton":
+        from routing_kernels.triton import rows as triton
+
+        return triton.gather_rows(x, ids, stats)
+    return reference.gather_rows(x, ids, stats)
 
 
 def _gather_shapes(x: Tensor, ids: Tensor, stats: bool, backend: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,6 +152,10 @@ def _scatter(
     name, isa = resolve(backend, base.device, base.dtype)
     if name == "cpu":
         return cpu.scatter_add_rows(base, rows, ids, weights, stats, isa)
+    if name == "triton":
+        from routing_kernels.triton import rows as triton
+
+        return triton.scatter_add_rows(base, rows, ids, weights, stats)
     return reference.scatter_add_rows(base, rows, ids, weights, stats)
 
 

@@ -14,12 +14,18 @@ from workbench.anatomy import Block
 from workbench.interventions import mask
 from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.attach import AttentionCall, AttentionSink, listen_to_attention
-from workbench.runtime.capture import AttentionSample
+from workbench.runtime.capture import AttentionSample, RowRanks
 from workbench.runtime.hooks.scene import Planned, Scene
 from workbench.runtime.hooks.units import fill, units_of
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import own
-from workbench.signals import attention_rank
+from workbench.signals import attention_rank, rank_sketch
+
+SKETCH_BUDGET = 2**22
+"""Elements of attention maps that a sketch forms at a time."""
+
+CHECKED = 128
+"""Tokens of the map on which a sketch is held to an SVD."""
 
 
 def hook_heads(
@@ -65,10 +71,14 @@ def _read_attention(scene: Scene, layer: int, record: Record) -> AttentionSink:
         size = call.query.shape[2]
         if size < 2 or size != call.key.shape[2]:
             return
-        found = scene.capture(layer).attention
+        capture = scene.capture(layer)
         for row, length in enumerate(_lengths(scene, size)):
-            if length >= 2:
-                found.append(_sample(call, row, length, record.rank_tokens, layer))
+            if length < 2:
+                continue
+            if record.attention_rank or record.attention_map:
+                capture.attention.append(_sample(call, row, length, record.rank_tokens, layer))
+            if record.rank_sketch is not None:
+                capture.ranks.append(_sketch(call, row, length, record.rank_sketch, layer))
 
     return read
 
@@ -94,6 +104,35 @@ def _sample(call: AttentionCall, row: int, length: int, limit: int, layer: int) 
         row, own(query) if rows is None else query.detach().cpu(), own(call.key[row, :, :keys]), mask, rows, length,
         call.scale, call.softcap, None if call.sinks is None else own(call.sinks),
     )  # fmt: skip
+
+
+def _sketch(call: AttentionCall, row: int, length: int, width: int, layer: int) -> RowRanks:
+    """The sketch of the whole maps of one run, now, a few rows at a time; held to the SVD of a principal submatrix."""
+    query, key = call.query[row, :, :length], call.key[row, :, :length]
+    mask = None if call.mask is None else call.mask[min(row, call.mask.shape[0] - 1), :, :length, :length]
+    width = min(width, length)
+    rows = rank_sketch.blocks(
+        query, key, call.scale, mask, softcap=call.softcap, sinks=call.sinks, budget=SKETCH_BUDGET
+    )
+    found = rank_sketch.sketch(rows, query.shape[0], length, width, seed=layer)
+    at = attention_rank.sample(length, CHECKED, seed=layer)
+    chosen = torch.arange(length, device=query.device) if at is None else at.to(query.device)
+    allowed = None if mask is None else mask[:, chosen][..., chosen].unsqueeze(0)
+    # A submatrix of the softmaxed map would need whole rows; the map among the sampled tokens alone has the same make.
+    small = attention_rank.attention_map(
+        query[None, :, chosen],
+        key[None, :, chosen],
+        call.scale,
+        allowed,
+        softcap=call.softcap,
+        sinks=call.sinks,
+    )[0].cpu()
+    exact = attention_rank.ranks(small).stable_rank
+    sketched = rank_sketch.of_map(small, min(width, len(chosen)), seed=layer).stable_rank
+    error = float(((sketched - exact).abs() / exact.clamp(min=1e-12)).max())
+    none = torch.full_like(found.stable_rank, torch.nan)
+    ranks = attention_rank.Ranks(none, found.stable_rank, found.participation, found.entropy)
+    return RowRanks(row, ranks, length, length, "full", f"sketch {width}", "float32", error)
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""Hooks at the neurons of an MLP: their sparsity is measured, some are replaced, and small activations are left out."""
+"""Hooks at the neurons of an MLP: they are measured and counted, some are replaced, small activations are left out."""
 
 from __future__ import annotations
 
@@ -8,24 +8,35 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from workbench.anatomy import Block, expert_inputs
 from workbench.interventions import mask
 from workbench.runtime.artefacts import Artefacts
+from workbench.runtime.attach import bank_of
 from workbench.runtime.calibrate import quantile
+from workbench.runtime.capture import Census, Chunks
 from workbench.runtime.depth.decide import uniform
 from workbench.runtime.gated import Gated, gated_of, unfit
 from workbench.runtime.hooks.replaced import replace_forward
 from workbench.runtime.hooks.scene import Planned, Scene, Work
 from workbench.runtime.hooks.units import fill, units_of
 from workbench.runtime.hooks.weights import quiet
-from workbench.signals import sparsity
+from workbench.runtime.record import Record
+from workbench.signals import neurons, sparsity
+
+CHUNK = 8
+"""Consecutive tokens whose neurons are taken together."""
 
 Some: TypeAlias = mask.Neurons | mask.Activations
 
 
-def hook_activation(scene: Scene, block: Block, threshold: float, undo: ExitStack) -> None:
-    """Measure the activation sparsity of ``block``; experts are measured by the kernel that runs them."""
+def hook_activation(scene: Scene, block: Block, record: Record, undo: ExitStack) -> None:
+    """Measure the activation sparsity of ``block``; experts are measured by the kernel that runs them, but for a census."""
+    if block.moe is not None:
+        if record.census and bank_of(block.moe.experts) is not None:
+            _hook_census(scene, block, record.threshold, undo)
+        return
     if block.mlp is None or block.mlp.down_proj is None:
         return
 
@@ -33,8 +44,16 @@ def hook_activation(scene: Scene, block: Block, threshold: float, undo: ExitStac
         if args[0].shape[:-1].numel() != scene.now.positions.numel():
             return  # some tokens went through a kernel that has no activations to look at
         capture = scene.capture(block.layer)
-        capture.activation = sparsity.activation(args[0], threshold)
-        capture.width = args[0].shape[-1]
+        if record.sparsity:
+            capture.activation = sparsity.activation(args[0], record.threshold)
+            capture.width = args[0].shape[-1]
+        if record.census:
+            rows = args[0].reshape(*scene.now.positions.shape, -1)
+            found = neurons.census(rows, record.threshold, scene.now.valid)
+            capture.census = Census(*(part.unsqueeze(1) for part in found))
+            used = neurons.chunk_union(rows, record.threshold, CHUNK, scene.now.valid)
+            start = scene.now.positions[:, : used.union.shape[1] * CHUNK : CHUNK]
+            capture.chunks = Chunks(start, used.union, used.expected)
 
     undo.callback(block.mlp.down_proj.register_forward_pre_hook(read).remove)
 
@@ -236,3 +255,27 @@ def _without(gated: Gated, gone: Tensor) -> Gated:
     up = gated.up.clone()
     up[gone.to(up.device)] = 0
     return Gated(gated.gate, up, gated.down, gated.act, gated.function, gated.expert, gated.backend)
+
+
+def _hook_census(scene: Scene, block: Block, threshold: float, undo: ExitStack) -> None:
+    moe = block.moe
+    assert moe is not None
+    experts: Any = moe.experts
+
+    def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden, ids, _weights = expert_inputs(args, kwargs)
+
+        def activations(expert: int, tokens: Tensor) -> Tensor:
+            gate, up = F.linear(hidden[tokens], experts.gate_up_proj[expert]).chunk(2, dim=-1)
+            return experts.act_fn(gate) * up
+
+        batch, width = scene.now.positions.shape[0], experts.down_proj.shape[-1]
+        rows = scene.now.positions.new_zeros(scene.now.positions.shape)
+        rows += rows.new_tensor(range(batch)).unsqueeze(-1)
+        keep = None if scene.now.valid is None else scene.now.valid.reshape(-1)
+        found = neurons.expert_census(
+            activations, ids, rows.reshape(-1), batch, moe.num_experts, width, threshold, keep
+        )
+        scene.capture(block.layer).census = Census(*found)
+
+    undo.callback(moe.experts.register_forward_pre_hook(read, with_kwargs=True).remove)

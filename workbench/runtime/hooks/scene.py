@@ -154,7 +154,7 @@ class Scene:
     cache: Any = None
     _around: dict[int, list[tuple[Enter, Leave]]] = field(default_factory=dict)
     _outer: list[tuple[Pass, dict[int, Capture]]] = field(default_factory=list)
-    _masks: dict[int, Tensor | None] = field(default_factory=dict)
+    _masks: dict[tuple[int, int], Tensor | None] = field(default_factory=dict)
 
     def begin(self, now: Pass | None) -> None:
         """Start a pass; what the last one left is let go."""
@@ -188,10 +188,12 @@ class Scene:
     def _mask(self, edit: Edit, rows: Tensor, layer: int) -> Tensor | None:
         if edit.signal_layers(layer):
             return scope(edit, self.now, rows, facts(self, layer))
-        # The same in every layer. The planned edits outlive the pass, so that their ids stay theirs.
-        if id(edit) not in self._masks:
-            self._masks[id(edit)] = scope(edit, self.now, rows, facts(self, layer))
-        return self._masks[id(edit)]
+        # The same in every layer. The planned edits outlive the pass, so that their ids stay theirs. Several plans of a
+        # batch may share one edit, each for its own rows.
+        key = id(edit), id(rows)
+        if key not in self._masks:
+            self._masks[key] = scope(edit, self.now, rows, facts(self, layer))
+        return self._masks[key]
 
     def on_block(self, block: Block, enter: Enter, leave: Leave, undo: ExitStack) -> None:
         """Call ``enter`` with the residual that goes into ``block`` and ``leave`` with what it returns, for the tokens

@@ -2,7 +2,7 @@
 
     python benchmarks/quality.py [--texts 12] [--tokens 96] [--families depth tokens ...] [--chart quality.html]
 
-A row is one plan: ``family``, ``method``, ``control`` (whether it is a random control), ``level``, ``work`` (the share of the
+A row is one plan: ``family``, ``method``, ``control`` (a random one or not), ``level``, ``work`` (the share of the
 units of work that was done, counted by what ran: tokens through blocks, neurons, blocks of the attention map, entries of
 weights), ``change`` (mean change of the loss in nats a token), ``seconds`` (of the passes, over those of the bare model in
 the same round). Levels are chosen so that a method and its control stand at about the same work.

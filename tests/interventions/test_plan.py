@@ -180,6 +180,7 @@ def _facts() -> Any:
         (wb.mask.heads(0, 2), "names head 2, but layer 0 has heads 0 to 1"),
         (wb.mask.heads(1, 0), "not here"),
         (wb.skip.block("all"), "no block of the model"),
+        (wb.skip.alias(0, 0, tokens=3), "all tokens"),
     ],
 )
 def test_edits_that_cannot_act_are_refused_with_the_reason(edit: Any, says: str) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from workbench.errors import StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,12 @@ def tolerable(
             f"The table has no {missing[0] if missing else 'row'}.",
             "Give sparsity and change, one row an item.",
         )
+    import pandas as pd
+
     rng = np.random.default_rng(seed)
     rows = []
-    for sparsity, part in changes.groupby("sparsity"):
+    for sparsity in sorted(changes["sparsity"].unique()):
+        part = changes[changes["sparsity"] == sparsity]
         values = part["change"].to_numpy(dtype=float)
         drawn = values[rng.integers(0, len(values), (samples, len(values)))].mean(axis=1)
         row = {

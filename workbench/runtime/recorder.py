@@ -84,6 +84,10 @@ class Decided:
     told: NDArray[np.bool_]
     borrowed: bool
 
+    def held(self, batch: int) -> NDArray[np.bool_]:
+        """The runs [B] in which something was decided."""
+        return np.bincount(self.tokens.row, self.told, batch) > 0
+
     @staticmethod
     def of(event: DepthEvent, runs: NDArray[np.int64]) -> Decided:
         """The event with arrays of its own."""
@@ -105,6 +109,11 @@ class Left:
     backend: str
     executed: NDArray[np.int64]
     skipped: NDArray[np.int64]
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """The runs [B] of which there was something to do or to leave out."""
+        return (self.executed > 0) | (self.skipped > 0)
 
     @staticmethod
     def of(work: Work, runs: NDArray[np.int64]) -> Left:
@@ -204,13 +213,13 @@ class Taken:
                         "attention_rank", np.eye(batch, dtype=np.int64)[ranks.row] * ranks.ranks.rank.shape[0]
                     )
         if not only:
-            for _ in self.work:
-                add("cost", np.ones(batch, dtype=np.int64))
+            for left in self.work:
+                add("cost", left.held.astype(np.int64))
             for report in self.masks:
                 add("attention_mask", np.eye(batch, dtype=np.int64)[report.row] * len(report.density))
             for event in self.events:
                 add("depth", np.bincount(event.tokens.row[event.told], minlength=batch))
-                add("cost", np.ones(batch, dtype=np.int64))
+                add("cost", event.held(batch).astype(np.int64))
         return {
             int(run): {table: int(rows[n]) for table, rows in totals.items() if rows[n]}
             for n, run in enumerate(self.runs)

@@ -62,9 +62,10 @@ def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
             yield "depth", _depth(taken, event)
             yield "cost", _depth_cost(taken, event)
         for left in taken.work:
+            held = left.held
             yield "cost", {
-                "run": taken.runs, "step": taken.step, "layer": left.layer, "op": left.op, "backend": left.backend,
-                "isa": taken.facts.isa, "executed": left.executed, "skipped": left.skipped,
+                "run": taken.runs[held], "step": taken.step, "layer": left.layer, "op": left.op, "backend": left.backend,
+                "isa": taken.facts.isa, "executed": left.executed[held], "skipped": left.skipped[held],
             }  # fmt: skip
         for report in taken.masks:
             heads = len(report.density)
@@ -96,11 +97,12 @@ def _depth(taken: Taken, event: Decided) -> Mapping[str, Any]:
 def _depth_cost(taken: Taken, event: Decided) -> Mapping[str, Any]:
     """How many tokens went through a unit, visits counted, and how many were left out."""
     batch = len(taken.runs)
+    held = event.held(batch)
+    executed = np.bincount(event.tokens.row, event.visits, batch).astype(np.int64)
+    skipped = np.bincount(event.tokens.row, event.visits == 0, batch).astype(np.int64)
     return {
-        "run": taken.runs, "step": taken.step, "layer": event.layer, "op": event.unit, "backend": taken.facts.kernels,
-        "isa": taken.facts.isa,
-        "executed": np.bincount(event.tokens.row, event.visits, batch).astype(np.int64),
-        "skipped": np.bincount(event.tokens.row, event.visits == 0, batch).astype(np.int64),
+        "run": taken.runs[held], "step": taken.step, "layer": event.layer, "op": event.unit,
+        "backend": taken.facts.kernels, "isa": taken.facts.isa, "executed": executed[held], "skipped": skipped[held],
     }  # fmt: skip
 
 

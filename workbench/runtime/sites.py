@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -60,9 +61,25 @@ def read(bench: Bench, run: Run, site: str, layers: Sequence[int], tokens: Any) 
             f"Layer {missing[0]} has no {site}: the run's plan skips it, or the model never computes it there.",
             "Choose another layer.",
         )
+    for layer in layers:
+        there = (
+            found[layer].shape[-2]
+            if site == "attn_pattern"
+            else found[layer].numel() // _width(found[layer], size)
+        )
+        if there != size:
+            raise EditRefused(
+                f"Layer {layer} ran for {there} of the {size} tokens of this run, so that {site} is not there for all.",
+                "Read resid_pre or resid_post, which every token has, or another layer.",
+            )
     if site == "attn_pattern":
         return torch.stack([found[layer][:, at] for layer in layers])
     return torch.stack([found[layer].reshape(size, *_tail(found[layer], size))[at] for layer in layers])
+
+
+def _width(value: Tensor, size: int) -> int:
+    """Numbers of one token."""
+    return math.prod(_tail(value, size)) or 1
 
 
 def _tail(value: Tensor, size: int) -> tuple[int, ...]:

@@ -43,6 +43,11 @@ CALLS = {
     "skip_effect": "$first, $runs",
     "cell": "$first, 3, 1000",
     "routing_map": "$first",
+    "choice_tiles": "$first, 0, $tokens, 16",
+    "router_tiles": "$first, 0, $tokens, 16",
+    "part_tiles": "$first, 0, $tokens, 16",
+    "flip_tiles": "$first, $second, 0, $tokens, 16",
+    "lane_tiles": "$first, 3, 0, $tokens, 16",
 }
 """Arguments of the macros that take more than runs, or one."""
 

@@ -30,7 +30,7 @@ BROUGHT_BY_OTHERS = {
 # Declared for what they install: a command, JupyterLab's widgets, a renderer, a weight format, a DuckDB extension.
 NOT_IMPORTED = {
     *("jupyterlab", "ipykernel", "ipywidgets", "anywidget", "altair", "vl-convert-python"),
-    *("safetensors", "duckdb-extension-quack", "duckdb-extension-httpfs"),
+    *("safetensors", "duckdb-extension-quack", "duckdb-extension-httpfs", "pytz"),
 }
 
 

@@ -10,6 +10,7 @@ Shapes use B rows, S positions, T = B x S tokens, H hidden width, E experts, k c
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -132,6 +133,45 @@ class Address:
     def nnsight(self, paths: dict[str, str]) -> str:
         """The nnsight expression of the same meaning, given the module ``paths`` of the layer; refused where none is."""
         return self._translate("nnsight", self.site.nnsight, paths)
+
+    @classmethod
+    def from_transformer_lens(cls, hook: str) -> Address:
+        """The address of a hook name such as ``blocks.5.hook_resid_pre``; refused where no site has its meaning.
+
+        The MLP's router may be called ``gate`` or ``router`` there.
+        """
+        name = hook.replace(".mlp.router.", ".mlp.gate.")
+        for row in _TABLE:
+            pattern = re.escape(row.transformer_lens or "").replace(r"\{layer\}", r"(\d+)")
+            match = re.fullmatch(pattern, name) if pattern else None
+            if match is not None:
+                return cls(row.name, int(match[1]) if row.per_layer else None)
+        raise AddressError(
+            f"No site has the meaning of TransformerLens' {hook!r}.",
+            "Sites with a hook of the same meaning: "
+            + ", ".join(row.name for row in _TABLE if row.transformer_lens)
+            + ".",
+        )
+
+    @classmethod
+    def from_nnsight(cls, text: str, paths: Mapping[int, Mapping[str, str]]) -> Address:
+        """The address of an nnsight expression such as ``model.layers.5.mlp.down_proj.input``, given the module paths
+        of every layer (:meth:`workbench.anatomy.Anatomy.paths`); refused where no site has its meaning."""
+        for row in _TABLE:
+            for layer in paths if row.nnsight is not None else ():
+                address = cls(row.name, layer if row.per_layer else None)
+                try:
+                    found = address.nnsight(dict(paths[layer])) == text
+                except KeyError:  # a part that this layer does not have
+                    continue
+                if found:
+                    return address
+        raise AddressError(
+            f"No site has the meaning of nnsight's {text!r}.",
+            "Sites with a place of the same meaning: "
+            + ", ".join(row.name for row in _TABLE if row.nnsight)
+            + ".",
+        )
 
     def _translate(self, tool: str, template: str | None, paths: dict[str, str]) -> str:
         if template is None:

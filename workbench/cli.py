@@ -226,6 +226,50 @@ def diff(
 
 
 @app.command()
+def export(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="A .parquet folder, an .html page or a .duckdb file to write.", show_default=False
+        ),
+    ],
+    run: Annotated[
+        list[int] | None, typer.Option(help="Run to export, several times for several; left out: all.")
+    ] = None,
+    store: Annotated[str, typer.Option("--store", "-s", help="DuckDB file of a bench.")] = DEFAULT_STORE,
+) -> None:
+    """Write recorded runs as Parquet, as one page that opens without a kernel, or as a smaller store."""
+    from workbench.store.connect import export_file
+
+    typer.echo(export_file(store, target, run or None))
+
+
+@app.command()
+def macros(
+    name: Annotated[
+        str | None, typer.Argument(help="Say everything about one of them.", show_default=False)
+    ] = None,
+) -> None:
+    """List the macros: the questions that SQL over a store can ask by name."""
+    from workbench import console
+    from workbench.errors import SqlError
+    from workbench.store.schema import macro_docs
+
+    docs = macro_docs()
+    if name is None:
+        rows = [(f"{doc.name}({doc.arguments})", doc.answers) for doc in docs]
+        console.print_rows(["macro", "answers"], rows)
+        return
+    for doc in docs:
+        if doc.name == name:
+            typer.echo(
+                f"{doc.name}({doc.arguments})\n\n{doc.answers}\n\n{doc.formula}\n\nSource: {doc.source}"
+            )
+            return
+    raise SqlError(f"There is no macro {name!r}.", "List them with workbench macros.")
+
+
+@app.command()
 def doctor(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Also show what this model is made of.")

@@ -191,8 +191,8 @@ def tasks_by_level(facts: Facts) -> str:
 
 Accuracy in per cent on {accuracy["items_per_level"]} {accuracy["split"]} items a level, by log-likelihood over eight
 choices; chance is {100 * CHANCE:.1f}. A model that merely picks among the symbols of a short prompt also exceeds chance.
-Usable levels, {LOW} to {HIGH} after correction for chance, are bold
-({good.sum()} of {levels.loc[good, "task"].nunique()} tasks); `levels.json` freezes them and `wb.tasks.usable()` reads it.
+Usable levels, {LOW} to {HIGH} after correction for chance, are bold ({good.sum()} levels of
+{levels.loc[good, "task"].nunique()} tasks); `levels.json` freezes them and `wb.tasks.usable()` reads it.
 
 {table(grid)}"""
 
@@ -251,6 +251,11 @@ def oracles(facts: Facts) -> str:
         ("the router's own path, third wording", "cross_native", "the answer"),
         ("oracle path of two other wordings of the item", "cross_oracle", "the answer"),
         ("such a path of another item", "cross_other_item", "the answer"),
+        (
+            "oracle path of two other wordings for a wrong answer",
+            "cross_wrong_label_oracle_reaches_its_label",
+            "that wrong answer",
+        ),
     ]
     shown = pd.DataFrame(
         [(path, gives, percent(found[key]["mean"], found[key]["half_width"])) for path, key, gives in rows],
@@ -265,7 +270,8 @@ For each of {found["items"]} validation items an oracle that knows the label cho
 layers {", ".join(map(str, found["layers"]))}, greedily over all pairs. What it gains above an oracle for a wrong answer is
 due to the answer; what both gain shows only how far the model can be steered. The path that was chosen on two wordings
 and is scored on a third is what a method could hope for: it changes accuracy by {points(gain)} points,
-a path of another item by {points(other)}.
+a path of another item by {points(other)}. A path also
+carries an answer of its own: how far, the wrong answer on the third wording tells.
 
 {table(shown)}"""
 
@@ -285,7 +291,8 @@ def fault(facts: Facts) -> str:
 Half of the experts exchanged among each other in layers {", ".join(map(str, found["layers"]))} at the answer token costs
 {lost["mean"]:.1f} ± {lost["half_width"]:.1f} points ({found["items"]} validation items). With the fault in place, routes of
 the intact router are asked for: its experts at the weights that the faulty router gives them, and its experts with its
-weights.
+weights. At the answer token the router knows the task above all: {100 * found["commonest_route"]:.0f} per cent of the items
+of a level go the level's commonest way through these layers.
 
 {table(shown)}"""
 

@@ -59,11 +59,12 @@ def oracles(bench: Bench, levels: pd.DataFrame, items: int, seed: int = 0) -> di
     for_label = oracle(bench, first, layers)
     for_wrong = oracle(bench, first, layers, target="wrong")
     across = oracle(bench, worded[:2], layers)
+    across_wrong = oracle(bench, worded[:2], layers, target="wrong")
     others = [across.plans[n] for n in _another(third)]
     own = bench.evaluate(first, plans=[None, for_label.plans, for_wrong.plans])
-    crossed = bench.evaluate(third, plans=[None, across.plans, others])
+    crossed = bench.evaluate(third, plans=[None, across.plans, others, across_wrong.plans])
     plain, label, steered = (group for _, group in own.groupby("plan_number"))
-    native, same, other = (group for _, group in crossed.groupby("plan_number"))
+    native, same, other, carried = (group for _, group in crossed.groupby("plan_number"))
     return {
         "layers": layers,
         "levels": asked[["task", "level"]].to_dict("records"),
@@ -76,6 +77,7 @@ def oracles(bench: Bench, levels: pd.DataFrame, items: int, seed: int = 0) -> di
         "cross_native": _share(native["correct"]),
         "cross_oracle": _share(same["correct"]),
         "cross_other_item": _share(other["correct"]),
+        "cross_wrong_label_oracle_reaches_its_label": _share(carried["prediction"] == carried["wrong"]),
         "cross_gain": mean_of(same["correct"].to_numpy(float) - native["correct"].to_numpy(float)),
         "cross_other_gain": mean_of(other["correct"].to_numpy(float) - native["correct"].to_numpy(float)),
         "loss": {
@@ -122,6 +124,8 @@ def planted_fault(bench: Bench, levels: pd.DataFrame, items: int, seed: int = 0)
         ])
         for route in routes
     ]  # fmt: skip
+    ways = pd.Series([tuple(tuple(sorted(route[layer])) for layer in layers) for route in routes])
+    commonest = ways.groupby([table["task"], table["level"]]).agg(lambda own: own.value_counts().iloc[0])
     other_task = np.roll(np.arange(len(table)), items)  # every level has as many items
     plans = {
         "intact": None,
@@ -139,6 +143,7 @@ def planted_fault(bench: Bench, levels: pd.DataFrame, items: int, seed: int = 0)
         "layers": layers,
         "map": exchanged,
         "items": len(table),
+        "commonest_route": float(commonest.sum() / len(table)),
         "right": {name: _share(values) for name, values in right.items()},
         "lost_points": {
             key: 100 * value for key, value in mean_of(right["intact"] - right["faulty"]).items()

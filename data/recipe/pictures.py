@@ -32,16 +32,14 @@ def draw(facts: dict[str, Any], folder: Path) -> None:
 
 def training(curve: pd.DataFrame, folder: Path) -> None:
     """Loss by domain over steps, from columns step, label, loss."""
-    last = curve.sort_values("step").groupby("label").tail(1)
-    lines = alt.Chart(curve, title="Loss while training, nats per token").mark_line()
-    lines = lines.encode(
+    order = curve.sort_values("step").groupby("label")["loss"].last().sort_values(ascending=False).index
+    title = alt.TitleParams("Loss while training, nats per token", subtitle="lessons get harder on the way")
+    lines = alt.Chart(curve, title=title, width=WIDTH, height=300).mark_line()
+    lines.encode(
         x=alt.X("step:Q").title("training step"),
         y=alt.Y("loss:Q").title(None).scale(domainMin=0),
-        color=alt.Color("label:N").legend(None),
-    )
-    names = alt.Chart(last).mark_text(align="left", dx=5, fontSize=10)
-    names = names.encode(x="step:Q", y="loss:Q", text="label:N", color=alt.Color("label:N").legend(None))
-    (lines + names).properties(width=WIDTH, height=300).save(folder / "training.svg")
+        color=alt.Color("label:N").sort(list(order)).scale(scheme="tableau10").title(None),
+    ).save(folder / "training.svg")
 
 
 def loss(text: dict[str, Any]) -> alt.Chart:
@@ -101,8 +99,16 @@ def information(text: dict[str, Any]) -> alt.Chart:
         for kind, name in names.items()
     ]
     frame = pd.DataFrame(rows)
-    bars = alt.Chart().mark_bar(color="#4c78a8").encode(x=alt.X("layer:O").axis(labelAngle=0), y="bits:Q")
-    ticks = alt.Chart().mark_tick(color="#e45756", thickness=3, width=22).encode(x="layer:O", y="null:Q")
+    bars = (
+        alt.Chart()
+        .mark_bar(color="#4c78a8")
+        .encode(x=alt.X("layer:O").axis(labelAngle=0), y=alt.Y("bits:Q").title("bits"))
+    )
+    ticks = (
+        alt.Chart()
+        .mark_tick(color="#e45756", thickness=3, width=22)
+        .encode(x="layer:O", y=alt.Y("null:Q").title("bits"))
+    )
     title = alt.TitleParams(
         "What the choice of an expert tells, in bits",
         subtitle="red: the most that shuffled labels seemed to tell",
@@ -150,6 +156,11 @@ def headroom(oracles: dict[str, Any], fault: dict[str, Any]) -> alt.Chart:
         ("on a third wording", "router's own path", oracles["cross_native"]),
         ("on a third wording", "oracle path of two other wordings", oracles["cross_oracle"]),
         ("on a third wording", "such a path of another item", oracles["cross_other_item"]),
+        (
+            "on a third wording",
+            "the same for a wrong answer, giving that",
+            oracles["cross_wrong_label_oracle_reaches_its_label"],
+        ),
         *(("planted fault", name, fault["right"][key]) for key, name in FAULT.items()),
     ]
     rows = [

@@ -58,6 +58,7 @@ def check(
     dtypes: Sequence[torch.dtype] = DTYPES,
     ops: Mapping[str, Callable[..., Any]] | None = None,
     seed: int = 0,
+    chosen: Callable[[Case], bool] = lambda _case: True,
 ) -> list[Outcome]:
     """Runs every case on ``backend`` with tensors on ``device``.
 
@@ -67,11 +68,13 @@ def check(
         Functions by the names of ours, with our signatures, to check instead; those that are not named are ours.
     seed
         Of the random numbers in the cases.
+    chosen
+        Which cases to run; all of them, unless told otherwise.
     """
     functions = {name: getattr(own, name) for name in OPS} | dict(ops or {})
     found = []
     for dtype in dtypes:
-        for case in cases(dtype, seed):
+        for case in filter(chosen, cases(dtype, seed)):
             found.append(_outcome(case, dtype, functions[case.op], backend, torch.device(device)))
     return found
 

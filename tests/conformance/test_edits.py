@@ -119,13 +119,23 @@ CASES: dict[str, Case] = {
     "mask.direction": Case(
         wb.mask.direction(LAYER, [1.0] * 32, op="add"), None, wb.mask.direction(LAYER, [1.0] * 32, op="add", value=0.0),
         wb.mask.direction(LAYER, [1.0])),
-    "mask.heads": Case(wb.mask.heads(LAYER, [0, 2]), None, None, wb.mask.heads(LAYER, 4)),
+    "mask.experts": Case(
+        lambda used: wb.mask.experts(LAYER, used[:3]), lambda b, a: set(a) <= set(b), wb.mask.experts(LAYER, ratio=0),
+        wb.mask.experts(LAYER, 8)),
+    "mask.heads": Case(wb.mask.heads(LAYER, [0, 2]), None, wb.mask.heads(LAYER, ratio=0), wb.mask.heads(LAYER, 4)),
+    "mask.neurons": Case(
+        wb.mask.neurons(LAYER, range(12)), None, wb.mask.neurons(LAYER, ratio=0), wb.mask.neurons(LAYER, 48)),
+    "mask.tokens": Case(wb.mask.tokens(LAYER, tokens=[2, 3]), None, None, wb.mask.tokens(LAYER)),
+    "mask.activations": Case(
+        wb.mask.activations(LAYER, "random", sparsity=0.5), None, wb.mask.activations(LAYER, "random", sparsity=0),
+        wb.mask.activations(LAYER, "given", neurons=[48])),
+    "mask.weights": Case(
+        wb.mask.weights(LAYER, ratio=0.5), None, wb.mask.weights(LAYER, ratio=0),
+        wb.mask.weights(LAYER, ratio=0.5, tokens=[1])),
 }  # fmt: skip
-OF_THEIR_OWN = {
-    "reroute.replay",
-    "patch",
-    "custom",
-}  # test_spine and runtime/test_write hold effect, identity, refusal
+OF_THEIR_OWN = {"reroute.replay", "patch", "custom", "mask.attention"}
+# A replay and a patch need a source run (test_spine, test_write), a custom edit a function (test_write), blocks of attention
+# more tokens than these (test_attention_masks).
 
 
 def test_every_kind_has_its_row() -> None:
@@ -149,7 +159,7 @@ def test_every_kind(bench: Any, family: str, kernels: str) -> None:
     used = sorted({expert for (layer, _), choice in native.items() if layer == LAYER for expert in choice})
     for kind, case in CASES.items():
         effect = case.effect(used or [0, 1, 2]) if callable(case.effect) else case.effect
-        if family not in MOE_FAMILIES and kind.startswith("reroute."):
+        if family not in MOE_FAMILIES and kind.startswith(("reroute.", "mask.experts")):
             with pytest.raises(EditRefused):
                 one.run(IDS, effect)
             continue
@@ -183,7 +193,7 @@ def test_every_kind(bench: Any, family: str, kernels: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [kind for kind in CASES if kind.startswith("reroute.")])
+@pytest.mark.parametrize("kind", [kind for kind in CASES if kind.startswith(("reroute.", "mask.experts"))])
 def test_cached_generation_equals_an_uncached_pass(bench: Any, kind: str) -> None:
     one = bench("olmoe")
     effect = CASES[kind].effect

@@ -302,7 +302,7 @@ def test_whole_sequence_capacity_keeps_the_best_of_the_pass(bench: Any) -> None:
     best = set(norms.topk(6).indices.tolist())
     assert {t for (_, t), (event, _) in events(one, run).items() if event == "execute"} == best
     received = one.run(IDS, wb.skip.tokens(2, capacity=0.5, causal=False, score="attention"))
-    pattern = one.run(IDS).tensor("attn_pattern", layers=1)[0]
+    pattern = one.run(IDS).tensor("attn_pattern", layers=[1])[0]
     best = set(pattern.mean((0, 1)).topk(6).indices.tolist())
     assert {t for (_, t), (event, _) in events(one, received).items() if event == "execute"} == best
 

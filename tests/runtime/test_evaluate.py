@@ -50,6 +50,7 @@ LAST_TOKEN = {
     "top_k": reroute.top_k(1, 4, tokens="prompt_last"),
     "uniform": reroute.uniform(1, tokens="prompt_last"),
     "weights": reroute.weights(2, scale=0.2, tokens="each_step"),
+    "condition": reroute.ban(2, [0, 3, 5, 6], tokens="prompt_last", where="entropy.1 < 100"),
     "heads": mask.heads(1, [0, 2], tokens="prompt_last"),
 }
 
@@ -148,6 +149,18 @@ def test_every_item_may_have_its_own_plan(bench: Any) -> None:
         made.evaluate(items, plans=[own[:2]])
 
 
+def test_plans_of_one_batch_may_share_an_edit(bench: Any) -> None:
+    made, items = bench("olmoe", tokenizer=Letters()), items_of(SINGLE)
+    shared = reroute.permute([1, 2], [1, 2, 3, 0, 5, 6, 7, 4], tokens="prompt_last")
+    own = [Plan([shared, reroute.allow(1, [n, n + 4], tokens="prompt_last")]) for n in range(4)]
+    copies = [Plan.from_json(plan.to_json()) for plan in own]
+    first, second = (np.array(made.evaluate(items, plans=[p])["losses"].tolist()) for p in (own, copies))
+    np.testing.assert_allclose(first, second, atol=2e-5)
+    np.testing.assert_allclose(
+        first, [by_hand(made, items.iloc[[n]], own[n])[0] for n in range(4)], atol=2e-5
+    )
+
+
 def test_a_replayed_route_at_the_last_token_takes_the_short_way(bench: Any) -> None:
     made, items = bench("olmoe", tokenizer=Letters()), items_of(SINGLE, count=2)
     runs = [
@@ -173,6 +186,10 @@ def test_which_plans_leave_earlier_tokens_alone(bench: Any) -> None:
     assert first(reroute.ban(2, 0, tokens=slice(8, None))) is None
     assert first(reroute.ban(0, 0, tokens="generated")) == 3
     assert first(reroute.ban(0, 0)) is None
+    assert first(reroute.ban(0, 0, phase="decode")) == 3
+    assert first(reroute.ban(0, 0, where="margin < 0.05")) is None
+    assert first(reroute.ban(1, 0, tokens="prompt_last", where="margin < 0.05")) == 1
+    assert first(reroute.ban(2, 0, tokens="prompt_last", where="margin.1 < 0.05")) == 1
     assert first(skip.block(1)) is None
     assert first_edited(Plan([reroute.ban(0, 0, tokens="prompt")]), facts, 1) == 0
 
@@ -192,12 +209,17 @@ def test_a_cache_that_forgets_gets_full_passes(bench: Any) -> None:
     np.testing.assert_allclose(losses[1], by_hand(made, items, plan), atol=2e-5)
 
 
-def test_edits_of_an_options_own_tokens_leave_the_first_one_alone(bench: Any) -> None:
+@pytest.mark.parametrize("scope", [{"tokens": "generated"}, {"phase": "decode"}])
+def test_edits_of_an_options_own_tokens_leave_the_first_one_alone(bench: Any, scope: dict[str, str]) -> None:
     made, items = bench("olmoe", tokenizer=Letters()), items_of(SEVERAL)
-    plan = Plan([reroute.weights([0, 1, 2], scale=0.2, tokens="generated")])
+    plan = Plan([reroute.weights([0, 1, 2], scale=0.2, **scope)])
     table = made.evaluate(items, plans=[None, plan, reroute.ban(1, 0, tokens="prompt_last")])
     plain, edited, _ = np.array(table["losses"].tolist()).reshape(3, len(items), -1)
-    np.testing.assert_allclose(edited, by_hand(made, items, plan), atol=2e-5)
+    np.testing.assert_allclose(
+        edited,
+        by_hand(made, items, Plan([reroute.weights([0, 1, 2], scale=0.2, tokens="generated")])),
+        atol=2e-5,
+    )
     assert (np.abs(edited - plain) > 1e-4).tolist() == [[True, True, False]] * len(items)
     with pytest.raises(EditRefused, match="generated tokens"):
         made.evaluate(items_of(SINGLE), plans=[plan])

@@ -156,8 +156,8 @@ def test_what_cannot_be_done_is_refused(bench: Any) -> None:
     with pytest.raises(PromptError, match="cannot be taken back"):
         live.rewind(1)
     live.step()
-    with pytest.raises(EditRefused, match="cannot change while tokens are computed"):
-        live.edit(wb.skip.block(1))
+    with pytest.raises(EditRefused, match="looks ahead"):
+        live.edit(wb.skip.tokens(1, capacity=0.5, causal=False))
     with pytest.raises(EditRefused, match="expert 99"):
         live.edit(wb.reroute.ban(0, 99))
     live.step()

@@ -164,6 +164,7 @@ def test_a_condition_holds_in_a_live_generation_too(one: Any) -> None:
         (scale(steps=3), "names step 3"),
         (scale(phase="decode"), "only reads its prompt"),
         (wb.Plan([wb.skip.block(0), scale(where="margin.0 < 1")]), "did not run"),
+        (wb.skip.alias(1, 0, where="position > 3"), "all tokens of a run"),
     ],
 )
 def test_scopes_that_cannot_hold_are_refused(one: Any, edit: Any, says: str) -> None:

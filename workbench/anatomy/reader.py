@@ -17,6 +17,7 @@ _OUT = ("o_proj", "out_proj", "dense", "c_proj", "wo", "out_lin", "attn_out")
 _ROUTER_CLASS = re.compile(r"Router|Gat(e|ing)$")
 # Layer types of a configuration whose projections look like attention but which have no softmax map.
 _NO_SOFTMAX = {"linear_attention", "conv", "moe"}
+_WRAPPED = "_original_component"
 _DOWN = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "w2", "fc_out", "output_linear", "linear_out", "wo")
 
 
@@ -132,11 +133,19 @@ def _norm_path(modules: dict[str, nn.Module], list_path: str, hidden: int) -> st
 
 
 def _block(module: nn.Module, number: int, path: str, config: Any, hidden: int) -> Block:
+    module, path = unwrapped(module, path)
     attention = _attention(module, number, path, config)
     bank = _bank(module, path)
     moe = None if bank is None else _moe(module, path, bank, config, hidden)
     mlp = _mlp(module, path, attention, moe, hidden)
     return Block(number, path, module, attention, mlp, moe)
+
+
+def unwrapped(module: nn.Module, path: str) -> tuple[nn.Module, str]:
+    """The module inside the wrapper that a TransformerLens bridge puts around it, and its path; itself elsewhere."""
+    while isinstance(inner := module._modules.get(_WRAPPED), nn.Module):
+        module, path = inner, f"{path}.{_WRAPPED}"
+    return module, path
 
 
 def _find_attention(block: nn.Module) -> tuple[str, nn.Module] | None:
@@ -148,7 +157,9 @@ def _attentions(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, child in _inside(block):
         names = [inner for inner, _ in child.named_children()]
         if any(_QUERY.fullmatch(inner) for inner in names) and any(inner in _OUT for inner in names):
-            yield name, child
+            # A bridge may compute the attention in its wrapper and never call what it wraps.
+            outer = name.removesuffix(f".{_WRAPPED}")
+            yield outer, block.get_submodule(outer)
 
 
 def _inside(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -166,15 +177,16 @@ def _attention(block: nn.Module, number: int, path: str, config: Any) -> Attenti
     ):
         return None
     name, module = found[0]
-    out_name = next(inner for inner in _OUT if isinstance(getattr(module, inner, None), nn.Module))
-    out_proj = getattr(module, out_name)
+    inner, inner_path = unwrapped(module, f"{path}.{name}")
+    out_name = next(one for one in _OUT if isinstance(getattr(inner, one, None), nn.Module))
+    out_proj = getattr(inner, out_name)
     width, _ = _features(out_proj)
     heads = _heads(module, config, width)
     return Attention(
         path=f"{path}.{name}",
         module=module,
         out_proj=out_proj,
-        out_proj_path=f"{path}.{name}.{out_name}",
+        out_proj_path=f"{inner_path}.{out_name}",
         num_heads=heads,
         num_kv_heads=_kv_heads(module, heads),
         head_dim=width // heads,
@@ -278,10 +290,11 @@ def _mlp(
     if moe is not None:
         return _sparse_mlp(block, path, moe, hidden)
     for name, child in block.named_children():
-        down = None if attention is not None and child is attention.module else _down(child, hidden)
+        whole, whole_path = unwrapped(child, f"{path}.{name}")
+        down = None if attention is not None and child is attention.module else _down(whole, hidden)
         if down is not None:
             inner, module = down
-            return Mlp(f"{path}.{name}", child, module, f"{path}.{name}.{inner}", _features(module)[0])
+            return Mlp(f"{path}.{name}", child, module, f"{whole_path}.{inner}", _features(module)[0])
     # Some families (OPT) keep both layers of the MLP directly in the block: the second one is the whole way out.
     down = _down(block, hidden)
     if down is not None:

@@ -82,7 +82,9 @@ def oracle(
         best = np.minimum(best, losses.min(axis=0))
         chosen[layer] = [sets[w] if b else None for w, b in zip(winner, better, strict=True)]
     table = pd.DataFrame({"item": np.arange(len(plans)), "loss_before": before, "loss_after": best})
-    return Paths(plans, table.assign(**{f"layer_{layer}": sets for layer, sets in chosen.items()}))
+    for layer, found in chosen.items():
+        table[f"layer_{layer}"] = pd.Series(found, dtype=object)
+    return Paths(plans, table)
 
 
 def choice_losses(losses: pd.Series, choices: pd.Series, target: pd.Series) -> np.ndarray:

@@ -26,7 +26,9 @@ def weigh(rule: Rule, scores: Tensor, ids: Tensor) -> Tensor:
 
     nothing = float("-inf") if rule.ranks_logits else 0.0
     column = scores.new_full((*scores.shape[:-1], 1), nothing)
-    found = rule.weigh(torch.cat([scores, column], dim=-1), torch.where(ids == NOTHING, scores.shape[-1], ids))
+    found = rule.weigh(
+        torch.cat([scores, column], dim=-1), torch.where(ids == NOTHING, scores.shape[-1], ids)
+    )
     return found.masked_fill(ids == NOTHING, 0)  # a token without any expert would divide zero by zero
 
 

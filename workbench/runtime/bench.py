@@ -240,7 +240,7 @@ class Bench:
         each = [_plan(p) for p in plans] if plans is not None else [_plan(plan)] * len(prompts)
         each = rows_of(each)
         told = labels_of(labels, len(prompts))
-        ids = [self._ids(p) for p in prompts]
+        ids = [self.token_ids(p) for p in prompts]
         for one, tokens, known in zip(each, ids, told, strict=True):
             self.check(one, len(tokens), len(tokens), known)
         trains = any(plan.trained for plan in each)
@@ -280,7 +280,7 @@ class Bench:
         """
         if max_new_tokens < 1:
             raise PromptError(f"{max_new_tokens} new tokens cannot be generated.", "Ask for at least one.")
-        ids = self._ids(prompt)
+        ids = self.token_ids(prompt)
         chosen_plan = rows_of([_plan(plan)])[0]
         if self.context is not None:
             if len(ids) >= self.context:
@@ -309,7 +309,7 @@ class Bench:
         seed: int = 0,
     ) -> Live:
         """Start a generation that is stepped by hand, edited between steps, rewound and branched; see :class:`Live`."""
-        ids = self._ids(prompt)
+        ids = self.token_ids(prompt)
         chosen = Record() if record is _DEFAULT else record
         return Live(self, ids, _plan(plan), chosen, labels or {}, Sampling(temperature, seed))
 
@@ -373,6 +373,12 @@ class Bench:
         """Write a consistent copy of the store to a new file, for any other DuckDB client."""
         self.store.snapshot(str(path))
 
+    def write_into(self, traced: Any, plan: Plan | Edit, prompt: Prompt) -> None:
+        """Write ``plan`` into a running nnsight trace; see :func:`workbench.runtime.trace.write`."""
+        from workbench.runtime.trace import write
+
+        write(self, plan, traced, prompt)
+
     def close(self) -> None:
         """Give the model back its own kernels and close the store; the model's weights were never touched."""
         if not self._closed:
@@ -385,9 +391,22 @@ class Bench:
         gives the hash by which plans name them."""
         return self.artefacts.add(artefact if isinstance(artefact, Artefact) else Artefact.load(artefact))
 
+    def calibrate(self, prompts: Sequence[Prompt], seed: int = 0) -> str:
+        """Measure what units do on ``prompts``, for masks that need means, samples, thresholds or norms; gives the hash by
+        which plans name it (:func:`workbench.runtime.calibrate.calibrate`). ``bench.artefacts`` has the tensors."""
+        from workbench.runtime.calibrate import calibrate
+
+        return self.add(calibrate(self, list(prompts), seed))
+
+    @property
+    def ops(self) -> str:
+        """The backend to name in a direct call of :mod:`routing_kernels` on this model's tensors."""
+        return self._attachment.ops
+
     # Prompts and plans
 
-    def _ids(self, prompt: Prompt) -> list[int]:
+    def token_ids(self, prompt: Prompt) -> list[int]:
+        """The token ids of a prompt, checked against vocabulary and context."""
         return token_ids(prompt, self.tokenizer, context=self.context, vocab_size=self.anatomy.vocab_size)
 
     def check(
@@ -430,15 +449,16 @@ class Bench:
 
     def session(
         self, plans: Sequence[Plan], record: Record | None, labels: Sequence[Mapping[str, Any]],
-        manage_depth: bool = False, history: History | None = None,
+        manage_depth: bool = False, anatomy: Anatomy | None = None, history: History | None = None,
     ) -> Session:  # fmt: skip
-        """The hooks of one run, or of a batch with one plan and the labels of one run per row.
+        """The hooks of one run, or of a batch with one plan and the labels of one run per row; set on the modules of
+        ``anatomy`` in place of the model's own, if it is given.
 
         ``history`` is what earlier passes left, where another session made them.
         """
         sources = Sources(self, plans)
         return Session(
-            self.anatomy, self._attachment, plans, record, sources.routes, sources.values, self.arity, labels,
+            anatomy or self.anatomy, self._attachment, plans, record, sources.routes, sources.values, self.arity, labels,
             self.token_text, self.artefacts, manage_depth, history,
         )  # fmt: skip
 

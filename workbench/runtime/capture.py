@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from workbench.signals import attention_rank, contribution, sparsity
+from workbench.signals import attention_map, attention_rank, contribution, sparsity
 
 
 class ExpertStats(NamedTuple):
@@ -61,6 +61,41 @@ class RowRanks(NamedTuple):
     error: float | None
 
 
+class MapSample(NamedTuple):
+    """Statistics of the attention maps of one row of the batch: [N] each, from ``rows`` of ``length`` query rows."""
+
+    row: int
+    statistics: attention_map.MapStatistics
+    rows: int
+    length: int
+
+
+class Effects(NamedTuple):
+    """Direct effects on the logit of each token's ``targets`` [T]: by unit, [T, units of that kind]."""
+
+    targets: Tensor
+    values: dict[str, Tensor]
+
+
+class Census(NamedTuple):
+    """What each neuron did over the tokens of each row of the batch: tokens [B, E] that reached it, and of each neuron
+    [B, E, F] how many made it active, the sum of magnitudes and the largest. E is 1 for a dense MLP."""
+
+    tokens: Tensor
+    active: Tensor
+    total: Tensor
+    largest: Tensor
+
+
+class Chunks(NamedTuple):
+    """Neurons of a dense MLP that consecutive tokens use together, by row of the batch [B, C]: the position of the first
+    token, the share of the neurons any of them uses, and the share expected of independent tokens."""
+
+    start: Tensor
+    union: Tensor
+    expected: Tensor
+
+
 @dataclass
 class Capture:
     """What one layer did in one pass. T = B x S tokens, k choices, N heads; ``None`` where it was not asked for.
@@ -79,5 +114,10 @@ class Capture:
     width: int = 0
     attention: list[AttentionSample] = field(default_factory=list)
     ranks: list[RowRanks] = field(default_factory=list)
+    lens_kl: Tensor | None = None
+    effects: Effects | None = None
+    census: Census | None = None
+    chunks: Chunks | None = None
+    parts: dict[str, Tensor] = field(default_factory=dict)
     attended: Tensor | None = None
     stream: dict[str, Tensor] = field(default_factory=dict)

@@ -87,10 +87,9 @@ def evaluate(
 
     Notes
     -----
-    The options stand behind the prompt: ``prompt_last`` is the last token of the prompt, and ``generated`` are the tokens
-    of an option, for which the decode phase holds although they are read at once. Where plans edit nothing before the
-    last token of the prompt, the prompts are read once and only the last token is run again for each of these plans,
-    through the layers from the first edited one on.
+    The options stand behind the prompt: ``prompt_last`` is the last token of the prompt, and the tokens of an option count
+    as generated. Where plans edit nothing before the last token of the prompt, the prompts are read once and only the last
+    token is run again for each of these plans, through the layers from the first edited one on.
     """
     if score != "choices":
         raise WorkbenchError(f"Items cannot be scored by {score!r}.", 'Use score="choices".')
@@ -154,7 +153,7 @@ def _check(bench: Bench, items: list[_Item], columns: list[Plans]) -> None:
                 if edit.rows != "all":
                     raise EditRefused(
                         f"{edit.kind} is scoped to rows, which number the prompts of one bench.run.",
-                        "Remove its row scope; give one plan per item instead.",
+                        "Give a list of one plan per item instead.",
                     )
             if bench.context is not None and item.computed > bench.context:
                 raise PromptError(
@@ -273,7 +272,7 @@ def _read_whole(
         group.sort(key=lambda cell: items[cell.item].computed)
         while group:
             batch: list[_Cell] = []
-            rows, width = 0, 0
+            rows = width = 0
             for cell in group:
                 item = items[cell.item]
                 width = max(width, item.computed)
@@ -306,10 +305,10 @@ def _whole(bench: Bench, items: list[_Item], plans: Plans) -> list[list[float]]:
     prompt = torch.tensor([len(items[owner].prompt) for owner in owners], device=device)
     positions = torch.arange(ids.shape[1], device=device).expand(ids.shape)
     mask = {"attention_mask": valid.to(device).long()} if padded else {}
+    now = Pass(0, positions, valid.to(device) if padded else None, prompt, ids.to(device))
     with bench.session([plans[owner] for owner in owners], None, [{}] * len(owners)) as session:
-        ids = ids.to(device)
-        session.begin(Pass(0, positions, valid.to(device) if padded else None, prompt, ids))
-        output = bench.model(input_ids=ids, use_cache=False, **mask)
+        session.begin(now)
+        output = bench.model(input_ids=now.tokens, use_cache=False, **mask)
     losses: list[list[float]] = [[] for _ in items]
     for row, owner in enumerate(owners):
         item = items[owner]

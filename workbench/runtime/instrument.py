@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -24,14 +24,20 @@ from workbench.runtime.attach import Attachment, AttentionSink
 from workbench.runtime.capture import Capture
 from workbench.runtime.history import History
 from workbench.runtime.hooks.attention import hook_attention, hook_heads, keep_attention, sample_attention
+from workbench.runtime.hooks.attention_mask import hook_attention_mask
 from workbench.runtime.hooks.depth import hook_depth, plan_depth
-from workbench.runtime.hooks.neurons import hook_activation
+from workbench.runtime.hooks.experts import hook_experts
+from workbench.runtime.hooks.lens import hook_lens
+from workbench.runtime.hooks.neurons import hook_activation, hook_neurons
 from workbench.runtime.hooks.routing import hook_routing
-from workbench.runtime.hooks.scene import DepthEvent, Lookup, Planned, Scene, Values
+from workbench.runtime.hooks.scene import Lookup, Part, Planned, Scene, Values
 from workbench.runtime.hooks.stream import hook_contribution
+from workbench.runtime.hooks.weights import hook_weights
 from workbench.runtime.hooks.write import hook_site
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
+
+E = TypeVar("E", bound=Edit)
 
 
 class Session:
@@ -85,15 +91,20 @@ class Session:
         self._asked = {
             n for layer, edits in self._edits.items() for e, _ in edits for n in e.asked_layers(layer)
         }
+        self._artefacts = artefacts
         self._depth = plan_depth(self._scene, self._edits, plans, artefacts, manage_depth)
         self._undo = ExitStack()
 
     def __enter__(self) -> Session:
         with ExitStack() as undo:
-            if self._depth is not None:  # first: what listens must see what depth makes of a sublayer
+            for block in self._anatomy.blocks:  # other products, which depth asks for some tokens alone
+                self._replace_products(block, undo)
+            if self._depth is not None:  # before what listens, which must see what depth makes of a sublayer
                 hook_depth(self._scene, *self._depth, undo)
             for block in self._anatomy.blocks:
                 self._hook_block(block, undo)
+            if self._scene.record is not None and self._scene.record.needs_parts:
+                hook_lens(self._scene, undo)
             self._undo = undo.pop_all()
         return self
 
@@ -106,16 +117,12 @@ class Session:
         """What the hooks saw in the running pass, by layer, of layers that ran for all its tokens."""
         return self._scene.captures
 
-    @property
-    def events(self) -> list[DepthEvent]:
-        """The depth decisions of the running pass."""
-        return self._scene.events
-
-    def taken(self) -> Iterator[tuple[Pass, dict[int, Capture], list[DepthEvent]]]:
+    def taken(self) -> Iterator[Part]:
         """What there is to record of the running pass: the whole of it, then what ran for some of its tokens alone."""
-        yield self._scene.now, self._scene.captures, self._scene.events
-        for part, captures in self._scene.parts:
-            yield part, captures, []
+        scene = self._scene
+        yield Part(scene.now, scene.captures, scene.events, scene.work, scene.reports)
+        for part, captures in scene.parts:
+            yield Part(part, captures)
 
     def watch_routing(self, layer: int) -> None:
         """Keep the routing of ``layer`` in the captures even if nothing is recorded there."""
@@ -127,25 +134,48 @@ class Session:
         """Start a forward pass; what the last one captured is let go."""
         self._scene.begin(now)
 
+    def _replace_products(self, block: Block, undo: ExitStack) -> None:
+        """Put in place what computes projections and neurons otherwise."""
+        edits = self._edits[block.layer]
+        weights = _of(edits, mask.Weights)
+        neurons: Planned[Any] = [(e, r) for e, r in edits if isinstance(e, mask.Neurons | mask.Activations)]
+        if weights and neurons:
+            raise EditRefused(
+                f"{weights[0][0].kind} and {neurons[0][0].kind} cannot hold together in layer {block.layer}: each computes "
+                "its MLP in its own way.",
+                "Give them different layers.",
+            )
+        if weights:
+            hook_weights(self._scene, block, weights, self._artefacts, undo)
+        if neurons:
+            hook_neurons(self._scene, block, neurons, self._artefacts, undo)
+
     def _hook_block(self, block: Block, undo: ExitStack) -> None:
         scene = self._scene
         edits = self._edits[block.layer]
         record = scene.recorded(block.layer)
         reroutes = [(edit, rows) for edit, rows in edits if _acts_on_router(edit)]
         wanted = record is not None and (record.routing or record.wants_scores or record.sparsity)
+        wanted = wanted or (record is not None and (record.logit_effect or record.census))
         wanted = wanted or block.layer in self._asked
         if block.moe is not None and block.moe.observable and (reroutes or wanted):
             hook_routing(scene, block, reroutes, record, undo)
+        if silenced := _of(edits, mask.Experts):
+            hook_experts(scene, block, silenced, self._artefacts, undo)
         # One hook an edit, so that edits of one site act in the order of the plan.
         for edit, rows in edits:
             if isinstance(edit, mask.Heads):
-                hook_heads(scene, block, [(edit, rows)], undo)
+                hook_heads(scene, block, [(edit, rows)], self._artefacts, undo)
             elif isinstance(edit, SiteEdit) and not _acts_on_router(edit):
                 hook_site(scene, block, edit, rows, undo)
-        if record and record.contribution:
-            hook_contribution(scene, block, undo)
-        if record and record.sparsity:
-            hook_activation(scene, block, record.threshold, undo)
+        if masks := [(e, rows) for e, rows in edits if isinstance(e, mask.AttentionMask | mask.Tokens)]:
+            hook_attention_mask(scene, block, masks, record is not None, undo)
+        parts = scene.record is not None and scene.record.needs_parts  # of every block, recorded or not
+        if parts or (record and record.contribution):
+            measure = record is not None and record.contribution
+            hook_contribution(scene, block, undo, measure=measure, keep_parts=parts)
+        if record and (record.sparsity or record.census):
+            hook_activation(scene, block, record, undo)
         sinks = self._attention_sinks(block, reroutes, record)
         if sinks:
             hook_attention(block, sinks, undo)
@@ -163,7 +193,7 @@ class Session:
                     "Smooth by a window or a matrix.",
                 )
             sinks.append(keep_attention(self._scene, block.layer))
-        if visible and record and record.attention_rank:
+        if visible and record and record.wants_attention:
             sinks.append(sample_attention(self._scene, block.layer, record))
         return sinks
 
@@ -175,6 +205,10 @@ class Session:
 
 def _acts_on_router(edit: Edit) -> bool:
     return isinstance(edit, reroute.Reroute) or edit.site in ("router_logits", "expert_scores")
+
+
+def _of(edits: Planned[Edit], kind: type[E]) -> Planned[E]:
+    return [(edit, rows) for edit, rows in edits if isinstance(edit, kind)]
 
 
 def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, Planned[Edit]]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from workbench.runtime.bench import Bench
 
 _BY_POSITION = ("routing", "router", "router_scores", "contribution", "sparsity", "depth")
-_BY_STEP = ("attention_rank", "expert_stat", "cost")
+_BY_STEP = ("attention_rank", "attention_mask", "expert_stat", "cost")
 
 
 class Live:

@@ -44,9 +44,9 @@ def load(
     """Load what :func:`workbench.open` was given; raises :class:`ModelError` with what to do."""
     if model is None:
         model = DEMO
-    model = getattr(
-        model, "_orig_mod", model
-    )  # what torch.compile wraps: our hooks stand in the model itself
+    model, tokenizer = _front_door(
+        getattr(model, "_orig_mod", model), tokenizer
+    )  # torch.compile wraps the model
     if isinstance(model, str | Path):
         return _from_name(
             str(model), tokenizer, device=device, dtype=dtype, revision=revision, device_map=device_map
@@ -63,6 +63,25 @@ def load(
         )
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
     return Loaded(model, tokenizer, name, None)
+
+
+def _front_door(model: Any, tokenizer: Any | None) -> tuple[Any, Any | None]:
+    """The transformers model inside a TransformerLens bridge or an nnsight model, with the tokenizer it carries.
+
+    Known by their modules' names, so that neither package is imported, or needs to be installed.
+    """
+    package = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+    if "transformer_lens" in package and hasattr(model, "original_model"):
+        return model.original_model, tokenizer or model.tokenizer
+    if "nnsight" in package:
+        inner = model._module
+        if any(parameter.is_meta for parameter in inner.parameters()):
+            raise ModelError(
+                "The weights of this nnsight model are not loaded.",
+                "Open it with dispatch=True, or call .dispatch().",
+            )
+        return inner, tokenizer or model.__dict__.get("tokenizer")
+    return model, tokenizer
 
 
 def _from_name(

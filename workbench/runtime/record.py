@@ -26,6 +26,19 @@ class Record(BaseModel):
     attention_rank
         ARank, stable rank, effective rank and entropy of every head's attention map, on the passes that read more than
         one token; maps of more than ``rank_tokens`` tokens are sampled (the rows say so).
+    attention_map
+        Entropy, sink mass, local mass, mean distance and decay of the same sampled rows of every head's attention map.
+    rank_sketch
+        Columns of a random sketch from which the stable rank of whole maps of any length is found (16 is a good number);
+        ``None`` for none. A pass of its own over the map, in bounded memory.
+    logit_lens
+        KL of what each layer would predict to what the model predicts. The head runs once a layer.
+    logit_effect
+        What the embedding and every attention, MLP, head and selected expert add directly to the logit of the token that
+        comes next. Selected experts run once more.
+    census
+        How often, how much and how far at most each neuron is active, over the tokens of a pass; of experts too, whose
+        neurons are computed once more. With it, for dense MLPs, how many neurons 8 consecutive tokens use together.
     layers
         The layers to record; ``None`` for all.
     every
@@ -39,6 +52,11 @@ class Record(BaseModel):
     contribution: bool = True
     sparsity: bool = True
     attention_rank: bool = True
+    attention_map: bool = False
+    rank_sketch: int | None = Field(None, ge=1)
+    logit_lens: bool = False
+    logit_effect: bool = False
+    census: bool = False
     layers: tuple[int, ...] | None = None
     every: int = Field(1, ge=1)
     threshold: float = Field(0.01, gt=0)
@@ -67,6 +85,16 @@ class Record(BaseModel):
     def wants_scores(self) -> bool:
         """Whether any full score vectors are recorded."""
         return self.scores is not False
+
+    @property
+    def needs_parts(self) -> bool:
+        """Whether the parts of every block are kept until the head has run."""
+        return self.logit_lens or self.logit_effect
+
+    @property
+    def wants_attention(self) -> bool:
+        """Whether queries and keys are looked at."""
+        return self.attention_rank or self.attention_map or self.rank_sketch is not None
 
     def has_layer(self, layer: int) -> bool:
         """Whether ``layer`` is among the recorded ones."""

@@ -6,7 +6,7 @@ copies is made during the run; the rows are made of many passes at once, later (
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,13 +17,13 @@ from torch import Tensor
 
 from workbench.anatomy import Anatomy, RoutingRule
 from workbench.interventions.ragged import NOTHING
-from workbench.runtime.capture import Capture
+from workbench.runtime.capture import Capture, Effects
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
 from workbench.store import Store
 
 if TYPE_CHECKING:
-    from workbench.runtime.hooks.scene import DepthEvent
+    from workbench.runtime.hooks.scene import DepthEvent, MaskReport, Part, Work
     from workbench.runtime.instrument import Session
 
 THINNEST = 64
@@ -86,9 +86,32 @@ class Decided:
         """The event with arrays of its own."""
         tokens = _tokens(event.now, runs)
         visits = event.visits.cpu().numpy().reshape(-1)[tokens.at]
-        told = np.full(visits.shape, True) if event.chosen or event.borrowed else visits != 1
+        told = visits != 1 if not event.borrowed else np.full(visits.shape, True)
+        if event.chosen is not None:
+            told = told | event.chosen.cpu().numpy().reshape(-1)[tokens.at]
         kv = event.kv.cpu().numpy().reshape(-1)[tokens.at]
         return Decided(event.layer, event.unit, tokens, visits, kv, event.repeat_kv, told, event.borrowed)
+
+
+@dataclass(frozen=True)
+class Left:
+    """Units of work done and left out by each run of a pass, [B]."""
+
+    layer: int
+    op: str
+    backend: str
+    executed: NDArray[np.int64]
+    skipped: NDArray[np.int64]
+
+    @staticmethod
+    def of(work: Work, runs: NDArray[np.int64]) -> Left:
+        """The work with its tokens summed up by run."""
+        done, left = work.executed.cpu().numpy().reshape(-1), work.skipped.cpu().numpy().reshape(-1)
+        if done.size == len(runs) and done.size != work.now.positions.numel():
+            return Left(work.layer, work.op, work.backend, done, left)
+        tokens = _tokens(work.now, runs)
+        sums = [np.bincount(tokens.row, part[tokens.at], len(runs)).astype(np.int64) for part in (done, left)]
+        return Left(work.layer, work.op, work.backend, *sums)
 
 
 @dataclass(frozen=True)
@@ -106,6 +129,8 @@ class Taken:
     layers: Mapping[int, Capture]
     nbytes: int
     events: tuple[Decided, ...] = ()
+    work: tuple[Left, ...] = ()
+    masks: tuple[MaskReport, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -149,18 +174,37 @@ class Taken:
                 if record.routing and capture.experts is not None and not only:
                     add("expert_stat", self._used_experts(layer, capture.ids))
                     add("cost", np.ones(batch, dtype=np.int64))
-            if capture.contribution is not None:
+            if capture.contribution is not None or capture.lens_kl is not None:
                 add("contribution", each)
+            if capture.effects is not None and record.has_layer(layer):
+                self._add_effects(add, capture, tokens, only)
             if capture.activation is not None:
                 add("sparsity", each)
             if not only:
                 for sample in capture.attention:
-                    add("attention_rank", np.eye(batch, dtype=np.int64)[sample.row] * sample.query.shape[0])
+                    heads = np.eye(batch, dtype=np.int64)[sample.row] * sample.query.shape[0]
+                    for table, wanted in (
+                        ("attention_rank", record.attention_rank),
+                        ("attention_map", record.attention_map),
+                    ):
+                        if wanted:
+                            add(table, heads)
+                if capture.census is not None:
+                    add(
+                        "neuron_rate",
+                        (capture.census.tokens > 0).sum(-1).numpy() * capture.census.active.shape[-1],
+                    )
+                if capture.chunks is not None:
+                    add("neuron_chunk", (~capture.chunks.union.isnan()).sum(-1).numpy())
                 for ranks in capture.ranks:
                     add(
                         "attention_rank", np.eye(batch, dtype=np.int64)[ranks.row] * ranks.ranks.rank.shape[0]
                     )
         if not only:
+            for _ in self.work:
+                add("cost", np.ones(batch, dtype=np.int64))
+            for report in self.masks:
+                add("attention_mask", np.eye(batch, dtype=np.int64)[report.row] * len(report.density))
             for event in self.events:
                 add("depth", np.bincount(event.tokens.row[event.told], minlength=batch))
                 add("cost", np.ones(batch, dtype=np.int64))
@@ -168,6 +212,22 @@ class Taken:
             int(run): {table: int(rows[n]) for table, rows in totals.items() if rows[n]}
             for n, run in enumerate(self.runs)
         }
+
+    def _add_effects(
+        self, add: Callable[[str, NDArray[np.int64]], None], capture: Capture, tokens: Tokens, only: bool
+    ) -> None:
+        assert capture.effects is not None
+        batch = len(self.runs)
+        each = np.bincount(tokens.row, minlength=batch)
+        for unit, values in capture.effects.values.items():
+            if unit == "expert":
+                assert capture.ids is not None
+                ran = (capture.ids.numpy()[tokens.at] >= 0).sum(-1)
+                add("logit_effect", np.bincount(tokens.row, ran, batch).astype(np.int64))
+            elif unit != "error":
+                add("logit_effect", each * values.shape[1])
+            elif not only:
+                add("metric", (each > 0).astype(np.int64))
 
     def _used_experts(self, layer: int, ids: Tensor) -> NDArray[np.int64]:
         tokens, experts = self.every_token, self.facts.experts(layer)
@@ -190,18 +250,22 @@ class Recorder:
 
     def take(self, session: Session) -> None:
         """Keep what ``session`` saw of the pass that just ran. It belongs to the recorder from here on."""
-        for now, captures, events in session.taken():
-            self._take(now, captures, events)
+        for part in session.taken():
+            self._take(part)
 
-    def _take(self, now: Pass, captures: Mapping[int, Capture], events: Sequence[DepthEvent]) -> None:
+    def _take(self, part: Part) -> None:
+        now, captures = part.now, part.captures
         from workbench.runtime.rows import digest
 
         valid = _tokens(now, self._runs)
         record = self._facts.record
         kept = valid if record.every == 1 else valid.every(record.every)
         layers = {layer: self._copy(layer, captures[layer]) for layer in sorted(captures)}
-        decided = tuple(Decided.of(event, self._runs) for event in events)
-        taken = Taken(self._facts, now.step, self._runs, kept, valid, layers, _nbytes(layers), decided)
+        decided = tuple(Decided.of(event, self._runs) for event in part.events)
+        work = tuple(Left.of(one, self._runs) for one in part.work)
+        taken = Taken(
+            self._facts, now.step, self._runs, kept, valid, layers, _nbytes(layers), decided, work, tuple(part.reports)
+        )  # fmt: skip
         if self._store.policy == "sample":
             taken = self._thin(taken)
         if self._store.defer(digest, taken):
@@ -252,7 +316,17 @@ class Recorder:
 
 
 _OF_THE_MODEL = ("logits", "ids", "weights", "native_ids", "native_weights")
-_OUR_OWN = ("selection", "edited", "experts", "contribution", "activation")
+_OUR_OWN = (
+    "selection",
+    "edited",
+    "experts",
+    "contribution",
+    "activation",
+    "lens_kl",
+    "census",
+    "chunks",
+    "effects",
+)
 
 
 def sampled(record: Record, tokens: Tokens) -> NDArray[np.int64]:
@@ -291,6 +365,10 @@ _HALF = (torch.bfloat16, torch.float16)  # numpy has no bfloat16
 def _to_cpu(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().cpu()
+    if isinstance(value, Effects):
+        return Effects(
+            value.targets.cpu(), {unit: part.detach().cpu() for unit, part in value.values.items()}
+        )
     if all(part is None or (part.device.type == "cpu" and not part.requires_grad) for part in value):
         return value
     return type(value)(*(None if part is None else part.detach().cpu() for part in value))
@@ -303,6 +381,8 @@ def _nbytes(layers: Mapping[int, Capture]) -> int:
             value = getattr(capture, name)
             if isinstance(value, Tensor):
                 size += value.nbytes
+            elif isinstance(value, Effects):
+                size += sum(part.nbytes for part in value.values.values())
             elif value is not None:
                 size += sum(part.nbytes for part in value if part is not None)
         size += sum(sample.query.nbytes + sample.key.nbytes for sample in capture.attention)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from workbench.anatomy import Anatomy
 from workbench.interventions import Plan, mask, reroute
+from workbench.interventions.condition import comparisons
 from workbench.interventions.edit import Edit, Span
 from workbench.runtime.attach import device_of
 from workbench.runtime.passes import Pass
@@ -34,18 +35,20 @@ _TOKEN_LOCAL = (
 
 
 def first_edited(plan: Plan, anatomy: Anatomy, length: int) -> int | None:
-    """The lowest layer that ``plan`` edits at the last of ``length`` prompt tokens.
+    """The lowest layer that ``plan`` edits, or asks a signal of, at the last of ``length`` prompt tokens.
 
     ``num_layers`` if it edits nothing there; ``None`` if it edits an earlier token or in a way that depends on one, so
     that the prompt must be read under the plan.
     """
     first = anatomy.num_layers
     for edit in plan.active:
-        # A condition may ask for the signals of a layer that would not run.
-        if type(edit) not in _TOKEN_LOCAL or edit.where is not None or _before(edit, length - 1):
+        if type(edit) not in _TOKEN_LOCAL or _before(edit, length - 1):
             return None
         if _holds(edit, length):
-            first = min(first, *edit.layers_in(anatomy))
+            asked = [] if edit.condition is None else comparisons(edit.condition)
+            first = min(
+                first, *edit.layers_in(anatomy), *(one.layer for one in asked if one.layer is not None)
+            )
     return first
 
 
@@ -56,7 +59,7 @@ def _before(edit: Edit, last: int) -> bool:
         return tokens.start < last
     if isinstance(tokens, tuple):
         return min(tokens) < last
-    return tokens in ("all", "prompt") and last > 0
+    return tokens in ("all", "prompt") and edit.phase != "decode" and last > 0
 
 
 def _holds(edit: Edit, length: int) -> bool:
@@ -66,7 +69,7 @@ def _holds(edit: Edit, length: int) -> bool:
         return tokens.start < length
     if isinstance(tokens, tuple):
         return min(tokens) < length
-    return tokens != "generated"
+    return tokens != "generated" and edit.phase != "decode"
 
 
 @dataclass

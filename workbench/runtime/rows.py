@@ -7,32 +7,24 @@ computed, so that the cost of a small pass is its share of a large one.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.anatomy import RoutingRule
 from workbench.interventions.ragged import NOTHING
-from workbench.runtime.attention_rows import attention_rank
+from workbench.runtime.attention_rows import attention
 from workbench.runtime.capture import Capture
+from workbench.runtime.pieces import Piece, cells, gather, known
 from workbench.runtime.recorder import Decided, Taken, Tokens, sampled
+from workbench.runtime.request_rows import request_rows
 from workbench.signals import routing, sparsity
 
 Rows: TypeAlias = tuple[str, Mapping[str, Any]]
 T = TypeVar("T")
-
-
-class Piece(NamedTuple):
-    """One layer of one pass, and the tokens of it that get rows."""
-
-    taken: Taken
-    layer: int
-    capture: Capture
-    tokens: Tokens
 
 
 def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
@@ -53,8 +45,8 @@ def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
     scored = [p for p in chosen if p.taken.facts.record.wants_scores and _rule(p) is not None]
     for group in _groups(scored, _router_key):
         yield "router_scores", _scores(group)
-    contributing = [p for p in pieces if p.capture.contribution is not None]
-    for group in _groups(contributing, lambda p: p.capture.contribution.attn_norm is None):  # type: ignore[union-attr]
+    contributing = [p for p in pieces if p.capture.contribution is not None or p.capture.lens_kl is not None]
+    for group in _groups(contributing, _known_parts):
         yield "contribution", _contribution(group)
     measured = [p for p in chosen if p.capture.experts is not None and p.taken.facts.record.sparsity]
     for group in _groups(measured, _slots):
@@ -63,11 +55,24 @@ def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
     if dense:
         yield "sparsity", _dense_sparsity(dense)
     for taken in passes:
-        yield from attention_rank(taken)
+        yield from attention(taken)
+    yield from request_rows(pieces)
     for taken in passes:
         for event in taken.events:
             yield "depth", _depth(taken, event)
             yield "cost", _depth_cost(taken, event)
+        for left in taken.work:
+            yield "cost", {
+                "run": taken.runs, "step": taken.step, "layer": left.layer, "op": left.op, "backend": left.backend,
+                "isa": taken.facts.isa, "executed": left.executed, "skipped": left.skipped,
+            }  # fmt: skip
+        for report in taken.masks:
+            heads = len(report.density)
+            yield "attention_mask", {
+                "run": np.full(heads, taken.runs[report.row]), "step": taken.step, "layer": report.layer,
+                "head": np.arange(heads), "pattern": report.patterns, "block": report.block,
+                "density": report.density.numpy(), "recall": report.recall.numpy(), "error": report.error.numpy(),
+            }  # fmt: skip
 
 
 _KV = np.asarray(("absent", "compute", "copy-last"))
@@ -107,6 +112,15 @@ def _groups(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
     return list(found.values())
 
 
+def _known_parts(piece: Piece) -> tuple[str, ...]:
+    found = piece.capture.contribution
+    return (
+        ()
+        if found is None
+        else tuple(n for n, value in zip(found._fields, found, strict=True) if value is not None)
+    )
+
+
 def _slots(piece: Piece) -> int:
     assert piece.capture.ids is not None
     return piece.capture.ids.shape[-1]
@@ -122,30 +136,6 @@ def _router_key(piece: Piece) -> Hashable:
     return _slots(piece), piece.taken.facts.experts(piece.layer), _rule(piece), edited
 
 
-def _cells(pieces: Sequence[Piece]) -> dict[str, NDArray[Any]]:
-    """The key columns of one row a token."""
-    sizes = [p.tokens.at.size for p in pieces]
-    return {
-        "run": np.concatenate([p.tokens.run for p in pieces]),
-        "step": np.repeat(np.asarray([p.taken.step for p in pieces], dtype=np.int32), sizes),
-        "position": np.concatenate([p.tokens.position for p in pieces]),
-        "layer": np.repeat(np.asarray([p.layer for p in pieces], dtype=np.uint16), sizes),
-    }
-
-
-def _gather(
-    pieces: Sequence[Piece], read: Callable[[Capture], Tensor | None], trailing: int = 1
-) -> NDArray[Any]:
-    """One tensor of every piece at its tokens, concatenated; it has ``trailing`` axes behind those of the tokens."""
-    parts = []
-    for piece in pieces:
-        value = read(piece.capture)
-        assert value is not None
-        value = value.reshape(-1, *value.shape[value.dim() - trailing :])
-        parts.append(value if piece.tokens.whole else value[torch.from_numpy(piece.tokens.at)])
-    return torch.cat(parts).numpy()
-
-
 def _repeat(cells: Mapping[str, NDArray[Any]], times: int, used: NDArray[np.bool_] | None) -> dict[str, Any]:
     """Each row ``times`` times, those in ``used`` alone."""
     spread = {name: np.repeat(column, times) for name, column in cells.items()}
@@ -153,12 +143,12 @@ def _repeat(cells: Mapping[str, NDArray[Any]], times: int, used: NDArray[np.bool
 
 
 def _routing(pieces: Sequence[Piece]) -> dict[str, Any]:
-    ids, weights = _gather(pieces, lambda c: c.ids), _gather(pieces, lambda c: c.weights)
-    norm = None if pieces[0].capture.experts is None else _gather(pieces, lambda c: c.experts.norm)  # type: ignore[union-attr]
+    ids, weights = gather(pieces, lambda c: c.ids), gather(pieces, lambda c: c.weights)
+    norm = None if pieces[0].capture.experts is None else gather(pieces, lambda c: c.experts.norm)  # type: ignore[union-attr]
     size, k = ids.shape
     empty = ids == NOTHING
     used = ~empty.reshape(-1) if empty.any() else None
-    columns = _repeat(_cells(pieces), k, used)
+    columns = _repeat(cells(pieces), k, used)
     slots = {
         "slot": np.tile(np.arange(k, dtype=np.uint8), size), "expert": ids.reshape(-1),
         "weight": weights.reshape(-1), "rank": _ranks(weights, empty).reshape(-1),
@@ -180,8 +170,8 @@ def _ranks(weights: NDArray[Any], empty: NDArray[np.bool_]) -> NDArray[np.uint8]
 
 
 def _router(pieces: Sequence[Piece]) -> dict[str, Any]:
-    ids = _gather(pieces, lambda c: c.ids)
-    columns: dict[str, Any] = dict(_cells(pieces))
+    ids = gather(pieces, lambda c: c.ids)
+    columns: dict[str, Any] = dict(cells(pieces))
     rule = _rule(pieces[0])
     if rule is not None:
         logits, selection = _logits_and_selection(pieces, rule)
@@ -203,10 +193,10 @@ def _router(pieces: Sequence[Piece]) -> dict[str, Any]:
 
 
 def _logits_and_selection(pieces: Sequence[Piece], rule: RoutingRule) -> tuple[Tensor, Tensor]:
-    logits = torch.from_numpy(_gather(pieces, lambda c: c.logits))
+    logits = torch.from_numpy(gather(pieces, lambda c: c.logits))
     if pieces[0].capture.selection is None:
         return logits, rule.selection(rule.scores(logits))
-    return logits, torch.from_numpy(_gather(pieces, lambda c: c.selection))
+    return logits, torch.from_numpy(gather(pieces, lambda c: c.selection))
 
 
 def _edited(pieces: Sequence[Piece]) -> NDArray[np.bool_]:
@@ -237,8 +227,8 @@ def _experts(pieces: Sequence[Piece]) -> Iterator[Rows]:
     pieces = [p._replace(tokens=p.taken.every_token) for p in pieces]
     facts = pieces[0].taken.facts
     experts = facts.experts(pieces[0].layer)
-    ids, weights = _gather(pieces, lambda c: c.ids), _gather(pieces, lambda c: c.weights)
-    norm = _gather(pieces, lambda c: c.experts.norm)  # type: ignore[union-attr]
+    ids, weights = gather(pieces, lambda c: c.ids), gather(pieces, lambda c: c.weights)
+    norm = gather(pieces, lambda c: c.experts.norm)  # type: ignore[union-attr]
     k = ids.shape[-1]
     # A bin is one run of one piece; its sums stand at bin x experts + expert.
     first = np.cumsum([0, *(len(p.taken.runs) for p in pieces)])
@@ -260,8 +250,8 @@ def _experts(pieces: Sequence[Piece]) -> Iterator[Rows]:
         "weighted_norm_sum": np.bincount(key, w * v, size)[used], "norm_max": _largest(key, norm[inside]),
     }  # fmt: skip
     rule = _rule(pieces[0])
-    if rule is not None and rule.score != "sigmoid":
-        p = torch.from_numpy(_gather(pieces, lambda c: c.logits)).double().softmax(-1).numpy()
+    if rule is not None and rule.score in ("softmax", "topk_softmax"):
+        p = torch.from_numpy(gather(pieces, lambda c: c.logits)).double().softmax(-1).numpy()
         soft = np.zeros((int(first[-1]), experts))
         starts = np.flatnonzero(np.diff(bins, prepend=-1))
         soft[bins[starts]] = np.add.reduceat(p, starts) if len(starts) else 0.0
@@ -310,7 +300,7 @@ def _scores(pieces: Sequence[Piece]) -> dict[str, Any]:
     assert rule is not None
     logits, selection = _logits_and_selection(thinned, rule)
     shares = [float(p.taken.facts.record.scores) for p in thinned]
-    return _cells(thinned) | {
+    return cells(thinned) | {
         "scores": selection.float().numpy(),
         "logits": logits.float().numpy(),
         "share": np.repeat(shares, [p.tokens.at.size for p in thinned]),
@@ -318,17 +308,26 @@ def _scores(pieces: Sequence[Piece]) -> dict[str, Any]:
 
 
 def _contribution(pieces: Sequence[Piece]) -> dict[str, Any]:
-    columns: dict[str, Any] = dict(_cells(pieces))
-    first = pieces[0].capture.contribution
-    assert first is not None
-    for name, value in zip(first._fields, first, strict=True):
-        if value is not None:
-            columns[name] = known(_gather(pieces, lambda c, name=name: getattr(c.contribution, name), 0))  # type: ignore[misc]
+    columns: dict[str, Any] = dict(cells(pieces))
+    for name in _known_parts(pieces[0]):
+        columns[name] = known(gather(pieces, lambda c, name=name: getattr(c.contribution, name), 0))  # type: ignore[misc]
+    lens = _lens(pieces)
+    if not np.isnan(lens).all():
+        columns["lens_kl"] = known(lens)
     return columns
 
 
+def _lens(pieces: Sequence[Piece]) -> NDArray[Any]:
+    """KL of the logit lens of every token, NaN where it was not asked for."""
+    return np.concatenate([
+        np.full(p.tokens.at.size, np.nan, dtype=np.float32) if p.capture.lens_kl is None
+        else gather([p], lambda c: c.lens_kl, 0).astype(np.float32)
+        for p in pieces
+    ])  # fmt: skip
+
+
 def _expert_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
-    ids = _gather(pieces, lambda c: c.ids)
+    ids = gather(pieces, lambda c: c.ids)
     k = ids.shape[-1]
     sizes = [p.tokens.at.size for p in pieces]
     experts = np.repeat([p.taken.facts.experts(p.layer) for p in pieces], sizes)[:, None]
@@ -336,12 +335,12 @@ def _expert_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
     widths = [p.taken.facts.anatomy.layer(p.layer).mlp.act_width for p in pieces]  # type: ignore[union-attr]
     width = np.repeat(np.repeat(np.asarray(widths, dtype=np.int32), sizes), k)[ran]
     zero, below, l1, l2 = (
-        torch.from_numpy(_gather(pieces, lambda c, name=name: getattr(c.experts, name)).reshape(-1)[ran])  # type: ignore[misc]
+        torch.from_numpy(gather(pieces, lambda c, name=name: getattr(c.experts, name)).reshape(-1)[ran])  # type: ignore[misc]
         for name in ("zero", "below", "l1", "l2")
     )
     found = sparsity.from_sums(torch.from_numpy(width), zero, below, l1, l2)
     thresholds = np.asarray([p.taken.facts.record.threshold for p in pieces], dtype=np.float32)
-    return _repeat(_cells(pieces), k, ran) | {
+    return _repeat(cells(pieces), k, ran) | {
         "expert": ids.reshape(-1)[ran].astype(np.int16), "width": width,
         "threshold": np.repeat(np.repeat(thresholds, sizes), k)[ran], **_shares(found),
     }  # fmt: skip
@@ -350,10 +349,10 @@ def _expert_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
 def _dense_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
     sizes = [p.tokens.at.size for p in pieces]
     found = sparsity.Sparsity(*(
-        torch.from_numpy(_gather(pieces, lambda c, n=n: c.activation[n], 0))  # type: ignore[index, misc]
+        torch.from_numpy(gather(pieces, lambda c, n=n: c.activation[n], 0))  # type: ignore[index, misc]
         for n in range(3)
     ))  # fmt: skip
-    return _cells(pieces) | {
+    return cells(pieces) | {
         "expert": -1, "width": np.repeat(np.asarray([p.capture.width for p in pieces], dtype=np.int32), sizes),
         "threshold": np.repeat(np.asarray([p.taken.facts.record.threshold for p in pieces], dtype=np.float32), sizes),
         **_shares(found),
@@ -366,8 +365,3 @@ def _shares(found: sparsity.Sparsity) -> dict[str, Any]:
         "below_share": found.below_share.numpy(),
         "hoyer": known(found.hoyer.numpy()),
     }
-
-
-def known(values: NDArray[Any]) -> pa.Array:
-    """A column in which what is undefined (NaN: no runner-up, a zero vector) is NULL."""
-    return pa.array(values.reshape(-1), from_pandas=True)

@@ -126,6 +126,14 @@ def _listen(session: Session, block: Block, site: str, found: dict[int, Tensor],
                 call.query, call.key, call.scale, call.mask, softcap=call.softcap, sinks=call.sinks
             )[0]
 
+        point = getattr(block.attention.module, "hook_pattern", None)
+        if isinstance(point, nn.Module):  # of a TransformerLens bridge, which computes attention itself
+
+            def on_point(_: nn.Module, __: Any, output: Tensor) -> None:
+                keep(output[0])
+
+            undo.callback(point.register_forward_hook(on_point).remove)
+            return
         session.listen(layer, pattern)
     else:
         session.watch_routing(layer)

@@ -148,7 +148,8 @@ CREATE TABLE contribution (
     mlp_norm   FLOAT,                -- the same for the MLP
     mlp_cos    FLOAT,
     block_norm FLOAT,                -- the same for attention and MLP together
-    influence  FLOAT                 -- 1 - cos(residual in, residual out)
+    influence  FLOAT,                -- 1 - cos(residual in, residual out)
+    lens_kl    FLOAT                 -- KL(what the model predicts || what this layer would predict), nats; on request
 );
 
 -- Activation sparsity, one row a token and expert (or a token and dense MLP).
@@ -186,7 +187,10 @@ CREATE TABLE neuron_rate (
     layer  USMALLINT NOT NULL,
     expert SMALLINT NOT NULL,        -- -1 for a dense MLP
     neuron INTEGER NOT NULL,
-    rate   FLOAT                     -- share of the tokens that reached it for which it was active
+    rate   FLOAT,                    -- share of the tokens that reached it for which it was active
+    tokens BIGINT,                   -- those tokens
+    mean   FLOAT,                    -- mean magnitude of its activation over them
+    largest FLOAT                    -- largest magnitude
 );
 
 -- Departures from running every unit once.
@@ -198,6 +202,19 @@ CREATE TABLE depth (
     unit     VARCHAR,                -- 'block', 'attn' or 'mlp'
     event    VARCHAR,                -- 'execute', 'skip', 'repeat' or 'reuse'
     kv       VARCHAR                 -- what became of the keys and values
+);
+
+-- What a mask did to the attention of one head in one pass.
+CREATE TABLE attention_mask (
+    run     BIGINT NOT NULL,
+    step    INTEGER NOT NULL,
+    layer   USMALLINT NOT NULL,
+    head    USMALLINT NOT NULL,
+    pattern VARCHAR,                 -- names of the masks that held
+    block   USMALLINT,               -- positions of a block
+    density FLOAT,                   -- share of the map's visible entries that were kept
+    recall  FLOAT,                   -- share of the attention that was kept, exp(lse masked - lse), mean over queries
+    error   FLOAT                    -- relative error of the head's output
 );
 
 -- What a step cost.
@@ -228,6 +245,54 @@ CREATE TABLE experiment (
     created    TIMESTAMP,            -- UTC
     name       VARCHAR,
     config     JSON
+);
+
+-- What parts of the network add directly to one logit; see workbench.signals.logit_effect.
+CREATE TABLE logit_effect (
+    run      BIGINT NOT NULL,
+    step     INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    layer    USMALLINT NOT NULL,
+    unit     VARCHAR NOT NULL,       -- 'embed' (under the first layer), 'attn', 'mlp', 'block' (neither known), 'head', 'expert'
+    number   SMALLINT,               -- which head or expert
+    target   INTEGER,                -- token whose logit it is: the next one, behind the last the likeliest
+    effect   FLOAT                   -- what the unit adds to it; embed, attn and mlp (or block) of all layers sum to the logit
+);
+
+-- Where attention looks, one row a head; means over sampled query rows.
+CREATE TABLE attention_map (
+    run          BIGINT NOT NULL,
+    step         INTEGER NOT NULL,
+    layer        USMALLINT NOT NULL,
+    head         USMALLINT NOT NULL,
+    tokens       INTEGER,            -- query rows that were looked at
+    length       INTEGER,            -- tokens of the whole map
+    entropy      FLOAT,              -- of a row, nats
+    sinks        INTEGER,            -- first keys that count as sinks
+    sink         FLOAT,              -- mass on them
+    local_window INTEGER,            -- keys that count as near, the query itself included
+    local        FLOAT,              -- mass on them
+    distance     FLOAT,              -- mean distance of the attended keys, tokens
+    decay        FLOAT               -- exponent g of mass ~ distance^-g
+);
+
+-- Neurons of a dense MLP that consecutive tokens use together.
+CREATE TABLE neuron_chunk (
+    run         BIGINT NOT NULL,
+    step        INTEGER NOT NULL,
+    position    INTEGER NOT NULL,    -- of the first token of the chunk
+    layer       USMALLINT NOT NULL,
+    chunk       INTEGER,             -- tokens in it
+    union_share FLOAT,               -- share of the neurons that any of them makes active
+    null_share  FLOAT                -- the same for independent tokens of that run
+);
+
+-- What is said about single tokens, beside the labels of the run.
+CREATE TABLE token_label (
+    run      BIGINT NOT NULL,
+    position INTEGER NOT NULL,
+    label    VARCHAR NOT NULL,       -- name of the label
+    value    VARCHAR                 -- its value for this token
 );
 
 -- Sums of runs that have ended, so that questions about many runs need not read every choice; kept by Store.summarise,

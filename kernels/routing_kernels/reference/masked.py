@@ -22,7 +22,9 @@ def masked_matmul(x: Tensor, values: Tensor, bits: Tensor, start: Tensor) -> Ten
     Intermediate values are float32, or float64 where ``x`` is, and are rounded to ``x.dtype`` once, at the end.
     """
     exact, kept, edges = accumulator(x.dtype), kept_entries(bits, x.shape[1]), start.tolist()
-    if kept.sum(1).tolist() != [last - first for first, last in zip(edges, edges[1:], strict=False)]:
+    if kept_entries(bits, bits.shape[1] * 8).sum(1).tolist() != [
+        last - first for first, last in zip(edges, edges[1:], strict=False)
+    ]:
         raise bad_masked_weight()
     y = x.new_empty((x.shape[0], bits.shape[0]), dtype=exact)
     for row, mask in enumerate(kept):

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -70,8 +71,7 @@ def specimens() -> Iterator[Specimen]:
     for dtype, value in TYPES.items():
         for stats in (False, True):
             yield from _experts(dtype, value, stats)
-            for size in (64, 128):
-                yield _attention(dtype, value, stats, size)
+            yield _attention(dtype, value, stats, 128)
             yield from _rows(dtype, value, stats)
         yield from _mlp(dtype, value)
         yield Specimen(
@@ -88,20 +88,23 @@ def specimens() -> Iterator[Specimen]:
 
 
 def _experts(dtype: str, value: str, stats: bool) -> Iterator[Specimen]:
-    sizes = {"BM": moe.ROWS, "BN": moe.COLUMNS, "BK": moe.DEPTH}
+    depth, warps = moe.depth_and_warps(getattr(torch, dtype))
+    sizes = {"BM": moe.ROWS, "BN": moe.COLUMNS, "BK": depth, "PRECISION": ""}
     tiles = dict.fromkeys(("order", "tile_expert", "tile_first", "tile_end"), "*i32")
     yield Specimen(
         "moe_experts", moe.neurons, dtype, stats,
         {"x": value, "gate_up": value, "hidden": value, "l1": "*fp32", "l2": "*fp32", "zero": "*i32", "below": "*i32"}
         | tiles | dict.fromkeys(("x_row", "bank", "bank_row", "experts", "hidden_size", "width", "column_tiles"), "i32")
         | {"threshold": "fp32"},
-        {"TOP_K": 8, "ACT": "silu", "STATS": stats} | sizes, loose=("column_tiles",),
+        {"TOP_K": 8, "ACT": "silu", "STATS": stats} | sizes, warps,
+        loose=("column_tiles",),
     )  # fmt: skip
     yield Specimen(
         "moe_experts", moe.outputs, dtype, stats,
         {"hidden": value, "down": value, "rows": "*fp32", "squares": "*fp32"} | tiles
         | dict.fromkeys(("bank", "bank_row", "experts", "hidden_size", "width", "column_tiles"), "i32"),
-        {"STATS": stats} | sizes, loose=("column_tiles",),
+        {"STATS": stats} | sizes, warps,
+        loose=("column_tiles",),
     )  # fmt: skip
     if not stats:
         yield Specimen(
@@ -127,12 +130,16 @@ def _attention(dtype: str, value: str, stats: bool, size: int) -> Specimen:
     strides = [f"{part}_{axis}" for part, last in (("q", "query"), ("k", "key"), ("v", "key"))
                for axis in ("batch", "head", last)]  # fmt: skip
     counts = ("heads", "group", "queries", "keys", "depth", "values", "extras", "rows", "kept", "window")
+    value_type = getattr(torch, dtype)
+    tile = attention.tile_of(64, size, value_type)
     flags = dict.fromkeys(("LENGTHS", "STARTS", "SINKS", "WINDOW", "SOFTCAP"), False)
     return Specimen(
         "block_attention", attention.attend, dtype, stats,
         pointers | dict.fromkeys((*strides, *counts), "i32") | {"scale": "fp32", "softcap": "fp32"},
-        {"CAUSAL": True, **flags, "EXTRA": stats, "STATS": stats, "BLOCK": 64, "BE": size, "BD": size, "BR": 16},
-        stages=2, loose=("heads", "group", "queries", "keys", "extras", "rows", "kept", "window"),
+        {"CAUSAL": True, **flags, "EXTRA": stats and attention.fused(value_type), "STATS": stats, "BLOCK": 64,
+         "BM": tile["BM"], "BN": tile["BN"], "BE": size, "BD": size, "BR": 16, "PRECISION": ""},
+        tile["num_warps"], tile["num_stages"],
+        loose=("heads", "group", "queries", "keys", "extras", "rows", "kept", "window"),
     )  # fmt: skip
 
 
@@ -172,7 +179,10 @@ def _mlp(dtype: str, value: str) -> Iterator[Specimen]:
 def build(specimen: Specimen, target: str) -> Built:
     """Compiles one kernel for ``target`` (a name of TARGETS) and reads what its binary says of itself."""
     names = list(specimen.kernel.arg_names)
-    types = specimen.types | dict.fromkeys(specimen.constants, "constexpr")
+    constants = dict(specimen.constants)
+    if "PRECISION" in constants:
+        constants["PRECISION"] = "ieee" if target.startswith("gfx") else "tf32x3"
+    types = specimen.types | dict.fromkeys(constants, "constexpr")
     aligned = {
         (place,): [["tt.divisibility", 16]]
         for place, name in enumerate(names)
@@ -180,7 +190,7 @@ def build(specimen: Specimen, target: str) -> Built:
     }
     source = ASTSource(
         fn=specimen.kernel, signature={name: types[name] for name in names},
-        constexprs={(names.index(name),): value for name, value in specimen.constants.items()}, attrs=aligned,
+        constexprs={(names.index(name),): value for name, value in constants.items()}, attrs=aligned,
     )  # fmt: skip
     options = {"num_warps": specimen.warps, "num_stages": specimen.stages}
     made = triton.compile(source, target=TARGETS[target], options=options)
@@ -227,8 +237,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--targets", nargs="+", choices=list(TARGETS), default=list(TARGETS))
+    parser.add_argument("--dtypes", nargs="+", choices=list(TYPES), default=list(TYPES))
+    parser.add_argument("--ops", nargs="+", help="these alone")
     asked = parser.parse_args()
-    built = [asdict(build(one, target)) for target in asked.targets for one in specimens()]
+    built = [
+        asdict(build(one, target))
+        for target in asked.targets
+        for one in specimens()
+        if one.dtype in asked.dtypes and (not asked.ops or one.op in asked.ops)
+    ]
     json.dump({"triton": triton.__version__, "built": built}, sys.stdout, indent=1)
     print()
 

@@ -12,6 +12,11 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 """Whether triton was imported under its interpreter, which runs kernels on CPU tensors, slowly, for tests."""
 
 
+PRECISION = "ieee" if torch.version.hip else "tf32x3"
+"""How float32 tiles are multiplied: three products of TensorFloat-32 halves, about as exact as float32 and on the tensor
+cores. Plain float32 products hold whole tiles in registers, which do not fit."""
+
+
 def power(n: int, least: int = 16) -> int:
     """The next power of two, and at least ``least``: tiles of ``tl.dot`` have 16 rows and columns or more."""
     return max(least, triton.next_power_of_2(n))

@@ -7,9 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from routing_kernels.triton.launch import activate
+from routing_kernels.triton.launch import PRECISION, activate
 
-ROWS, COLUMNS, DEPTH = 64, 64, 32  # of a tile
+ROWS, COLUMNS = 64, 64  # of a tile
 SUM_COLUMNS = 256
 
 
@@ -18,6 +18,7 @@ def neurons(
     x, gate_up, hidden, l1, l2, zero, below, order, tile_expert, tile_first, tile_end,
     x_row, bank, bank_row, experts, hidden_size, width, column_tiles, threshold,
     TOP_K: tl.constexpr, ACT: tl.constexpr, STATS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """act(gate x) * (up x) of a tile of slots of one expert, [slots by expert, width], and their partial sums."""
     tile, part = tl.program_id(0), tl.program_id(1)
@@ -40,9 +41,9 @@ def neurons(
         a = tl.load(rows + depth[None, :], mask=there[:, None] & deep[None, :], other=0.0)
         weights = deep[:, None] & inside[None, :]
         gate = tl.dot(
-            a, tl.load(gates + depth[:, None], mask=weights, other=0.0), gate, input_precision="ieee"
+            a, tl.load(gates + depth[:, None], mask=weights, other=0.0), gate, input_precision=PRECISION
         )
-        up = tl.dot(a, tl.load(ups + depth[:, None], mask=weights, other=0.0), up, input_precision="ieee")
+        up = tl.dot(a, tl.load(ups + depth[:, None], mask=weights, other=0.0), up, input_precision=PRECISION)
     out = activate(gate, ACT) * up
     kept = there[:, None] & inside[None, :]
     tl.store(
@@ -66,6 +67,7 @@ def outputs(
     hidden, down, rows, squares, order, tile_expert, tile_first, tile_end,
     bank, bank_row, experts, hidden_size, width, column_tiles,
     STATS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """down times the neurons of a tile of slots of one expert, float32, put back to [slots, hidden size]."""
     tile, part = tl.program_id(0), tl.program_id(1)
@@ -85,7 +87,7 @@ def outputs(
         deep = depth < width
         a = tl.load(inputs + depth[None, :], mask=there[:, None] & deep[None, :], other=0.0)
         b = tl.load(weights + depth[:, None], mask=deep[:, None] & inside[None, :], other=0.0)
-        total = tl.dot(a, b, total, input_precision="ieee")
+        total = tl.dot(a, b, total, input_precision=PRECISION)
     kept = there[:, None] & inside[None, :]
     tl.store(rows + slot.to(tl.int64)[:, None] * hidden_size + column[None, :], total, mask=kept)
     if STATS:
@@ -107,6 +109,11 @@ def combine(rows, ids, weights, y, weights_row, experts, hidden_size, TOP_K: tl.
         row = tl.load(rows + (token * TOP_K + slot) * hidden_size + column, mask=inside & ran, other=0.0)
         total += weight * row
     tl.store(y + token * hidden_size + column, total.to(y.dtype.element_ty), mask=inside)
+
+
+def depth_and_warps(dtype: torch.dtype) -> tuple[int, int]:
+    """Depth of a tile, and warps. Float32 tiles are multiplied in parts, which take more registers (:mod:`aot` holds it)."""
+    return (16, 8) if dtype == torch.float32 else (32, 4)
 
 
 def moe_experts(
@@ -141,7 +148,15 @@ def moe_experts(
     zero, below = (torch.zeros((tallied, parts[0]), dtype=torch.int32, device=device) for _ in range(2))
     squares = torch.zeros((tallied, parts[1]), dtype=torch.float32, device=device)
     y = x.new_empty((tokens, hidden_size))
-    sizes = {"BM": ROWS, "BN": COLUMNS, "BK": DEPTH, "num_warps": 4, "num_stages": 3}
+    depth, warps = depth_and_warps(x.dtype)
+    sizes = {
+        "BM": ROWS,
+        "BN": COLUMNS,
+        "BK": depth,
+        "PRECISION": PRECISION,
+        "num_warps": warps,
+        "num_stages": 3,
+    }
     if slots:
         neurons[(tiles[0].shape[0], parts[0])](
             x, gate_up, hidden, l1, l2, zero, below, order, *tiles, x.stride(0), gate_up.stride(0), gate_up.stride(1),

@@ -22,7 +22,16 @@ __all__ = [
     "weights",
 ]  # fmt: skip
 
-KINDS: tuple[type[Edit], ...] = (Heads, Direction)
+KINDS: tuple[type[Edit], ...] = (
+    Experts,
+    Heads,
+    Neurons,
+    Tokens,
+    Activations,
+    AttentionMask,
+    Weights,
+    Direction,
+)
 
 Where = int | Iterable[int] | Layers
 """Layers: one, several, or ``"all"`` that have the site."""

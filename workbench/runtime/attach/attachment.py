@@ -118,6 +118,8 @@ class Attachment:
         self._attention_modules = {
             b.layer: b.attention.module for b in anatomy.blocks if b.attention is not None
         }
+        if any(hasattr(module, "hook_pattern") for module in self._attention_modules.values()):
+            return  # a TransformerLens bridge computes attention itself and asks no registry
         before = getattr(self._model.config, "_attn_implementation", None)
         masks = AttentionMaskInterface()
         if (

@@ -146,6 +146,7 @@ class _Runner:
     def run(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         """The output [B, Q, N, Dv] and, from the model's own function, its map."""
         asked = [options for asker in list(self.here.askers) if (options := asker(call)) is not None]
+        call = block_calls.narrowed(call, asked, self.here.own)
         wanted = block_calls.Wanted.of(asked, call)
         if wanted is None:
             if not _worth(self.here, call.query, call.key, call.mask) or self._unfit(call):

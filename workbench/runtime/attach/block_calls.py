@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import routing_kernels
@@ -115,6 +115,26 @@ def _check(one: AttentionOptions, call: AttentionCall) -> None:
         raise EditRefused(
             f"The extra values are {list(extra.shape)}.", f"Give a row for each of the {call.keys} keys."
         )
+
+
+def narrowed(call: AttentionCall, asked: Sequence[AttentionOptions], own: str) -> AttentionCall:
+    """The call with what ``asked`` allows in its mask."""
+    parts = [one.allowed for one in asked if one.allowed is not None]
+    if not parts:
+        return call
+    allowed = parts[0]
+    for part in parts[1:]:
+        allowed = allowed & part
+    mask = call.mask
+    if mask is None and call.causal:
+        key = torch.arange(call.keys, device=allowed.device)
+        allowed = allowed & (key <= torch.arange(call.first_query, call.keys, device=allowed.device)[:, None])
+    if mask is not None and mask.dtype == torch.bool:
+        return replace(call, mask=mask & allowed)
+    if mask is None and own != "eager":
+        return replace(call, mask=allowed)
+    base = call.query.new_zeros(1, 1, call.queries, call.keys) if mask is None else mask
+    return replace(call, mask=base.masked_fill(~allowed, torch.finfo(base.dtype).min))
 
 
 def _groups(

@@ -115,6 +115,9 @@ class AttentionOptions:
         keep. A query left without any key gives zeros. ``None``, and a mask that keeps everything, change no bit.
     block
         16, 32, 64 or 128 positions.
+    allowed
+        bool [B or 1, N or 1, Q, K], True where a query may see a key: finer than blocks. With it the model's own function
+        runs, which computes everything and masks. A query must keep a key.
     extra_values
         [K, R] more value columns, the same for every head, for :attr:`AttentionReport.sketch`.
     want_lse, want_block_mass
@@ -126,6 +129,7 @@ class AttentionOptions:
 
     block_mask: Tensor | None = None
     block: int = 64
+    allowed: Tensor | None = None
     extra_values: Tensor | None = None
     want_lse: bool = False
     want_block_mass: bool = False

@@ -34,6 +34,7 @@ class Decision:
     ``visits`` [B, S] int64: how often each token runs. ``kv`` [B, S] int64: what a token that does not run leaves behind.
     ``gate`` [B, S] float32: what multiplies the additions of the ``gated`` sublayers (``mlp`` or ``both``). ``repeat_kv``,
     ``parts``: policy of the repeats and which sublayer is repeated. ``reindex``: kept tokens count their positions anew.
+    ``chosen`` [B, S]: tokens for which the run itself decided.
     """
 
     visits: Tensor
@@ -43,7 +44,7 @@ class Decision:
     repeat_kv: str = "per-visit"
     parts: str = "block"
     reindex: bool = False
-    chosen: bool = False
+    chosen: Tensor | None = None
 
     @property
     def once(self) -> bool:
@@ -80,7 +81,8 @@ class Decider:
                 self._policy(made, edit, where, hidden)
             elif edit.leaves_out(self.layer, self.num_layers):
                 self._skip(made, where, getattr(edit, "kv", "absent"))
-            made.chosen = made.chosen or edit.decides
+            if edit.decides:
+                made.chosen = where if made.chosen is None else made.chosen | where
         if now.valid is not None:
             made.visits = torch.where(now.valid, made.visits, 0 if self._gathers(made) else 1)
         return made

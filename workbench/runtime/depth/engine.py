@@ -524,7 +524,7 @@ class Engine:
 
     def _note(self, layer: int, unit: str, decision: Decision | None, source: int | None = None) -> None:
         borrowed = source is not None and source != layer
-        if decision is None or (decision.once and not decision.chosen and not borrowed):
+        if decision is None or (decision.once and decision.chosen is None and not borrowed):
             return
         self._scene.events.append(DepthEvent(
             layer, unit, self._scene.now, decision.visits.clone(), decision.kv.clone(), decision.repeat_kv,

@@ -12,18 +12,28 @@ from torch import Tensor, nn
 
 from workbench.anatomy import Block
 from workbench.interventions import mask
+from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.attach import AttentionCall, AttentionSink, listen_to_attention
-from workbench.runtime.capture import AttentionSample
+from workbench.runtime.capture import AttentionSample, RowRanks
 from workbench.runtime.hooks.scene import Planned, Scene
+from workbench.runtime.hooks.units import fill, units_of
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import own
-from workbench.signals import attention_rank
+from workbench.signals import attention_rank, rank_sketch
+
+SKETCH_BUDGET = 2**22
+"""Elements of attention maps that a sketch forms at a time."""
+
+CHECKED = 128
+"""Tokens of the map on which a sketch is held to an SVD."""
 
 
-def hook_heads(scene: Scene, block: Block, edits: Planned[mask.Heads], undo: ExitStack) -> None:
+def hook_heads(
+    scene: Scene, block: Block, edits: Planned[mask.Heads], artefacts: Artefacts, undo: ExitStack
+) -> None:
     """Mask heads of ``block`` where the edits hold."""
     assert block.attention is not None
-    silence = _mask_heads(scene, block, edits)
+    silence = _mask_heads(scene, block, edits, artefacts)
     undo.callback(block.attention.out_proj.register_forward_pre_hook(silence).remove)
 
 
@@ -51,17 +61,21 @@ def keep_attention(scene: Scene, layer: int) -> AttentionSink:
     return keep
 
 
-def _mask_heads(scene: Scene, block: Block, edits: Planned[mask.Heads]) -> Callable[..., Any]:
+def _mask_heads(
+    scene: Scene, block: Block, edits: Planned[mask.Heads], artefacts: Artefacts
+) -> Callable[..., Any]:
     assert block.attention is not None  # the plan was checked against the anatomy
     num_heads = block.attention.num_heads
+    units = {id(edit): units_of(edit, block, artefacts) for edit, _ in edits}
 
     def apply(_: nn.Module, args: tuple[Tensor, ...]) -> Any:
         out = args[0]
         heads = out.reshape(*out.shape[:2], num_heads, -1)
         for edit, where in scene.scoped(edits, block.layer):
-            silenced = torch.zeros(num_heads, dtype=torch.bool, device=out.device)
-            silenced[list(edit.heads)] = True
-            heads = heads.masked_fill((where.unsqueeze(-1) & silenced).unsqueeze(-1), 0.0)
+            chosen = units[id(edit)].to(out.device)
+            value = fill(edit, artefacts, f"{block.layer}.heads", chosen, scene.now.positions, heads)
+            new = torch.where(where[..., None, None], value, heads[:, :, chosen])
+            heads = heads.index_copy(2, chosen, new)
         return (heads.reshape(out.shape), *args[1:])
 
     return apply
@@ -74,10 +88,14 @@ def sample_attention(scene: Scene, layer: int, record: Record) -> AttentionSink:
         size = call.query.shape[2]
         if size < 2 or size != call.key.shape[2]:
             return
-        found = scene.capture(layer).attention
+        capture = scene.capture(layer)
         for row, length in enumerate(_lengths(scene, size)):
-            if length >= 2:
-                found.append(_sample(call, row, length, record.rank_tokens, layer))
+            if length < 2:
+                continue
+            if record.attention_rank or record.attention_map:
+                capture.attention.append(_sample(call, row, length, record.rank_tokens, layer))
+            if record.rank_sketch is not None:
+                capture.ranks.append(_sketch(call, row, length, record.rank_sketch, layer))
 
     return read
 
@@ -103,6 +121,35 @@ def _sample(call: AttentionCall, row: int, length: int, limit: int, layer: int) 
         row, own(query) if rows is None else query.detach().cpu(), own(call.key[row, :, :keys]), mask, rows, length,
         call.scale, call.softcap, None if call.sinks is None else own(call.sinks),
     )  # fmt: skip
+
+
+def _sketch(call: AttentionCall, row: int, length: int, width: int, layer: int) -> RowRanks:
+    """The sketch of the whole maps of one run, now, a few rows at a time; held to the SVD of a principal submatrix."""
+    query, key = call.query[row, :, :length], call.key[row, :, :length]
+    mask = None if call.mask is None else call.mask[min(row, call.mask.shape[0] - 1), :, :length, :length]
+    width = min(width, length)
+    rows = rank_sketch.blocks(
+        query, key, call.scale, mask, softcap=call.softcap, sinks=call.sinks, budget=SKETCH_BUDGET
+    )
+    found = rank_sketch.sketch(rows, query.shape[0], length, width, seed=layer)
+    at = attention_rank.sample(length, CHECKED, seed=layer)
+    chosen = torch.arange(length, device=query.device) if at is None else at.to(query.device)
+    allowed = None if mask is None else mask[:, chosen][..., chosen].unsqueeze(0)
+    # A submatrix of the softmaxed map would need whole rows; the map among the sampled tokens alone has the same make.
+    small = attention_rank.attention_map(
+        query[None, :, chosen],
+        key[None, :, chosen],
+        call.scale,
+        allowed,
+        softcap=call.softcap,
+        sinks=call.sinks,
+    )[0].cpu()
+    exact = attention_rank.ranks(small).stable_rank
+    sketched = rank_sketch.of_map(small, min(width, len(chosen)), seed=layer).stable_rank
+    error = float(((sketched - exact).abs() / exact.clamp(min=1e-12)).max())
+    none = torch.full_like(found.stable_rank, torch.nan)
+    ranks = attention_rank.Ranks(none, found.stable_rank, found.participation, found.entropy)
+    return RowRanks(row, ranks, length, length, "full", f"sketch {width}", "float32", error)
 
 
 @lru_cache(maxsize=256)

@@ -8,7 +8,7 @@ from typing import Any
 
 from workbench.anatomy import Anatomy, Block
 from workbench.errors import EditRefused
-from workbench.interventions import Plan, skip
+from workbench.interventions import Plan, mask, skip
 from workbench.interventions.edit import Edit
 from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.depth.decide import Decider
@@ -46,7 +46,8 @@ def plan_depth(
         layer: [(e, rows) for e, rows in some if isinstance(e, skip.Skip)] for layer, some in edits.items()
     }
     found = [edit for some in of_depth.values() for edit, _ in some]
-    if not found and not manage:
+    hidden = any(isinstance(edit, mask.Tokens) for some in edits.values() for edit, _ in some)
+    if not found and not manage and not hidden:
         return None
     fixed = {depth_key(plan, scene.anatomy)[0] for plan in plans}
     if len(fixed) > 1:
@@ -68,7 +69,7 @@ def plan_depth(
         for layer, some in of_depth.items()
         if any(isinstance(edit, skip.Tokens) and edit.score == "attention" for edit, _ in some)
     }
-    return Engine(scene, layers, path, scene.attachment.adds_masks, received), not static
+    return Engine(scene, layers, path, scene.attachment.adds_masks, received), not static or hidden
 
 
 def hook_depth(scene: Scene, engine: Engine, needs_cache: bool, undo: ExitStack) -> None:

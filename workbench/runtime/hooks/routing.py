@@ -53,7 +53,7 @@ def hook_routing(
             capture.selection, capture.edited = routed.selection, routed.edited
             # Our kernels leave an unused slot out; the model's own know none, so it gets a valid id and no weight.
             executed = routed.ids if bank is not None else routed.ids.masked_fill(routed.ids == NOTHING, 0)
-            return _with_choice(args, kwargs, ids, weights, executed, routed.weights)
+            return with_choice(args, kwargs, ids, weights, executed, routed.weights)
         return None
 
     def add(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def _pseudo(edit: reroute.Pseudo, scene: Scene, layer: int, hidden: Tensor, weig
     return weight.unsqueeze(-1).to(hidden.dtype) * constant
 
 
-def _with_choice(
+def with_choice(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     ids: Tensor,
@@ -113,6 +113,8 @@ def _with_choice(
     new_ids: Tensor,
     new_weights: Tensor,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of an expert bank with another choice: ids and weights are known by identity."""
+
     def swap(value: Any) -> Any:
         return new_ids if value is ids else new_weights if value is weights else value
 

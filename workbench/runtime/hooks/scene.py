@@ -46,7 +46,7 @@ class DepthEvent:
     """What became of the tokens of a pass in one unit (``block``, ``attn`` or ``mlp``) of a layer.
 
     ``visits`` [B, S]: how often each ran; ``kv`` [B, S]: what one that did not run left behind; ``repeat_kv``: the policy
-    of the repeats; ``chosen``: whether the run itself decided, so that a single visit is worth a row; ``borrowed``:
+    of the repeats; ``chosen`` [B, S]: where the run itself decided, so that a single visit is worth a row; ``borrowed``:
     whether another layer's weights ran.
     """
 
@@ -56,8 +56,49 @@ class DepthEvent:
     visits: Tensor
     kv: Tensor
     repeat_kv: str
-    chosen: bool
+    chosen: Tensor | None
     borrowed: bool
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work that an edit left out in one call of ``op`` on ``backend``: units done and units left out, [T] int64 by token of
+    the pass, or [B] by row."""
+
+    layer: int
+    op: str
+    backend: str
+    now: Pass
+    executed: Tensor
+    skipped: Tensor
+
+
+@dataclass(frozen=True)
+class MaskReport:
+    """What a mask did to the attention of one row of the batch in a layer; arrays [N] float32.
+
+    ``density`` is the share of the blocks it could see that were kept, ``recall`` the attention kept (mean over queries),
+    ``error`` the relative error of the output. ``patterns`` names the masks, ``block`` their finest size.
+    """
+
+    layer: int
+    row: int
+    patterns: str
+    block: int
+    density: Tensor
+    recall: Tensor
+    error: Tensor
+
+
+@dataclass(frozen=True)
+class Part:
+    """What there is to record of a pass, or of the tokens of it that ran alone."""
+
+    now: Pass
+    captures: dict[int, Capture]
+    events: Sequence[DepthEvent] = ()
+    work: Sequence[Work] = ()
+    reports: Sequence[MaskReport] = ()
 
 
 Enter: TypeAlias = Callable[[Tensor], None]
@@ -93,6 +134,10 @@ class Scene:
         The residual that entered each block, of the tokens that run.
     events
         Depth decisions of the running pass.
+    work
+        What edits of the running pass left out.
+    reports
+        What masks of attention did in the running pass.
     exits
         By early-exit edit: the residual [B, S, H] that entered the layer before, and which tokens have left [B, S].
     cache
@@ -114,6 +159,8 @@ class Scene:
     entered: dict[int, Tensor] = field(default_factory=dict)
     events: list[DepthEvent] = field(default_factory=list)
     exits: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    work: list[Work] = field(default_factory=list)
+    reports: list[MaskReport] = field(default_factory=list)
     current: Pass | None = None
     cache: Any = None
     _around: dict[int, list[tuple[Enter, Leave]]] = field(default_factory=dict)
@@ -124,7 +171,7 @@ class Scene:
         """Start a pass; what the last one left is let go."""
         self.current, self.cache = now, None
         self.captures, self.parts, self.entered, self.events, self.exits = {}, [], {}, [], {}
-        self._outer, self._masks = [], {}
+        self._outer, self._masks, self.work, self.reports = [], {}, [], []
         if now is not None:
             self.history.begin(int(now.positions[0, 0]), now.tokens)
 

@@ -14,8 +14,11 @@ from workbench.runtime.hooks.scene import Scene
 from workbench.signals import contribution
 
 
-def hook_contribution(scene: Scene, block: Block, undo: ExitStack) -> None:
-    """Measure the contributions of ``block``; only the whole block's where it is not proved additive."""
+def hook_contribution(
+    scene: Scene, block: Block, undo: ExitStack, *, measure: bool = True, keep_parts: bool = False
+) -> None:
+    """Measure the contributions of ``block``, or keep its parts for the lens; only those of the whole block where it is not
+    proved additive."""
     layer = block.layer
 
     def enter(hidden: Tensor) -> None:
@@ -33,11 +36,14 @@ def hook_contribution(scene: Scene, block: Block, undo: ExitStack) -> None:
         stream = capture.stream
         capture.stream = {}
         pre, post = stream["pre"], _tensor(output)
+        parts = {"pre": pre, "post": post}
         if block.additive and "attn" in stream and "mlp" in stream:
-            attn, mlp = stream["attn"].reshape(pre.shape), stream["mlp"].reshape(pre.shape)
-            capture.contribution = _block(pre, attn, mlp, post)
-        else:
-            capture.contribution = contribution.whole_block(pre, post)
+            parts |= {name: stream[name].reshape(pre.shape) for name in ("attn", "mlp")}
+        if measure:
+            whole = "attn" not in parts
+            capture.contribution = contribution.whole_block(pre, post) if whole else _block(**parts)
+        if keep_parts:
+            capture.parts |= parts
 
     scene.on_block(block, enter, leave, undo)
     if block.additive:

@@ -79,3 +79,60 @@ CREATE TABLE layer_sum (
     chunks    BIGINT,
     used      BIGINT
 );
+CREATE TABLE attention_mask (
+    run BIGINT NOT NULL, step INTEGER NOT NULL, layer USMALLINT NOT NULL, head USMALLINT NOT NULL, pattern VARCHAR,
+    block USMALLINT, density FLOAT, recall FLOAT, error FLOAT
+);
+
+-- What parts of the network add directly to one logit; see workbench.signals.logit_effect.
+CREATE TABLE logit_effect (
+    run      BIGINT NOT NULL,
+    step     INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    layer    USMALLINT NOT NULL,
+    unit     VARCHAR NOT NULL,
+    number   SMALLINT,
+    target   INTEGER,
+    effect   FLOAT
+);
+
+-- Where attention looks, one row a head; means over sampled query rows.
+CREATE TABLE attention_map (
+    run          BIGINT NOT NULL,
+    step         INTEGER NOT NULL,
+    layer        USMALLINT NOT NULL,
+    head         USMALLINT NOT NULL,
+    tokens       INTEGER,
+    length       INTEGER,
+    entropy      FLOAT,
+    sinks        INTEGER,
+    sink         FLOAT,
+    local_window INTEGER,
+    local        FLOAT,
+    distance     FLOAT,
+    decay        FLOAT
+);
+
+-- Neurons of a dense MLP that consecutive tokens use together.
+CREATE TABLE neuron_chunk (
+    run         BIGINT NOT NULL,
+    step        INTEGER NOT NULL,
+    position    INTEGER NOT NULL,
+    layer       USMALLINT NOT NULL,
+    chunk       INTEGER,
+    union_share FLOAT,
+    null_share  FLOAT
+);
+
+-- What is said about single tokens, beside the labels of the run.
+CREATE TABLE token_label (
+    run      BIGINT NOT NULL,
+    position INTEGER NOT NULL,
+    label    VARCHAR NOT NULL,
+    value    VARCHAR
+);
+
+ALTER TABLE neuron_rate ADD COLUMN tokens BIGINT;
+ALTER TABLE neuron_rate ADD COLUMN mean FLOAT;
+ALTER TABLE neuron_rate ADD COLUMN largest FLOAT;
+ALTER TABLE contribution ADD COLUMN lens_kl FLOAT;

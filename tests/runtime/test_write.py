@@ -196,6 +196,18 @@ def test_edits_of_one_site_act_in_the_order_of_the_plan(bench: Any) -> None:
         then.tensor("mlp_out", layers=LAYER), 2 * native + vector, rtol=1e-5, atol=1e-5
     )
     assert first.plan.hash != then.plan.hash
+    bias, turned = wb.reroute.bias(LAYER, {3: 2.0}), flipped(LAYER)
+    assert not bias.commutes(turned) and not turned.commutes(bias)
+    orders = [
+        one.run(A, wb.Plan(edits)).tensor("router_logits", layers=LAYER)
+        for edits in ([bias, turned], [turned, bias])
+    ]
+    assert torch.equal(*orders)  # what is read is the router's own output
+    chosen = [
+        one.run(A, wb.Plan(edits)).tensor("expert_scores", layers=LAYER)
+        for edits in ([bias, turned], [turned, bias])
+    ]
+    assert not torch.equal(*chosen)
 
 
 def test_arrays_are_named_by_their_content_and_kept_in_the_store(bench: Any) -> None:

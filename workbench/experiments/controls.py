@@ -100,9 +100,13 @@ def _one_layer(edit: Edit, layer: int, anatomy: Anatomy, rng: random.Random) -> 
     if isinstance(edit, reroute.Bias):
         vector = edit.vector(block.moe.num_experts)
         order = rng.sample(experts, len(experts))
-        data["delta"] = (
-            blob(vector.numbers[..., order]) if isinstance(vector, Blob) else tuple(vector[n] for n in order)
-        )
+        if isinstance(vector, Blob):
+            numbers = vector.numbers
+            if numbers.ndim > 1 and edit.layers != "all":
+                numbers = numbers[[edit.layers.index(layer)]]
+            data["delta"] = blob(numbers[..., order])
+        else:
+            data["delta"] = tuple(vector[n] for n in order)
         return reroute.Bias(**data)
     assert isinstance(edit, reroute.Ban | reroute.Force)  # matched_random lets no other kind through
     data["experts"] = rng.sample(experts, len(edit.experts))

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from pydantic import Field
 
 from workbench.errors import EditRefused
-from workbench.interventions.edit import BlockFacts, Edit, Facts
+from workbench.interventions.edit import BlockFacts, Edit, Facts, scopes_disjoint
 
 StreamSite: TypeAlias = Literal[
     "resid_pre", "attn_head_out", "attn_out", "mlp_act", "expert_out", "mlp_out", "resid_post"
@@ -15,6 +15,8 @@ StreamSite: TypeAlias = Literal[
 RouterSite: TypeAlias = Literal["router_logits", "expert_scores"]
 
 _ATTENTION = ("attn_head_out", "attn_out")
+_ROUTER = ("router_logits", "expert_scores")
+_ROUTING = (*_ROUTER, "expert_ids", "expert_weights")
 _AFTER_ROUTER = ("mlp_act", "expert_out", "mlp_out", "resid_post")
 
 
@@ -42,3 +44,9 @@ class SiteEdit(Edit):
                 f"The neurons of layer {layer} live in a bank of experts, where {self.kind} cannot reach them.",
                 "Write expert_out or mlp_out there, or choose a dense layer.",
             )
+
+    def commutes(self, other: Edit) -> bool:
+        # A function of logits or scores stands among the re-routes, whose stages it may belong to.
+        if self.site in _ROUTER and other.site in _ROUTING:
+            return scopes_disjoint(self, other)
+        return super().commutes(other)

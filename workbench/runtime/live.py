@@ -104,7 +104,7 @@ class Live:
         with (
             self._bench.running(),
             self._bench.session(
-                [self.plan], self._record, [self._labels], touched(self._cache), self._history
+                [self.plan], self._record, [self._labels], touched(self._cache), history=self._history
             ) as session,
         ):
             if computed < len(self.tokens) - 1:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, ClassVar
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, Facts, MoeFacts, scopes_disjoint, sorted_units
@@ -63,13 +63,13 @@ class Reroute(Edit):
     def commutes(self, other: Edit) -> bool:
         if isinstance(other, Reroute):
             return self.stage != other.stage or scopes_disjoint(self, other)
-        return True
+        return other.site not in ("router_logits", "expert_scores") or scopes_disjoint(self, other)
 
 
 class ExpertsEdit(Reroute):
     """Base of the edits that name a set of experts."""
 
-    experts: tuple[int, ...]
+    experts: tuple[int, ...] = Field(title="Experts", description="numbers of the experts")
 
     @field_validator("experts", mode="before")
     @classmethod

@@ -23,7 +23,7 @@ class TopK(Policy):
     """Use the ``k`` best experts by the family's own rule, with the family's own weights for that set."""
 
     kind: Literal["reroute.top_k"] = "reroute.top_k"
-    k: int = Field(ge=1)
+    k: int = Field(ge=1, title="k", description="experts a token uses")
 
     def _check_moe(self, layer: int, moe: MoeFacts) -> None:
         if self.k > moe.num_experts:
@@ -43,8 +43,8 @@ class TopP(Policy):
     """
 
     kind: Literal["reroute.top_p"] = "reroute.top_p"
-    p: float = Field(gt=0, le=1)
-    max_k: int | None = Field(None, ge=1)
+    p: float = Field(gt=0, le=1, title="p", description="share of the distribution to reach")
+    max_k: int | None = Field(None, ge=1, title="At most", description="experts a token may use")
 
     def _what(self) -> str:
         return f"use experts up to a share of {self.p:g}"
@@ -54,8 +54,8 @@ class Threshold(Policy):
     """Use the experts whose share of the router's distribution is at least ``tau``; at least one, at most ``max_k``."""
 
     kind: Literal["reroute.threshold"] = "reroute.threshold"
-    tau: float = Field(ge=0, le=1)
-    max_k: int | None = Field(None, ge=1)
+    tau: float = Field(ge=0, le=1, title="tau", description="least share of the distribution")
+    max_k: int | None = Field(None, ge=1, title="At most", description="experts a token may use")
 
     def _what(self) -> str:
         return f"use experts with a share of at least {self.tau:g}"
@@ -65,7 +65,7 @@ class RankOffset(Policy):
     """Leave the ``shift`` best experts out and use the next ones: a contrast that keeps everything but the best match."""
 
     kind: Literal["reroute.rank_offset"] = "reroute.rank_offset"
-    shift: int = Field(ge=0)
+    shift: int = Field(ge=0, title="Shift", description="how many of the best are left out")
 
     def _check_moe(self, layer: int, moe: MoeFacts) -> None:
         if self.shift + moe.top_k > moe.num_experts:
@@ -87,7 +87,7 @@ class Random(Policy):
     """
 
     kind: Literal["reroute.random"] = "reroute.random"
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(0, ge=0, lt=2**31, title="Seed", description="of the draw")
 
     def _what(self) -> str:
         return f"random experts (seed {self.seed})"
@@ -100,7 +100,9 @@ class Force(ExpertsEdit):
     """
 
     kind: Literal["reroute.force"] = "reroute.force"
-    weight: float | None = Field(None, allow_inf_nan=False)
+    weight: float | None = Field(
+        None, allow_inf_nan=False, title="Weight", description="an explicit weight; else the family's own"
+    )
     site: ClassVar[str] = "expert_ids"
     stage: ClassVar[Stage] = Stage.FORCE
 
@@ -128,7 +130,7 @@ class Permute(Reroute):
     """
 
     kind: Literal["reroute.permute"] = "reroute.permute"
-    map: tuple[int, ...]
+    map: tuple[int, ...] = Field(title="Map", description="for each expert the one that takes its place")
     site: ClassVar[str] = "expert_ids"
     stage: ClassVar[Stage] = Stage.PERMUTE
 

@@ -71,7 +71,7 @@ class Temperature(Reroute):
     """Divide the router logits by ``tau``: above 1 flattens the router's distribution, below 1 sharpens it."""
 
     kind: Literal["reroute.temperature"] = "reroute.temperature"
-    tau: float = Field(gt=0, lt=1e6)
+    tau: float = Field(gt=0, lt=1e6, title="Temperature", description="what logits are divided by")
     site: ClassVar[str] = "router_logits"
     stage: ClassVar[Stage] = Stage.LOGITS
 

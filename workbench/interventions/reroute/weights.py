@@ -35,8 +35,12 @@ class Weights(Reroute):
     """
 
     kind: Literal["reroute.weights"] = "reroute.weights"
-    scale: float | dict[int, float] | None = None
-    values: tuple[float, ...] | None = Field(None, min_length=1)
+    scale: float | dict[int, float] | None = Field(
+        None, title="Scale", description="one factor for all weights, or one by expert"
+    )
+    values: tuple[float, ...] | None = Field(
+        None, min_length=1, title="Values", description="explicit weights, largest first"
+    )
     add: Vector | None = Field(
         None, title="Add", description="one number per expert, added where it is chosen"
     )

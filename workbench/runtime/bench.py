@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,17 +14,16 @@ from torch import Tensor, nn
 
 from workbench.analysis import RunDiff
 from workbench.anatomy import Anatomy, prove, read
-from workbench.errors import EditRefused, PlanError, PromptError, WorkbenchError
+from workbench.errors import PlanError, PromptError, WorkbenchError
 from workbench.interventions import Plan
 from workbench.interventions.edit import Edit
-from workbench.interventions.routing import NOTHING
 from workbench.runtime.artefacts import Artefact, Artefacts
 from workbench.runtime.attach import Attachment, KernelPath, Kernels, device_of
 from workbench.runtime.conditions import check_condition
 from workbench.runtime.counterfactual import counterfactual
+from workbench.runtime.dataset import Recorded, TokenLabels, record_dataset
 from workbench.runtime.diff import compare
 from workbench.runtime.generate import Sampling, generate
-from workbench.runtime.hooks.depth import depth_key
 from workbench.runtime.hooks.scene import SourceRoutes
 from workbench.runtime.instrument import Session
 from workbench.runtime.live import Live
@@ -33,8 +32,10 @@ from workbench.runtime.passes import Pass, check_causal, check_tokens, rows_of
 from workbench.runtime.prompts import Prompt, token_ids
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import Recorder
+from workbench.runtime.routes import recorded_routes
 from workbench.runtime.run import Done, Run, Step
 from workbench.runtime.run_rows import Ended, digest_runs
+from workbench.runtime.running import Running, batches
 from workbench.store import Store, new_run_id
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
 
 _DEFAULT: Any = object()
-_BATCH_TOKENS = 8192
 
 
 def open(
@@ -239,7 +239,7 @@ class Bench:
         chosen = Record() if record is _DEFAULT else record
         runs: list[Run | None] = [None] * len(prompts)
         with self.running():
-            for rows in self._batches(ids, each):
+            for rows in batches(self.anatomy, ids, each):
                 made = self._forward(
                     [ids[r] for r in rows], [each[r] for r in rows], chosen, [told[r] for r in rows]
                 )
@@ -293,6 +293,37 @@ class Bench:
         ids = self.token_ids(prompt)
         chosen = Record() if record is _DEFAULT else record
         return Live(self, ids, _plan(plan), chosen, labels or {}, Sampling(temperature, seed))
+
+    def record(
+        self,
+        dataset: Iterable[Any],
+        tokens: int | None = None,
+        plan: Plan | Edit | None = None,
+        record: Record | None = None,
+        token_labels: TokenLabels | None = None,
+        progress: bool = False,
+    ) -> Recorded:
+        """Stream a data set through the model and record it, one run a document, until ``tokens`` tokens are spent.
+
+        Parameters
+        ----------
+        dataset
+            Prompts; or mappings (rows of a data frame) with ``text``, ``tokens`` or ``prompt``, whose other fields and
+            ``labels`` label the run, and whose ``token_labels`` give one value a token by name. Documents longer than the
+            context become several runs; the labels ``document`` and ``part`` number them.
+        token_labels
+            Labels of a document's tokens from their texts: rows of ``token_label``.
+        record
+            What to record; ``wb.Record()`` unless told otherwise.
+        progress
+            Show a progress bar.
+
+        Memory stays bounded: logits are let go as soon as their rows are made.
+        """
+        return record_dataset(
+            self, dataset, tokens=tokens, plan=_plan(plan), record=record or Record(), token_labels=token_labels,
+            progress=progress,
+        )  # fmt: skip
 
     def evaluate(
         self,
@@ -380,53 +411,13 @@ class Bench:
         for line in plan.collisions():
             warnings.warn(line, stacklevel=3)
 
-    def _batches(self, ids: Sequence[Sequence[int]], plans: Sequence[Plan]) -> list[list[int]]:
-        """Rows that may share a pass: the same path and the same units that run for no token, and at most
-        ``_BATCH_TOKENS`` tokens with padding."""
-        groups: dict[tuple[Any, ...], list[int]] = {}
-        for row, plan in enumerate(plans):
-            groups.setdefault(depth_key(plan, self.anatomy), []).append(row)
-        batches: list[list[int]] = []
-        for rows in groups.values():
-            batch: list[int] = []
-            for row in sorted(rows, key=lambda r: len(ids[r])):
-                if batch and (len(batch) + 1) * len(ids[row]) > _BATCH_TOKENS:
-                    batches.append(batch)
-                    batch = []
-                batch.append(row)
-            batches.append(batch)
-        return batches
-
-    def _lookup(self, run: int, layer: int) -> SourceRoutes:
-        """The recorded routes of ``run`` in ``layer``, for a replay."""
-        found = self.store.sql(
-            "SELECT position, list(expert ORDER BY slot) AS ids, list(weight ORDER BY slot) AS weights FROM routing "
-            "WHERE run = ? AND layer = ? GROUP BY position ORDER BY position",
-            [run, layer],
-        ).fetchall()
-        if not found:
-            raise EditRefused(
-                f"Run {run} has no recorded routes in layer {layer}.",
-                "Replay a run of this store that recorded routing.",
-            )
-        device = device_of(self.model)
-        size, k = found[-1][0] + 1, max(len(row[1]) for row in found)
-        ids = torch.full((size, k), NOTHING, dtype=torch.int64)
-        weights = torch.zeros(size, k, dtype=torch.float32)
-        known = torch.zeros(size, dtype=torch.bool)
-        for position, experts, their_weights in found:
-            ids[position, : len(experts)] = torch.tensor(experts)
-            weights[position, : len(experts)] = torch.tensor(their_weights)
-            known[position] = True
-        return SourceRoutes(ids.to(device), weights.to(device), known.to(device))
-
     # Passes
 
-    def running(self) -> _Running:
+    def running(self) -> Running:
         """A context in which passes run: one at a time, without gradients, in evaluation mode."""
         if self._closed:
             raise WorkbenchError("This bench is closed.", "Open the model again with wb.open().")
-        return _Running(self.model, self._lock)
+        return Running(self.model, self._lock)
 
     def session(
         self, plans: Sequence[Plan], record: Record | None, labels: Sequence[Mapping[str, Any]],
@@ -438,7 +429,7 @@ class Bench:
 
         def lookup(run: int, layer: int) -> SourceRoutes:
             if (run, layer) not in cache:
-                cache[run, layer] = self._lookup(run, layer)
+                cache[run, layer] = recorded_routes(self.store, run, layer, device_of(self.model))
             return cache[run, layer]
 
         return Session(
@@ -504,29 +495,6 @@ class Bench:
             self.store.soon()
             self.store.ended(len(done.tokens) * self._choices_a_token)
         return run
-
-
-class _Running:
-    """While a run goes on: one at a time, no gradients, the model in evaluation mode and put back after."""
-
-    def __init__(self, model: Any, lock: threading.RLock) -> None:
-        self._model = model
-        self._lock = lock
-        self._no_grad = torch.no_grad()
-        self._was_training = False
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._no_grad.__enter__()
-        self._was_training = self._model.training
-        if self._was_training:
-            self._model.eval()
-
-    def __exit__(self, *error: Any) -> None:
-        if self._was_training:
-            self._model.train()
-        self._no_grad.__exit__(*error)
-        self._lock.release()
 
 
 def _plan(plan: Plan | Edit | None) -> Plan:

@@ -291,8 +291,8 @@ def fault(facts: Facts) -> str:
 Half of the experts exchanged among each other in layers {", ".join(map(str, found["layers"]))} at the answer token costs
 {lost["mean"]:.1f} ± {lost["half_width"]:.1f} points ({found["items"]} validation items). With the fault in place, routes of
 the intact router are asked for: its experts at the weights that the faulty router gives them, and its experts with its
-weights. At the answer token the router knows the task above all: {100 * found["commonest_route"]:.0f} per cent of the items of
-a level go the level's commonest way through these layers.
+weights. At the answer token the router knows the task above all: {100 * found["commonest_route"]:.0f} per cent of the items
+of a level go the level's commonest way through these layers.
 
 {table(shown)}"""
 

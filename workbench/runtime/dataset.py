@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from workbench.errors import PromptError
 from workbench.interventions import Plan
+from workbench.runtime.prompts import token_ids
 from workbench.runtime.record import Record
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _parts(bench: Bench, dataset: Iterable[Any], token_labels: TokenLabels | Non
     """Every document in stretches that fit the context; the labels say which document and which part."""
     for number, item in enumerate(_rows(dataset)):
         prompt, labels, given = _document(item, number)
-        ids = bench.encode(prompt)
+        ids = token_ids(prompt, bench.tokenizer, context=None, vocab_size=bench.anatomy.vocab_size)
         marked = {name: list(values) for name, values in given.items()}
         if token_labels is not None:
             marked |= {name: list(v) for name, v in token_labels([bench.token_text(i) for i in ids]).items()}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.anatomy import Anatomy, RoutingRule
-from workbench.interventions.routing import NOTHING
+from workbench.interventions.ragged import NOTHING
 from workbench.runtime.capture import Capture, Effects
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record

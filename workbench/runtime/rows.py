@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.anatomy import RoutingRule
-from workbench.interventions.routing import NOTHING
+from workbench.interventions.ragged import NOTHING
 from workbench.runtime.attention_rows import attention
 from workbench.runtime.capture import Capture
 from workbench.runtime.pieces import Piece, cells, gather, known

@@ -1,32 +1,47 @@
-"""What runs together, and the state of the process while it does."""
+"""The state a model is in while a run goes on, and in which it is left."""
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from workbench.anatomy import Anatomy
-from workbench.interventions import Plan
-from workbench.runtime.hooks.depth import depth_key
 
-_BATCH_TOKENS = 8192
+def uncompiled() -> AbstractContextManager[Any]:
+    """While it holds, compiled models run as they are written: a graph compiled before would pass our hooks by, silently."""
+    if "torch._dynamo" not in sys.modules:  # then nothing is compiled, and importing it takes seconds
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 class Running:
-    """While a run goes on: one at a time, no gradients, the model in evaluation mode and put back after."""
+    """While a run goes on: one at a time, the model in evaluation mode and uncompiled, and everything put back after.
 
-    def __init__(self, model: Any, lock: threading.RLock) -> None:
+    Gradients, where they are asked for, flow to the plan's tensors and never to the model's own parameters.
+    """
+
+    def __init__(self, model: Any, lock: threading.RLock, gradients: bool) -> None:
         self._model = model
         self._lock = lock
-        self._no_grad = torch.no_grad()
+        self._grad = torch.enable_grad() if gradients else torch.no_grad()
+        self._frozen: list[Tensor] = []
+        self._gradients = gradients
         self._was_training = False
+        self._uncompiled: AbstractContextManager[Any] = nullcontext()
 
     def __enter__(self) -> None:
         self._lock.acquire()
-        self._no_grad.__enter__()
+        self._uncompiled = uncompiled()
+        self._uncompiled.__enter__()
+        self._grad.__enter__()
+        if self._gradients:
+            self._frozen = [p for p in self._model.parameters() if p.requires_grad]
+            for parameter in self._frozen:
+                parameter.requires_grad_(False)
         self._was_training = self._model.training
         if self._was_training:
             self._model.eval()
@@ -34,23 +49,8 @@ class Running:
     def __exit__(self, *error: Any) -> None:
         if self._was_training:
             self._model.train()
-        self._no_grad.__exit__(*error)
+        for parameter in self._frozen:
+            parameter.requires_grad_(True)
+        self._grad.__exit__(*error)
+        self._uncompiled.__exit__(*error)
         self._lock.release()
-
-
-def batches(anatomy: Anatomy, ids: Sequence[Sequence[int]], plans: Sequence[Plan]) -> list[list[int]]:
-    """Rows that may share a pass: the same path and the same units that run for no token, and at most
-    ``_BATCH_TOKENS`` tokens with padding."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for row, plan in enumerate(plans):
-        groups.setdefault(depth_key(plan, anatomy), []).append(row)
-    batches: list[list[int]] = []
-    for rows in groups.values():
-        batch: list[int] = []
-        for row in sorted(rows, key=lambda r: len(ids[r])):
-            if batch and (len(batch) + 1) * len(ids[row]) > _BATCH_TOKENS:
-                batches.append(batch)
-                batch = []
-            batch.append(row)
-        batches.append(batch)
-    return batches

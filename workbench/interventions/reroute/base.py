@@ -17,19 +17,25 @@ class Stage(IntEnum):
     stage the plan's order holds. A policy decides how many and which experts a token gets; at most one may hold."""
 
     LOGITS = 0
-    SCORES = 1
-    POLICY = 2
-    FORCE = 3
-    PERMUTE = 4
-    WEIGHTS = 5
-    REPLAY = 6
+    ACROSS = 1
+    SCORES = 2
+    POLICY = 3
+    CAPACITY = 4
+    FORCE = 5
+    PERMUTE = 6
+    MERGE = 7
+    WEIGHTS = 8
+    PSEUDO = 9
+    REPLAY = 10
 
 
 class Reroute(Edit):
     """Base of the re-routing edits."""
 
     stage: ClassVar[Stage]
-    after_router: ClassVar[bool] = True
+
+    def acts_after_router(self) -> bool:
+        return True
 
     def _all_layers(self, facts: Facts) -> tuple[int, ...]:
         return facts.moe_layers
@@ -75,15 +81,6 @@ class ExpertsEdit(Reroute):
 
     def _named(self) -> str:
         return f"expert{'s' if len(self.experts) > 1 else ''} {', '.join(map(str, self.experts))}"
-
-
-def full_vector(kind: str, vector: tuple[float, ...], layer: int, moe: MoeFacts) -> None:
-    """Refuse a ``vector`` that does not have one number per expert of ``layer``."""
-    if len(vector) != moe.num_experts:
-        raise EditRefused(
-            f"{kind} has {len(vector)} numbers, but layer {layer} has {moe.num_experts} experts.",
-            "Give one number per expert.",
-        )
 
 
 def finite(values: Iterable[float], instead: str) -> None:

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from workbench.errors import EditRefused
 from workbench.interventions.edit import Edit, MoeFacts
+from workbench.interventions.patch import recorded
 from workbench.interventions.reroute.base import ExpertsEdit, Reroute, Stage
 
 
@@ -152,19 +153,24 @@ class Permute(Reroute):
 class Replay(Reroute):
     """Use the experts and weights that another run used at the same position and layer.
 
-    ``run`` is the id of a run in the same store. Positions that the other run did not record keep their own routes;
-    a run that has no route at all for a layer in scope is refused.
+    ``run`` is the id of a run in the same store. ``token_map`` says from which position of that run a token takes its route
+    and ``layer_map`` from which layer; what they do not name stays the same. Positions that the other run did not record
+    keep their own routes; a run that has no route at all for a layer in scope is refused.
     """
 
     kind: Literal["reroute.replay"] = "reroute.replay"
-    run: int = Field(ge=0)
+    run: int = Field(ge=0, title="Run", description="whose routes are used")
+    token_map: dict[int, int] = Field(
+        {}, title="Token map", description="position here: position in the other run"
+    )
+    layer_map: dict[int, int] = Field({}, title="Layer map", description="layer here: layer of the other run")
     site: ClassVar[str] = "expert_ids"
     stage: ClassVar[Stage] = Stage.REPLAY
 
     @field_validator("run", mode="before")
     @classmethod
     def _run(cls, value: Any) -> Any:
-        return value.id if hasattr(value, "id") else value
+        return recorded(value)
 
     def _what(self) -> str:
         return f"replay the routes of run {self.run}"

@@ -23,7 +23,7 @@ def units_of(edit: UnitMask, block: Block, artefacts: Artefacts, expert: int = -
 
 def _importance(edit: UnitMask, block: Block, artefacts: Artefacts, expert: int) -> Tensor:
     """What goes first has the lowest number."""
-    size = edit._units_of(block)
+    size = edit.units_of(block)
     if edit.criterion == "random":
         return uniform(edit.seed, block.layer * 4096 + expert + 1, torch.arange(size))
     if edit.criterion == "activation":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +24,7 @@ from workbench.runtime.blobs import load_blobs, write_blobs
 from workbench.runtime.conditions import check_condition
 from workbench.runtime.counterfactual import counterfactual
 from workbench.runtime.crossed import Crossed, crossed
+from workbench.runtime.dataset import Recorded, TokenLabels, record_dataset
 from workbench.runtime.diff import compare
 from workbench.runtime.generate import Sampling, generate
 from workbench.runtime.history import History
@@ -312,6 +313,37 @@ class Bench:
         ids = self.token_ids(prompt)
         chosen = Record() if record is _DEFAULT else record
         return Live(self, ids, _plan(plan), chosen, labels or {}, Sampling(temperature, seed))
+
+    def record(
+        self,
+        dataset: Iterable[Any],
+        tokens: int | None = None,
+        plan: Plan | Edit | None = None,
+        record: Record | None = None,
+        token_labels: TokenLabels | None = None,
+        progress: bool = False,
+    ) -> Recorded:
+        """Stream a data set through the model and record it, one run a document, until ``tokens`` tokens are spent.
+
+        Parameters
+        ----------
+        dataset
+            Prompts; or mappings (rows of a data frame) with ``text``, ``tokens`` or ``prompt``, whose other fields and
+            ``labels`` label the run, and whose ``token_labels`` give one value a token by name. Documents longer than the
+            context become several runs; the labels ``document`` and ``part`` number them.
+        token_labels
+            Labels of a document's tokens from their texts: rows of ``token_label``.
+        record
+            What to record; ``wb.Record()`` unless told otherwise.
+        progress
+            Show a progress bar.
+
+        Memory stays bounded: logits are let go as soon as their rows are made.
+        """
+        return record_dataset(
+            self, dataset, tokens=tokens, plan=_plan(plan), record=record or Record(), token_labels=token_labels,
+            progress=progress,
+        )  # fmt: skip
 
     def evaluate(
         self,

@@ -114,7 +114,9 @@ def test_experts_choose_the_tokens_that_score_them_highest(
             assert set(used) == taken[n]
             assert routed.weights[n].isfinite().all()
             if used:
-                assert given_weights == pytest.approx(textbook_weights(kind, logits[n].tolist(), used), rel=1e-5)
+                assert given_weights == pytest.approx(
+                    textbook_weights(kind, logits[n].tolist(), used), rel=1e-5
+                )
         else:
             assert set(used) == set(ids[n].tolist())
 

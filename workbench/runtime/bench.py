@@ -498,7 +498,6 @@ class Bench:
     ) -> Session:  # fmt: skip
         """The hooks of one run, or of a batch with one plan and the labels of one run per row.
 
-
         ``history`` is what earlier passes left, where another session made them. ``anatomy`` has the modules the hooks are
         set on, in place of the model's own.
         """

@@ -211,5 +211,5 @@ def conformance(bench: Bench) -> dict[str, Any]:
     for kind in kinds:
         verdicts = report.of(kind)
         why = next((v.detail for v in verdicts.values() if v.outcome not in ("right", "not applicable")), "")
-        rows.append({"kind": kind, **{check: verdicts[check].outcome for check in CHECKS}, "why": why})
+        rows.append({"kind": kind, **{str(check): verdicts[check].outcome for check in CHECKS}, "why": why})
     return {"counts": report.counts(), "edits": rows}

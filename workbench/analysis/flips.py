@@ -76,11 +76,11 @@ def explain(cursor: Cursor, base: int, run: int, flips: pd.DataFrame, noise: dic
     mine, theirs = _scores(cursor, base), _scores(cursor, run)
     causes: list[str] = []
     earlier: list[tuple[int, int, str]] = []
-    for row in flips.itertuples():
-        cause, cell = str(row.cause), (int(row.position), int(row.layer))
+    for row in flips.to_dict("records"):
+        cause, cell = str(row["cause"]), (int(row["position"]), int(row["layer"]))
         if cause not in ("edit", "tie"):
-            at_base = (int(row.base_position), cell[1])
-            left, came = set(row.base_experts), set(row.run_experts)
+            at_base = (int(row["base_position"]), cell[1])
+            left, came = set(row["base_experts"]), set(row["run_experts"])
             own = _own(mine.get(at_base), left) and _own(theirs.get(cell), came)
             reaching = {why for position, layer, why in earlier if layer < cell[1] and position <= cell[0]}
             if not own or reaching & {"real", "edit"}:

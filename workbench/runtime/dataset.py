@@ -146,6 +146,6 @@ def _write_token_labels(bench: Bench, run: int, part: _Part) -> None:
 
 
 def _bar(tokens: int | None) -> Any:
-    from tqdm.auto import tqdm
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
     return tqdm(total=tokens, unit="token", unit_scale=True, desc="recording")

@@ -30,6 +30,7 @@ LAYERS, EXPERTS, TOP_K, TOKENS = 16, 64, 8, 2048
 CALLS = {
     "specialisation": "$runs, 'kind'",
     "label_information": "$runs, 'kind'",
+    "token_specialisation_by_label": "$runs, 'kind'",
     "label_null": "$runs, 'kind'",
     "group_divergence": "$runs, 'kind'",
     "risk_difference": "$runs, 'kind', 'a', 'b'",
@@ -43,6 +44,11 @@ CALLS = {
     "skip_effect": "$first, $runs",
     "cell": "$first, 3, 1000",
     "routing_map": "$first",
+    "choice_tiles": "$first, 0, $tokens, 16",
+    "router_tiles": "$first, 0, $tokens, 16",
+    "part_tiles": "$first, 0, $tokens, 16",
+    "flip_tiles": "$first, $second, 0, $tokens, 16",
+    "lane_tiles": "$first, 3, 0, $tokens, 16",
 }
 """Arguments of the macros that take more than runs, or one."""
 

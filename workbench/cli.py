@@ -226,9 +226,54 @@ def diff(
 
 
 @app.command()
+def export(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="A .parquet folder, an .html page or a .duckdb file to write.", show_default=False
+        ),
+    ],
+    run: Annotated[
+        list[int] | None, typer.Option(help="Run to export, several times for several; left out: all.")
+    ] = None,
+    store: Annotated[str, typer.Option("--store", "-s", help="DuckDB file of a bench.")] = DEFAULT_STORE,
+) -> None:
+    """Write recorded runs as Parquet, as one page that opens without a kernel, or as a smaller store."""
+    from workbench.store.connect import export_file
+
+    typer.echo(export_file(store, target, run or None))
+
+
+@app.command()
+def macros(
+    name: Annotated[
+        str | None, typer.Argument(help="Say everything about one of them.", show_default=False)
+    ] = None,
+) -> None:
+    """List the macros: the questions that SQL over a store can ask by name."""
+    from workbench import console
+    from workbench.errors import SqlError
+    from workbench.store.schema import macro_docs
+
+    docs = macro_docs()
+    if name is None:
+        rows = [(f"{doc.name}({doc.arguments})", doc.answers) for doc in docs]
+        console.print_rows(["macro", "answers"], rows)
+        return
+    for doc in docs:
+        if doc.name == name:
+            typer.echo(
+                f"{doc.name}({doc.arguments})\n\n{doc.answers}\n\n{doc.formula}\n\nSource: {doc.source}"
+            )
+            return
+    raise SqlError(f"There is no macro {name!r}.", "List them with workbench macros.")
+
+
+@app.command()
 def doctor(
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Also show what this model is made of.")
+        str | None,
+        typer.Option("--model", "-m", help="Also show what this model is made of, and try every edit on it."),
     ] = None,
     store: Annotated[str, typer.Option("--store", "-s", help="Store to look at.")] = DEFAULT_STORE,
     json: AsJson = False,
@@ -237,16 +282,37 @@ def doctor(
     from workbench import console, doctor
 
     findings = doctor.examine(store)
-    anatomy = None
+    anatomy = conformance = None
     if model is not None:
         with _open(model, ":memory:", None, None, None, "auto") as bench:
-            anatomy = doctor.describe_model(bench)
+            anatomy, conformance = doctor.describe_model(bench), doctor.conformance(bench)
     if json:
-        console.print_json({"findings": [vars(finding) for finding in findings], "model": anatomy})
+        shown = [vars(finding) for finding in findings]
+        console.print_json({"findings": shown, "model": anatomy, "conformance": conformance})
         return
     console.print_findings(findings)
-    if anatomy is not None:
+    if anatomy is not None and conformance is not None:
         console.print_model(anatomy)
+        console.print_conformance(conformance)
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[str, typer.Argument(help="A .npz or .json with tokens and routes, or an SGLang reply.")],
+    model: Model = None,
+    store: Store = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="vllm, sglang or megatron, where the file does not say.")
+    ] = None,
+) -> None:
+    """Make a run of routes that vLLM, SGLang or Megatron recorded, to ask about and to replay."""
+    from workbench.runtime.imports import read_file
+
+    found = read_file(file)
+    if source is not None:
+        found["source"] = source
+    with _open(model, store, None, None, None, "auto") as bench:
+        print(bench.import_routes(**found))
 
 
 @app.command()

@@ -92,11 +92,32 @@ def _kernels() -> Iterator[Finding]:
             )
         else:
             yield Finding("note", f"kernel {name}", f"not in use: {backend.reason}")
+    yield _conformance(chosen)
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         yield Finding("missing", "c compiler", "the C kernels need one: install gcc")
     else:
         yield Finding("ok", "c compiler", compiler)
+
+
+def _conformance(backend: str) -> Finding:
+    """Whether the kernels in use compute what the reference computes, on small cases that have caught mistakes."""
+    import torch
+    from routing_kernels import conformance
+
+    outcomes = conformance.check(backend, dtypes=(torch.float32,))
+    failed = [one for one in outcomes if one.state != "right"]
+    if not failed:
+        return Finding(
+            "ok", "kernel conformance", f"{backend}: {len(outcomes)} of {len(outcomes)} cases right"
+        )
+    first = failed[0]
+    return Finding(
+        "missing",
+        "kernel conformance",
+        f"{backend}: {len(failed)} of {len(outcomes)} cases fail, first {first.op} with {first.case}: {first.state}, "
+        f'{first.detail}; open models with kernels="model"',
+    )
 
 
 def _store(store: str) -> Iterator[Finding]:
@@ -178,3 +199,17 @@ def describe_model(bench: Bench) -> dict[str, Any]:
         ],
         "blocks": blocks,
     }
+
+
+def conformance(bench: Bench) -> dict[str, Any]:
+    """What the conformance kit finds on the model of ``bench``: its counts by state, and one row a kind of edit."""
+    from workbench.conformance import CHECKS, examine
+
+    report = examine(bench)
+    kinds = list(dict.fromkeys(verdict.kind for verdict in report.verdicts))
+    rows = []
+    for kind in kinds:
+        verdicts = report.of(kind)
+        why = next((v.detail for v in verdicts.values() if v.outcome not in ("right", "not applicable")), "")
+        rows.append({"kind": kind, **{str(check): verdicts[check].outcome for check in CHECKS}, "why": why})
+    return {"counts": report.counts(), "edits": rows}

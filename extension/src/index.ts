@@ -189,7 +189,9 @@ const QUERY = 'workbench-sql';
 
 /** An address of this JupyterLab that opens a panel with `sql` in its query box. */
 function linkTo(sql: string): string {
-  return `${window.location.origin}${PageConfig.getBaseUrl().replace(/^https?:\/\/[^/]*/, '')}lab?${QUERY}=${encodeURIComponent(sql)}`;
+  const address = new URL(`${PageConfig.getBaseUrl()}lab`, window.location.href);
+  address.searchParams.set(QUERY, sql);
+  return address.href;
 }
 
 /** What a browser keeps for a page is limited; a plan or prompt beyond this lives in the kernel alone. */

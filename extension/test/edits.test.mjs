@@ -5,7 +5,7 @@ import { load } from './load.mjs';
 const { boost, find, replay, scaleWeight, scaled, toggle, toggleHead, toggleSkip, wordsOf } = await load('edits');
 
 const card = (kind, extra = {}) => ({
-  kind, text: '', enabled: true, layers: [3], experts: [5], tokens: 'all', phase: 'all', ...extra
+  kind, text: '', enabled: true, layers: [3], experts: [5], tokens: 'all', phase: 'all', data: {}, ...extra
 });
 const plan = (...edits) => ({ version: 7, hash: '', text: '', warnings: [], undo: false, redo: false, edits });
 const all = { layer: 3, position: 2, scope: 'all' };
@@ -28,7 +28,8 @@ test('the same click takes it back, the other one replaces it', () => {
 test('an edit of another scope, expert, layer or phase, or one that is off, is left alone', () => {
   for (const other of [
     { tokens: [2] }, { tokens: { start: 0, stop: null } }, { experts: [5, 6] }, { experts: [4] }, { layers: [2] },
-    { layers: [3, 4] }, { layers: null }, { phase: 'decode' }, { enabled: false }
+    { layers: [3, 4] }, { layers: null }, { phase: 'decode' }, { enabled: false }, { data: { where: 'margin < 0.05' } },
+    { data: { steps: [1] } }
   ]) {
     assert.equal(toggle(plan(card('reroute.ban', other)), 'reroute.ban', all, 5).type, 'add', JSON.stringify(other));
   }

@@ -180,3 +180,31 @@ def test_help_is_quick_and_brings_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_macros_are_listed_and_explained(call: Any) -> None:
+    listed = call("macros").stdout
+    assert "expert_load(run" in listed and "coactivation" in listed
+    one = call("macros", "expert_load").stdout
+    assert "load(l, e) = choices(l, e)" in one and "Source: f_i of Switch Transformers" in one
+    none = call("macros", "nothing")
+    assert none.exit_code == 1 and "There is no macro 'nothing'" in none.output
+
+
+def test_export_writes_what_the_suffix_says(call: Any, folder: Path) -> None:
+    from workbench.store import Store, connect
+
+    with Store.open("runs.duckdb", share=False) as store:
+        choice = {"step": 0, "position": 1, "layer": 0, "slot": 0, "weight": 1.0, "rank": 0}
+        store.write("routing", {"run": [1, 2], "expert": [3, 4], **choice})
+        store.write("run", {"run": [1, 2]})
+    done = call("export", "all.parquet", "-s", "runs.duckdb")
+    assert done.exit_code == 0 and done.stdout.strip() == str(folder / "all.parquet")
+    assert call("export", "one.duckdb", "-s", "runs.duckdb", "--run", "2").exit_code == 0
+    with connect("all.parquet") as every, connect("one.duckdb") as one:
+        assert every.sql("SELECT run FROM run ORDER BY run").fetchall() == [(1,), (2,)]
+        assert one.sql("SELECT run, expert FROM routing").fetchall() == [(2, 4)]
+    again = call("export", "all.parquet", "-s", "runs.duckdb")
+    assert again.exit_code == 1 and "There is a file at" in again.output
+    missing = call("export", "x.parquet", "-s", "absent.duckdb")
+    assert missing.exit_code == 1 and "There is no store at" in missing.output

@@ -1,4 +1,4 @@
-"""Triton kernels where there is no GPU: what they mean, under the interpreter, and what they need, from compiled binaries."""
+"""Triton kernels where there is no GPU: what they mean, by the interpreter, and what they need, from binaries."""
 
 from __future__ import annotations
 

@@ -61,6 +61,17 @@ def test_untrusted_text_can_only_become_text() -> None:
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|createContextualFragment|\beval\(|new Function|"
         r"https?://|\bfetch\(|XMLHttpRequest|WebSocket|import\("
     )
+    # Vega comes when the first chart is drawn: from this server's own folder, or as bytes from the kernel's package.
+    known = {
+        ("index.ts", "useVega(() => import('./view/vega'));"),
+        ("figure.ts", "type Vega = typeof import('./vega');"),
+        ("anywidget.ts", "function loadVega(model: Model): Promise<typeof import('./vega')> {"),
+        (
+            "anywidget.ts",
+            "import(address).then(resolve, reject).finally(() => URL.revokeObjectURL(address));",
+        ),
+    }
     for path in sorted((EXTENSION / "src").rglob("*.ts")):
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            assert not forbidden.search(line), f"{path.name}:{number}: {line.strip()}"
+            if (path.name, line.strip()) not in known:
+                assert not forbidden.search(line), f"{path.name}:{number}: {line.strip()}"

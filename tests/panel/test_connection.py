@@ -183,3 +183,20 @@ def test_markup_from_a_model_travels_as_text(driver: Any) -> None:
     driver.compute("run", prompt="<img/src=x> <script>alert(1)</script>")
     assert driver.view.last("map")["tile"]["texts"] == ["<img/src=x>", "<script>alert(1)</script>"]
     assert driver.view.last("next")["rows"][0]["text"].startswith("<b>")
+
+
+def test_opening_a_model_tells_how_far_it_is(make_driver: Any, make_bench: Any) -> None:
+    from transformers.utils import logging
+
+    from workbench.panel.progress import loading
+
+    def opener(_model: str | None) -> Any:
+        assert list(logging.tqdm(range(4), desc="Loading weights")) == [0, 1, 2, 3]
+        assert list(logging.tqdm(n for n in range(2))) == [0, 1], "a bar without an end is left alone"
+        return make_bench()
+
+    driver = make_driver(Benches({}, opener, loading)).hello()
+    driver.compute("open", model="some/model")
+    shares = [message["share"] for message in driver.view.messages if message["type"] == "busy"]
+    assert shares[0] is None and 1.0 in shares and driver.state["bench"]["name"] == "fake/model"
+    assert logging.set_tqdm_hook(None) is None, "the hook is taken back"

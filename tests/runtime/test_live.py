@@ -156,7 +156,7 @@ def test_what_cannot_be_done_is_refused(bench: Any) -> None:
     with pytest.raises(PromptError, match="cannot be taken back"):
         live.rewind(1)
     live.step()
-    with pytest.raises(EditRefused, match="looks ahead"):
+    with pytest.raises(EditRefused, match="looks at later tokens"):
         live.edit(wb.skip.tokens(1, capacity=0.5, causal=False))
     with pytest.raises(EditRefused, match="expert 99"):
         live.edit(wb.reroute.ban(0, 99))

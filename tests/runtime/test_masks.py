@@ -102,7 +102,7 @@ def test_neurons_of_one_expert_and_of_some_tokens(bench: Any) -> None:
 
 def test_masked_experts_and_what_stands_for_them(bench: Any) -> None:
     one = bench("olmoe")
-    source = one.calibrate([OTHER])
+    source = one.calibrate([OTHER, IDS, OTHER[::-1]])
     known = one.artefacts.open(source, "calibration").tensors
 
     def zero(model: Any) -> None:

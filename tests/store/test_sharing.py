@@ -9,6 +9,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import duckdb
@@ -23,6 +24,7 @@ from workbench.store.sharing import bind, find_owner, literal, load_extensions, 
 
 OWNER = """
 import sys
+import time
 from workbench.store import Store
 store = Store.open(sys.argv[1], interval=60)
 store.write("routing", {"run": 7, "step": 0, "position": [0, 1, 2, 3], "layer": 0, "slot": 0, "expert": [2, 1, 1, 0],
@@ -256,3 +258,38 @@ def test_placeholders_become_literals(query, params, text):
 def test_placeholders_and_values_must_correspond(query, params):
     with pytest.raises(SqlError):
         bind(query, params)
+
+
+def test_times_with_a_zone_can_be_fetched(tmp_path):
+    with Store.open(tmp_path / "a.duckdb") as store, connect(store.path) as reader:
+        for found in (store.sql("SELECT now()"), reader.sql("SELECT now()")):
+            assert found.fetchone()[0].tzinfo is not None
+
+
+def test_a_parquet_folder_is_connected_to_like_a_store(tmp_path):
+    with Store.open(tmp_path / "a.duckdb", share=False) as store:
+        store.write("routing", {"run": 7, "step": 0, "position": [0, 1, 2], "layer": 0, "slot": 0, "expert": [2, 1, 1],
+                                "weight": 1.0, "rank": 0})  # fmt: skip
+        store.write("run", {"run": 7})
+        folder = store.export(tmp_path / "a.parquet")
+    with connect(folder) as reader:
+        assert reader.owner is None
+        assert reader.sql("SELECT expert, choices FROM expert_load(?)", [7]).fetchall() == [(1, 2)]
+        assert reader.cursor().execute("SELECT count(*) FROM routing").fetchone() == (3,)
+        with pytest.raises(SqlError, match="The query failed"):
+            reader.sql("SELECT nothing FROM routing")
+    with pytest.raises(StoreError, match="is no exported folder"):
+        connect(tmp_path)
+
+
+def test_magics_read_while_the_kernel_records(tmp_path):
+    """JupySQL and its like hold one DuckDB connection and send it text, again and again."""
+    with Store.open(tmp_path / "a.duckdb", interval=60) as store:
+        held = store.cursor()
+        for count in range(1, 4):
+            store.write("metric", {"run": count, "name": "x"})
+            store.soon()
+            deadline = time.monotonic() + 20
+            while held.execute("SELECT count(*) FROM metric").fetchone() != (count,):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from workbench.analysis import charts
 from workbench.analysis.diff import RunDiff, diff
 from workbench.analysis.resample import bootstrap, permutation
+from workbench.analysis.tolerance import Tolerable, tolerable
 from workbench.analysis.vectors import clusters, components, neighbours, probe, routing_vectors
 
 __all__ = [
     "RunDiff",
+    "Tolerable",
     "bootstrap",
     "charts",
     "clusters",
@@ -18,4 +20,5 @@ __all__ = [
     "permutation",
     "probe",
     "routing_vectors",
+    "tolerable",
 ]

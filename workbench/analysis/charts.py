@@ -60,7 +60,8 @@ def contribution(frame: pd.DataFrame) -> alt.Chart:
     """Relative norms of what attention, MLP and block add, by layer, from ``layer_contribution``."""
     rows = _checked(frame, "layer", "attn_norm", "mlp_norm", "block_norm")
     names = {"attn_norm": "attention", "mlp_norm": "MLP", "block_norm": "block"}
-    return lines(rows, names, "norm / norm of the residual stream", "What each part adds, by layer")
+    # The first block often adds many times what it finds, all others a fraction of it.
+    return lines(rows, names, "norm / norm of the residual stream", "What each part adds, by layer", True)
 
 
 def flips_map(frame: pd.DataFrame) -> alt.Chart:
@@ -77,6 +78,32 @@ def flips_map(frame: pd.DataFrame) -> alt.Chart:
             y="layer:O",
             color=alt.Color("cause:N", scale=scale),
             tooltip=["position", "layer", "cause"],
+        )
+    )
+
+
+def skip_effects(frame: pd.DataFrame, value: str = "effect") -> alt.Chart:
+    """Effect of skipping a layer on every later one, from ``experiments.skip_effects``."""
+    rows = _checked(frame.dropna(subset="layer") if "layer" in frame else frame, "skipped", "layer", value)
+    return _grid(rows, "layer", "skipped", value, "Change of later updates when a layer is skipped")
+
+
+def quality(frame: pd.DataFrame) -> alt.Chart:
+    """Quality against work: one line a method over ``work`` (share that is left) and ``change`` (nats); random controls are
+    dashed."""
+    import altair as alt
+
+    rows = _checked(frame, "family", "method", "control", "work", "change")
+    return (
+        alt.Chart(rows, title="Loss against work left")
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("work:Q", title="share of the work that is left"),
+            y=alt.Y("change:Q", title="change of the loss, nats a token"),
+            color=alt.Color("method:N", scale=alt.Scale(range=PALETTE)),
+            strokeDash=alt.StrokeDash("control:N", title="random control"),
+            facet=alt.Facet("family:N", columns=3),
+            tooltip=["family", "method", "work", alt.Tooltip("change", format=".4f")],
         )
     )
 
@@ -130,7 +157,13 @@ def _grid(rows: pd.DataFrame, x: str, y: str, value: str, title: str) -> alt.Cha
     )
 
 
-def lines(rows: pd.DataFrame, names: dict[str, str], unit: str, title: str) -> alt.Chart:
+def lines(
+    rows: pd.DataFrame, names: dict[str, str], unit: str, title: str, logarithmic: bool = False
+) -> alt.Chart:
+    """One line a measure over the layers: ``names`` gives the columns of ``rows`` to draw and what to call them.
+
+    ``logarithmic`` draws the values on a symmetric logarithmic axis, for measures of very different sizes.
+    """
     import altair as alt
 
     tall = rows.rename(columns=names).melt(
@@ -142,7 +175,7 @@ def lines(rows: pd.DataFrame, names: dict[str, str], unit: str, title: str) -> a
         .mark_line(point=True)
         .encode(
             x="layer:O",
-            y=alt.Y("mean(value):Q", title=unit),
+            y=alt.Y("mean(value):Q", title=unit, scale=alt.Scale(type="symlog" if logarithmic else "linear")),
             color=colour,
             strokeDash=alt.StrokeDash("measure:N", title=None),
             tooltip=["layer", "measure", alt.Tooltip("mean(value):Q", format=".4f")],

@@ -1,8 +1,21 @@
 """Questions that need many runs: sweeps over plans, matched random controls, paired tests."""
 
 from workbench.experiments.controls import matched_random
+from workbench.experiments.effects import by_layer, cka, recovery_layer, skip_effects
 from workbench.experiments.oracle import Paths, choice_losses, oracle
 from workbench.experiments.paired import paired
 from workbench.experiments.sweep import Sweep, sweep
 
-__all__ = ["Paths", "Sweep", "choice_losses", "matched_random", "oracle", "paired", "sweep"]
+__all__ = [
+    "Paths",
+    "Sweep",
+    "by_layer",
+    "choice_losses",
+    "cka",
+    "matched_random",
+    "oracle",
+    "paired",
+    "recovery_layer",
+    "skip_effects",
+    "sweep",
+]

@@ -7,47 +7,107 @@ import random
 from workbench.anatomy import Anatomy
 from workbench.errors import PlanError
 from workbench.interventions import Edit, Plan, mask, reroute, skip
+from workbench.interventions.blob import Blob, blob
 
 
 def matched_random(plan: Plan, anatomy: Anatomy, seed: int) -> Plan:
     """A plan with the scopes of ``plan`` and random units in place of its own.
 
-    Bans, forces and head masks name as many experts or heads, drawn without replacement from all of the layer; a bias keeps
-    its numbers and permutes its experts; skipped blocks become as many others, drawn from all layers. An edit on
-    several layers draws for each. Disabled edits are left out. The same seed gives the same plan.
+    * Bans, forces and masks of heads, experts or neurons name as many units, drawn without replacement from all of the
+      layer; a bias keeps its numbers and permutes its experts. An edit on several layers draws for each.
+    * Skips of blocks, attention or MLPs name as many other layers; token-wise depth with a capacity scores at random; a
+      uniform or middle policy becomes skips of as many layers.
+    * Activation sparsity, attention masks and weight masks with a share keep it and choose at random.
 
-    Raises :class:`PlanError` for a replay, of which there is no random counterpart with the same amount of change.
+    Disabled edits are left out. The same seed gives the same plan.
+
+    Raises :class:`PlanError` for an edit of which there is no random counterpart with the same amount of change known
+    before the run: a replay, a path, an alias, thresholds and masses.
     """
     rng = random.Random(f"{seed}/{plan.hash}")
     edits: list[Edit] = []
-    skipped = sorted(
-        {n for edit in plan.active if isinstance(edit, skip.Block) for n in edit.layers_in(anatomy)}
-    )
     for edit in plan.active:
-        if isinstance(edit, reroute.Replay):
-            raise PlanError(
-                "A replay has no matched random control.", "Remove it from the plan, or replay another run."
-            )
-        if not isinstance(edit, skip.Block):
+        if isinstance(edit, skip.Skip):
+            edits.append(_other_depth(edit, anatomy, rng))
+        elif isinstance(edit, mask.Activations | mask.AttentionMask | mask.Weights):
+            edits.append(_drawn(edit, rng))
+        elif isinstance(edit, mask.UnitMask | reroute.Bias | reroute.Ban | reroute.Force):
             edits.extend(_one_layer(edit, layer, anatomy, rng) for layer in edit.layers_in(anatomy))
-    if skipped:
-        edits.append(skip.Block(layers=tuple(rng.sample(range(anatomy.num_layers), len(skipped)))))
+        else:
+            raise _none(edit)
     return Plan(edits)
+
+
+def _none(edit: Edit) -> PlanError:
+    return PlanError(
+        f"{edit.kind} has no matched random control.",
+        "Remove it from the plan, or say how much it changes (a share, a capacity, named units).",
+    )
+
+
+def _other_depth(edit: skip.Skip, anatomy: Anatomy, rng: random.Random) -> Edit:
+    size = anatomy.num_layers
+    if isinstance(edit, skip.Removal):
+        having = [
+            n for n in range(size) if edit.acts_on != "attention" or anatomy.layer(n).attention is not None
+        ]
+        if edit.acts_on == "mlp":
+            having = [n for n in range(size) if anatomy.layer(n).mlp is not None]
+        count = len(edit.layers_in(anatomy))
+        return edit.model_copy(update={"layers": tuple(sorted(rng.sample(having, count)))})
+    if isinstance(edit, skip.Tokens) and edit.capacity is not None and edit.gate == "none":
+        return edit.model_copy(update={"score": "random", "seed": rng.randrange(2**31), "router": None})
+    if isinstance(edit, skip.Policy) and not edit.decides and edit.unit == "block":
+        gone = [n for n in range(size) if edit.leaves_out(n, size)]
+        if gone:
+            layers = tuple(sorted(rng.sample(range(size), len(gone))))
+            return skip.Block(
+                layers=layers, tokens=edit.tokens, phase=edit.phase, steps=edit.steps, where=edit.where
+            )
+        return edit
+    raise _none(edit)
+
+
+def _drawn(edit: Edit, rng: random.Random) -> Edit:
+    seed = rng.randrange(2**31)
+    if isinstance(edit, mask.Activations) and edit.sparsity is not None:
+        change = {"method": "random", "source": None, "rank": None, "seed": seed}
+        return mask.Activations(**edit.model_dump() | change)
+    if isinstance(edit, mask.AttentionMask) and edit.keep is not None:
+        change = {"pattern": "random", "channels": None, "clusters": None, "seed": seed}
+        return mask.AttentionMask(**edit.model_dump() | change)
+    if isinstance(edit, mask.Weights) and edit.criterion != "given":
+        return mask.Weights(**edit.model_dump() | {"criterion": "random", "source": None, "seed": seed})
+    raise _none(edit)
 
 
 def _one_layer(edit: Edit, layer: int, anatomy: Anatomy, rng: random.Random) -> Edit:
     data = edit.model_dump() | {"layers": (layer,)}
     block = anatomy.layer(layer)
-    if isinstance(edit, mask.Heads):
-        assert block.attention is not None  # the plan was checked
-        data["heads"] = rng.sample(range(block.attention.num_heads), len(edit.heads))
-        return mask.Heads(**data)
+    if isinstance(edit, mask.UnitMask):
+        if edit.named is None:
+            needed = edit.replacement in ("mean", "resample")
+            change = {
+                "criterion": "random",
+                "seed": rng.randrange(2**31),
+                "source": edit.source if needed else None,
+            }
+            return type(edit)(**data | change)
+        name = edit.kind.removeprefix("mask.")
+        return type(edit)(**data | {name: rng.sample(range(edit.units_of(block)), len(edit.named))})
     assert block.moe is not None
     experts = range(block.moe.num_experts)
     if isinstance(edit, reroute.Bias):
         vector = edit.vector(block.moe.num_experts)
-        data["delta"] = tuple(vector[n] for n in rng.sample(experts, len(experts)))
+        order = rng.sample(experts, len(experts))
+        if isinstance(vector, Blob):
+            numbers = vector.numbers
+            if numbers.ndim > 1 and edit.layers != "all":
+                numbers = numbers[[edit.layers.index(layer)]]
+            data["delta"] = blob(numbers[..., order])
+        else:
+            data["delta"] = tuple(vector[n] for n in order)
         return reroute.Bias(**data)
-    assert isinstance(edit, reroute.Ban | reroute.Force)
+    assert isinstance(edit, reroute.Ban | reroute.Force)  # matched_random lets no other kind through
     data["experts"] = rng.sample(experts, len(edit.experts))
     return type(edit)(**data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +34,21 @@ class Benches:
         The user's variables.
     opener
         Opens a model by name (``None``: the demo model) and returns its bench.
+    watch
+        While its ``with`` block stands, it calls a function with the share of the model that has been loaded.
     """
 
-    def __init__(self, namespace: MutableMapping[str, Any], opener: Callable[[str | None], Any]) -> None:
+    def __init__(
+        self,
+        namespace: MutableMapping[str, Any],
+        opener: Callable[[str | None], Any],
+        watch: Callable[[Callable[[float], None]], AbstractContextManager[None]] = lambda _tell: (
+            nullcontext()
+        ),
+    ) -> None:
         self._namespace = namespace
         self._opener = opener
+        self._watch = watch
         self._sessions: dict[int, Session] = {}
         self._opened: list[Any] = []
         self._last: list[str] = []
@@ -74,9 +85,13 @@ class Benches:
                 known = self._sessions[id(bench)] = Session(weakref.ref(bench))
             return known
 
-    def open(self, model: str | None) -> Session:
-        """Open a model and keep it; the variable ``bench`` gets it where the notebook has none of that name."""
-        bench = self._opener(model)
+    def open(self, model: str | None, tell: Callable[[float], None] = lambda _share: None) -> Session:
+        """Open a model and keep it; the variable ``bench`` gets it where the notebook has none of that name.
+
+        ``tell`` is called with the share that has been loaded, where the loader counts it.
+        """
+        with self._watch(tell):
+            bench = self._opener(model)
         with self._lock:
             self._opened.append(bench)
         self._namespace.setdefault("bench", bench)

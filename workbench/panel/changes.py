@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workbench.errors import EditRefused, PlanError
+from workbench.errors import EditRefused, PlanError, WorkbenchError
 from workbench.interventions import Edit, Plan, reroute
-from workbench.panel import requests
+from workbench.interventions.edit import Facts
+from workbench.panel import answers, requests
 from workbench.panel.history import History
 
 MOST_KEPT = 32
@@ -73,6 +74,18 @@ def imitation(layer: int, position: int, route: Sequence[tuple[int, float]]) -> 
             f"That token has no route in layer {layer}.", "Choose a token whose block ran and was routed."
         )
     return [reroute.force(layer, expert, tokens=[position], weight=weight) for expert, weight in route]
+
+
+def preview(seq: int, data: dict[str, Any], plan: Plan, facts: Facts) -> answers.Previewed:
+    """What an edit (in its JSON form) would do on top of ``plan``, in words, or why it cannot."""
+    text = ""
+    try:
+        edit = read_edit(data)
+        text = edit.describe()
+        (plan + edit).check(facts)
+    except WorkbenchError as error:
+        return answers.Previewed(seq=seq, text=text, refused=f"{error.problem} {error.remedy}")
+    return answers.Previewed(seq=seq, text=text, refused="")
 
 
 class Shelf:

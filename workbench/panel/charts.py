@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.analysis import charts
 from workbench.errors import SqlError, StoreError
-from workbench.panel import replies
+from workbench.panel import answers
 
 if TYPE_CHECKING:
     import altair as alt
@@ -20,7 +20,7 @@ _LAYERS = 24
 """Layers of a large model that a chart by expert shows, around the one in view."""
 
 
-def drawn(cursor: Any, chart: str, run: int, layer: int) -> replies.Chart:
+def drawn(cursor: Any, chart: str, run: int, layer: int) -> answers.Chart:
     """One chart of a run.
 
     Raises
@@ -35,7 +35,7 @@ def drawn(cursor: Any, chart: str, run: int, layer: int) -> replies.Chart:
     spec = None
     if len(frame):
         spec = make(frame, layer).properties(width="container").to_dict()
-    return replies.Chart(
+    return answers.Chart(
         chart=chart, run=str(run), layer=layer, spec=spec, note="" if spec is not None else missing
     )
 
@@ -120,7 +120,7 @@ def _layers(frame: pd.DataFrame) -> list[int]:
     return sorted(int(layer) for layer in frame["layer"].unique())
 
 
-def _ruled(chart: alt.Chart, frame: pd.DataFrame, channel: str, layer: int) -> alt.LayerChart:
+def _ruled(chart: alt.Chart, frame: pd.DataFrame, channel: str, layer: int) -> Any:
     """``chart`` with a rule across it at the layer in view."""
     import altair as alt
     import pandas as pd
@@ -138,7 +138,7 @@ def _ruled(chart: alt.Chart, frame: pd.DataFrame, channel: str, layer: int) -> a
     return alt.layer(chart, rule, title=title).add_params(at)
 
 
-def _load(frame: pd.DataFrame, layer: int) -> alt.LayerChart:
+def _load(frame: pd.DataFrame, layer: int) -> Any:
     rows = _near(frame, layer)
     return _ruled(charts.expert_load(rows), rows, "y", layer)
 
@@ -151,7 +151,7 @@ def _affinity(frame: pd.DataFrame, layer: int) -> alt.Chart:
     return charts.affinity(rows, at)
 
 
-def _lines(make: Callable[[Any], alt.Chart]) -> Callable[[pd.DataFrame, int], alt.LayerChart]:
+def _lines(make: Callable[[Any], alt.Chart]) -> Callable[[pd.DataFrame, int], Any]:
     return lambda frame, layer: _ruled(make(frame), frame, "x", layer)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from workbench.errors import SetupError
 from workbench.panel.benches import Benches
 from workbench.panel.connection import Connection
+from workbench.panel.progress import loading
 from workbench.panel.protocol import Lane
 
 _LANES: dict[str, Lane] = {"workbench.control": "control", "workbench.compute": "compute"}
@@ -39,7 +40,7 @@ def serve() -> Comms:
         kernel = getattr(shell, "kernel", None)
         if kernel is None:
             raise SetupError("There is no Jupyter kernel here.", "Run this in a notebook or in JupyterLab.")
-        benches = Benches(shell.user_ns, _open)
+        benches = Benches(shell.user_ns, _open, loading)
         shell.events.register("post_run_cell", lambda _result: benches.rescan())
         _served = Comms(benches, kernel.comm_manager.register_target)
     return _served

@@ -198,9 +198,10 @@ class Connection:
 
     def _open(self, request: requests.Open) -> None:
         name = request.model.strip() if request.model else None
-        self.tell(replies.Busy(what=f"opening {name or 'the demo model'}"))
+        what = f"opening {name or 'the demo model'}"
+        self.tell(replies.Busy(what=what))
         try:
-            session = self._benches.open(name)
+            session = self._benches.open(name, lambda share: self.tell(replies.Busy(what=what, share=share)))
         finally:
             self.tell(replies.Busy(what=None))
         with self._lock:

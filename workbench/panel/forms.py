@@ -6,14 +6,14 @@ from functools import cache
 from typing import Any
 
 from workbench.interventions import Plan
-from workbench.panel import replies
+from workbench.panel import answers
 
 _SHARED = ("kind", "enabled")
 """Fields that a form does not show."""
 
 
 @cache
-def forms() -> replies.Forms:
+def forms() -> answers.Forms:
     """Every kind of edit that a plan may hold, in the order of its families."""
     definitions = Plan.json_schema()["$defs"]
     kinds = []
@@ -23,7 +23,7 @@ def forms() -> replies.Forms:
         if kind is None:
             continue
         kinds.append(
-            replies.Form(
+            answers.Form(
                 kind=kind,
                 about=" ".join(definition.get("description", "").replace("``", "").split()),
                 parameters={
@@ -35,7 +35,7 @@ def forms() -> replies.Forms:
     order = {"reroute": 0, "skip": 1, "mask": 2}
     kinds.sort(key=lambda form: (order.get(form.kind.split(".")[0], 3), form.kind))
     used = {name: value for name, value in definitions.items() if "kind" not in value.get("properties", {})}
-    return replies.Forms(kinds=kinds, definitions=_without_prose(used))
+    return answers.Forms(kinds=kinds, definitions=_without_prose(used))
 
 
 def _without_prose(definitions: dict[str, Any]) -> dict[str, Any]:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from workbench.panel import replies
+from workbench.panel import answers
 
 DEMO = "demo"
 
 
-def on_this_machine() -> list[replies.Model]:
+def on_this_machine() -> list[answers.Model]:
     """Decoders whose weights are here, the demo model first."""
-    found = [replies.Model(name=DEMO, note="ships with the workbench")]
+    found = [answers.Model(name=DEMO, note="ships with the workbench")]
     for name, config in sorted(_cached().items()):
         kinds = config.get("architectures") or []
         if any(str(kind).endswith("ForCausalLM") for kind in kinds):
-            found.append(replies.Model(name=name, note=str(config.get("model_type", ""))))
+            found.append(answers.Model(name=name, note=str(config.get("model_type", ""))))
     return found
 
 
-def _cached() -> dict[str, dict[str, object]]:
+def _cached() -> dict[str, dict[str, Any]]:
     """Configurations of the snapshots in the Hugging Face cache that have weights, by the hub's name."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    models: dict[str, dict[str, object]] = {}
+    models: dict[str, dict[str, Any]] = {}
     for folder in Path(HF_HUB_CACHE).glob("models--*"):
         for config in folder.glob("snapshots/*/config.json"):
             if not any(config.parent.glob("*.safetensors")) and not any(config.parent.glob("*.bin")):

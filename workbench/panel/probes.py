@@ -9,7 +9,7 @@ import numpy as np
 
 from workbench.errors import PromptError
 from workbench.interventions import Plan
-from workbench.panel import replies
+from workbench.panel import answers, replies
 from workbench.panel.ran import Ran, finite, log_softmax
 
 HEAD_TOKENS = 192
@@ -40,21 +40,21 @@ def trials(bench: Any, ran: Ran, layer: int, position: int) -> replies.Trials:
     )
 
 
-def heads(bench: Any, ran: Ran, layer: int) -> tuple[replies.Heads, list[memoryview]]:
+def heads(bench: Any, ran: Ran, layer: int) -> tuple[answers.Heads, list[memoryview]]:
     """What every head of a layer attends to, at the last :data:`HEAD_TOKENS` tokens."""
     assert ran.logits is not None
     pattern = _as_run(bench, ran).tensor("attn_pattern", layers=layer).float().cpu().numpy()
     first = max(0, pattern.shape[-1] - HEAD_TOKENS)
     shown = np.rint(255 * np.sqrt(np.clip(pattern[:, first:, first:], 0, 1))).astype(np.uint8)
     array = replies.MapArray(name="attention", dtype="uint8", shape=list(shown.shape))
-    return replies.Heads(run=str(ran.id), layer=layer, first=first, array=array), [
+    return answers.Heads(run=str(ran.id), layer=layer, first=first, array=array), [
         memoryview(shown.tobytes())
     ]
 
 
 def effects(
     bench: Any, version: int, plan: Plan, base: Ran, edited: Ran, progress: Callable[[float], None]
-) -> replies.Effects:
+) -> answers.Effects:
     """The edited run against the same tokens under the plan without one edit, for every enabled edit.
 
     Next-token distributions are compared by KL(plan || plan without the edit) in nats, over the tokens whose logits the
@@ -81,14 +81,14 @@ def effects(
         other = log_softmax(logits)
         each = np.maximum(0.0, np.sum(np.exp(whole) * (whole - other), axis=-1))
         rows.append(
-            replies.Effect(
+            answers.Effect(
                 index=index,
                 kl=float(each.mean()),
                 last=float(each[-1]),
                 changed=bool(whole[-1].argmax() != other[-1].argmax()),
             )
         )
-    return replies.Effects(version=version, rows=rows)
+    return answers.Effects(version=version, rows=rows)
 
 
 def _as_run(bench: Any, ran: Ran) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workbench.panel import replies
+from workbench.panel import answers
 from workbench.panel.ran import finite
 
 RUNS = 300
@@ -17,7 +17,7 @@ _MINE = (
 )
 
 
-def profile(cursor: Any, checkpoint: str | None, model: str, layer: int, expert: int) -> replies.Profile:
+def profile(cursor: Any, checkpoint: str | None, model: str, layer: int, expert: int) -> answers.Profile:
     """An expert over the newest :data:`RUNS` runs of a model.
 
     The lift of a token's text is P(expert | text) / P(expert), over all tokens of these runs that were routed in the layer.
@@ -45,7 +45,7 @@ def profile(cursor: Any, checkpoint: str | None, model: str, layer: int, expert:
         "WHERE r.layer = ? AND r.expert <> ? GROUP BY r.expert ORDER BY count(*) DESC, r.expert LIMIT ?",
         [layer, expert, runs, max(1, count), layer, expert, _PEERS],
     ).fetchall()
-    return replies.Profile(
+    return answers.Profile(
         layer=layer,
         expert=expert,
         runs=used,
@@ -53,8 +53,8 @@ def profile(cursor: Any, checkpoint: str | None, model: str, layer: int, expert:
         share=count / choices if choices else 0.0,
         weight=finite(weight),
         tokens=[
-            replies.TokenShare(text=text or "", count=mine, lift=finite(lift) or 0.0)
+            answers.TokenShare(text=text or "", count=mine, lift=finite(lift) or 0.0)
             for text, mine, lift in tokens
         ],
-        peers=[replies.PeerShare(expert=other, share=share) for other, share in peers],
+        peers=[answers.PeerShare(expert=other, share=share) for other, share in peers],
     )

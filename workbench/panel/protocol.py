@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import Field, TypeAdapter
 
 from workbench.interventions import Plan
-from workbench.panel import replies, requests
+from workbench.panel import answers, replies, requests
 
 PROTOCOL = 3
 """Raised by one whenever a message changes in a way that the other side cannot read."""
@@ -91,18 +91,18 @@ Reply: TypeAlias = (
     | replies.Inspection
     | replies.NextTokens
     | replies.Trials
-    | replies.Runs
-    | replies.Comparison
-    | replies.Table
-    | replies.Catalogue
-    | replies.Chart
-    | replies.File
-    | replies.Forms
-    | replies.Previewed
-    | replies.Profile
-    | replies.Effects
-    | replies.Heads
-    | replies.Models
+    | answers.Runs
+    | answers.Comparison
+    | answers.Table
+    | answers.Catalogue
+    | answers.Chart
+    | answers.File
+    | answers.Forms
+    | answers.Previewed
+    | answers.Profile
+    | answers.Effects
+    | answers.Heads
+    | answers.Models
     | replies.Busy
     | replies.Done
     | replies.Failure
@@ -122,24 +122,36 @@ def schema() -> dict[str, Any]:
     return {"$defs": definitions | roots, "anyOf": [{"$ref": f"#/$defs/{name}"} for name in roots]}
 
 
-_CLICKS = ("Ban", "Force", "Bias", "Weights", "Replay", "Block", "Heads")
+_CLICKS = {
+    "Ban": "reroute.ban",
+    "Force": "reroute.force",
+    "Bias": "reroute.bias",
+    "Weights": "reroute.weights",
+    "Replay": "reroute.replay",
+    "Block": "skip.block",
+    "Heads": "mask.heads",
+}
+"""The kinds of edits that a click makes, by the names that the view gives their types."""
 
 
 def edit_schema() -> dict[str, Any]:
     """The JSON schema of the edits that a click makes, out of the plan's; without prose, so that only a change of
     their data makes the view's types stale."""
     definitions = Plan.json_schema()["$defs"]
-    used: dict[str, Any] = {}
-    missing = list(_CLICKS)
-    while missing:
-        name = missing.pop()
-        used[name] = _without_prose(definitions[name])
-        text = json.dumps(used[name])
-        missing += [other for other in definitions if other not in used and f'"#/$defs/{other}"' in text]
-    return {
-        "$defs": used,
-        "anyOf": [{"$ref": f"#/$defs/{name}"} for name in _CLICKS],
+    by_kind = {
+        body["properties"]["kind"]["const"]: body
+        for body in definitions.values()
+        if "kind" in body["properties"]
     }
+    used = {name: _without_prose(by_kind[kind]) for name, kind in _CLICKS.items()}
+    missing = list(used)
+    while missing:
+        text = json.dumps(used[missing.pop()])
+        for other in definitions:
+            if other not in used and f'"#/$defs/{other}"' in text:
+                used[other] = _without_prose(definitions[other])
+                missing.append(other)
+    return {"$defs": used, "anyOf": [{"$ref": f"#/$defs/{name}"} for name in _CLICKS]}
 
 
 def _without_prose(value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from workbench.errors import SqlError
-from workbench.panel import replies
+from workbench.panel import answers
 from workbench.panel.reader import Reading
 from workbench.store import check_select
 from workbench.store.schema import TABLES, VIEWS, macro_docs
@@ -37,7 +37,7 @@ _FORMATS = {
 }
 
 
-def answer(cursor: Any, reading: Reading, sql: str) -> replies.Table:
+def answer(cursor: Any, reading: Reading, sql: str) -> answers.Table:
     """The first :data:`ROWS` rows of a query.
 
     Raises
@@ -48,9 +48,9 @@ def answer(cursor: Any, reading: Reading, sql: str) -> replies.Table:
     started = time.monotonic()
     with guarded(cursor, reading, sql):
         cursor.execute(sql)
-        columns = [replies.Column(name=str(name), type=str(kind)) for name, kind, *_ in cursor.description]
+        columns = [answers.Column(name=str(name), type=str(kind)) for name, kind, *_ in cursor.description]
         rows = cursor.fetchmany(ROWS + 1)
-        return replies.Table(
+        return answers.Table(
             sql=sql,
             columns=columns,
             rows=[[plain(value) for value in row] for row in rows[:ROWS]],
@@ -59,7 +59,7 @@ def answer(cursor: Any, reading: Reading, sql: str) -> replies.Table:
         )
 
 
-def exported(cursor: Any, reading: Reading, sql: str, kind: str) -> tuple[replies.File, list[memoryview]]:
+def exported(cursor: Any, reading: Reading, sql: str, kind: str) -> tuple[answers.File, list[memoryview]]:
     """The whole answer of a query as a CSV or Parquet file."""
     mime, options = _FORMATS[kind]
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +72,7 @@ def exported(cursor: Any, reading: Reading, sql: str, kind: str) -> tuple[replie
                 f"The answer is a file of {path.stat().st_size / 2**20:.0f} MB, more than a page should be sent.",
                 "Aggregate in SQL, or write it from Python with bench.sql(...).",
             )
-        return replies.File(name=f"answer.{kind}", mime=mime), [memoryview(path.read_bytes())]
+        return answers.File(name=f"answer.{kind}", mime=mime), [memoryview(path.read_bytes())]
 
 
 @contextmanager
@@ -127,26 +127,26 @@ def plain(value: Any) -> str | float | bool | None:
     return plain(str(value))
 
 
-def catalogue(cursor: Any) -> replies.Catalogue:
+def catalogue(cursor: Any) -> answers.Catalogue:
     """What a query can ask: the macros with their documentation, the tables with their columns."""
     names = [*TABLES, *VIEWS]
-    columns: dict[str, list[replies.Column]] = {name: [] for name in names}
+    columns: dict[str, list[answers.Column]] = {name: [] for name in names}
     for table, column, kind in cursor.execute(
         "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE list_contains(?, table_name) "
         "AND database_name = current_database() ORDER BY table_name, column_index",
         [names],
     ).fetchall():
-        columns[table].append(replies.Column(name=column, type=kind))
-    return replies.Catalogue(
+        columns[table].append(answers.Column(name=column, type=kind))
+    return answers.Catalogue(
         macros=[
-            replies.MacroCard(
+            answers.MacroCard(
                 name=doc.name, arguments=doc.arguments, subject=doc.subject, answers=doc.answers, formula=doc.formula,
                 source=doc.source,
             )
             for doc in macro_docs()
             if doc.kind == "table"
         ],
-        tables=[replies.TableCard(name=name, columns=columns[name]) for name in names],
+        tables=[answers.TableCard(name=name, columns=columns[name]) for name in names],
     )  # fmt: skip
 
 

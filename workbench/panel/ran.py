@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,10 @@ from workbench.errors import PlanError, StoreError
 from workbench.interventions import Plan
 from workbench.panel import replies
 from workbench.panel.tiles import Shape
+
+if TYPE_CHECKING:
+    from workbench.panel.live import Timelines
+    from workbench.runtime.live import Live
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,16 @@ def fresh(
     return Ran(run, tokens, prompt_tokens, logits, texts, plan, shape, str(bench.name))
 
 
+def generated(lines: Timelines, bench: Any, live: Live) -> Ran:
+    """A generation under way, as far as it has come."""
+    if live.run is None:
+        raise TypeError("the panel records every generation")
+    tokens = list(live.tokens)
+    return fresh(
+        bench, int(live.run), tokens, live.prompt_tokens, live.logits.numpy(), lines.texts(live), live.plan
+    )
+
+
 def recorded(cursor: Any, run: int) -> Ran:
     """A run of the store.
 
@@ -93,7 +107,14 @@ def recorded(cursor: Any, run: int) -> Ran:
             "List the runs again and choose another one.",
         )
     model, layers, experts, top_k, prompt_tokens = row
-    last, ranks = cursor.execute("SELECT max(layer), max(rank) FROM routing WHERE run = ?", [run]).fetchone()
+    last, ranks = None, None
+    if layers is not None and not Shape(layers, len(tokens), 0, 0).whole:
+        # Of a large run the words of its row are believed: a scan for a token that chose more would take as long as a map.
+        ranks = None if top_k is None else top_k - 1
+    if layers is None or ranks is None:
+        last, ranks = cursor.execute(
+            "SELECT max(layer), max(rank) FROM routing WHERE run = ?", [run]
+        ).fetchone()
     if layers is None:
         layers = 0 if last is None else last + 1
     choices = 0 if ranks is None else max(ranks + 1, top_k or 0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+log = logging.getLogger(__name__)
 
 Work: TypeAlias = Callable[["Reading"], None]
 
@@ -77,7 +80,12 @@ class Reader:
                 if item is None:
                     return
                 reading, work = item
-                work(reading)
+                try:
+                    work(reading)
+                except (
+                    Exception
+                ):  # it could not even tell its error, as of a closed page: the next question still counts
+                    log.exception("an answer could not be sent")
                 with self._lock:
                     self._open.pop(reading.seq, None)
             finally:

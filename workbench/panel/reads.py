@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from workbench.errors import PromptError, SetupError
-from workbench.panel import charts, models, questions, replies, requests, runs, tiles
+from workbench.panel import answers, charts, models, questions, replies, requests, runs, tiles
 from workbench.panel.forms import forms
 from workbench.panel.profile import profile
 from workbench.panel.ran import number
@@ -25,7 +25,7 @@ def read(session: Session | None, request: requests.Request, reading: Reading) -
         case requests.FormsOf():
             return forms(), []
         case requests.ModelsOf():
-            return replies.Models(rows=models.on_this_machine()), []
+            return answers.Models(rows=models.on_this_machine()), []
     if session is None:
         raise SetupError(
             "No model is open in this kernel.", "Open one in the field above, or run bench = wb.open()."
@@ -55,7 +55,7 @@ def read(session: Session | None, request: requests.Request, reading: Reading) -
         case requests.Plot():
             with questions.guarded(cursor, reading, request.sql):
                 spec = charts.plotted(cursor, request.sql, request.mark, request.x, request.y, request.colour)
-            return replies.Chart(chart="query", run="", layer=-1, spec=spec, note=""), []
+            return answers.Chart(chart="query", run="", layer=-1, spec=spec, note=""), []
         case requests.Export(format="html"):
             return _page(session, cursor)
         case requests.Export():
@@ -69,7 +69,7 @@ def read(session: Session | None, request: requests.Request, reading: Reading) -
             raise TypeError(f"no reader for {type(request).__name__}")
 
 
-def _page(session: Session, cursor: Any) -> tuple[replies.File, list[memoryview]]:
+def _page(session: Session, cursor: Any) -> tuple[answers.File, list[memoryview]]:
     """The runs in view as one page that opens without a kernel."""
     from workbench.store.export import export
 
@@ -79,4 +79,4 @@ def _page(session: Session, cursor: Any) -> tuple[replies.File, list[memoryview]
     with tempfile.TemporaryDirectory() as folder:
         path = export(cursor, Path(folder) / "view.html", numbers)
         content = path.read_bytes()
-    return replies.File(name=f"routing-{numbers[-1]}.html", mime="text/html"), [memoryview(content)]
+    return answers.File(name=f"routing-{numbers[-1]}.html", mime="text/html"), [memoryview(content)]

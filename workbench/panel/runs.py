@@ -10,7 +10,8 @@ import numpy as np
 
 from workbench.analysis.diff import align, diff
 from workbench.errors import StoreError
-from workbench.panel import replies
+from workbench.interventions import Plan
+from workbench.panel import answers
 from workbench.panel.ran import Ran, finite, log_softmax, plan_of
 
 PAGE = 40
@@ -20,13 +21,14 @@ FLIPS = 300
 """Flips listed of a comparison."""
 
 _TEXT = 400
+_NONE = Plan().hash
 _LIST = (
     "SELECT r.run, r.parent, r.started, r.kind, r.model, coalesce(r.text, r.prompt, ''), r.tokens, r.labels, h.plan "
     "FROM run AS r LEFT JOIN (SELECT run, arg_min(plan, step) AS plan FROM run_plan GROUP BY run) AS h ON h.run = r.run "
 )
 
 
-def listed(cursor: Any, text: str, before: int | None) -> replies.Runs:
+def listed(cursor: Any, text: str, before: int | None) -> answers.Runs:
     """Runs whose prompt, text, model or labels hold ``text`` (in any case), newest first, older than ``before``."""
     wanted = text.strip().lower()
     found = cursor.execute(
@@ -36,12 +38,12 @@ def listed(cursor: Any, text: str, before: int | None) -> replies.Runs:
         [wanted, wanted, before, before, PAGE + 1],
     ).fetchall()
     rows = _rows(cursor, found[:PAGE])
-    return replies.Runs(
+    return answers.Runs(
         text=text, before=None if before is None else str(before), rows=rows, more=len(found) > PAGE
     )
 
 
-def one(cursor: Any, run: int) -> replies.RunRow:
+def one(cursor: Any, run: int) -> answers.RunRow:
     """One run as a row of the list; a run that is still being generated has tokens, but no row yet."""
     found = cursor.execute(_LIST + "WHERE r.run = ?", [run]).fetchall()
     if not found:
@@ -52,7 +54,7 @@ def one(cursor: Any, run: int) -> replies.RunRow:
     return _rows(cursor, found)[0]
 
 
-def _rows(cursor: Any, found: list[tuple[Any, ...]]) -> list[replies.RunRow]:
+def _rows(cursor: Any, found: list[tuple[Any, ...]]) -> list[answers.RunRow]:
     losses = dict(
         cursor.execute(
             "SELECT run, -avg(logprob) FROM token WHERE list_contains(?, run) GROUP BY run",
@@ -63,7 +65,7 @@ def _rows(cursor: Any, found: list[tuple[Any, ...]]) -> list[replies.RunRow]:
     for run, parent, started, kind, model, text, tokens, labels, plan in found:
         held = plan_of(cursor, run) if plan is not None else None
         rows.append(
-            replies.RunRow(
+            answers.RunRow(
                 id=str(run),
                 parent=None if parent is None else str(parent),
                 started="" if started is None else started.isoformat(sep=" ", timespec="seconds"),
@@ -71,7 +73,7 @@ def _rows(cursor: Any, found: list[tuple[Any, ...]]) -> list[replies.RunRow]:
                 model=model or "",
                 text=text[:_TEXT],
                 tokens=tokens or 0,
-                plan="" if held is not None and not held.edits else plan or "",
+                plan="" if plan is None or plan == _NONE else plan,
                 edits=[] if held is None else [edit.describe() for edit in held.active],
                 labels=_labels(labels),
                 loss=finite(losses.get(run)),
@@ -87,7 +89,7 @@ def _labels(labels: str | None) -> dict[str, str]:
     return {str(key): value if isinstance(value, str) else json.dumps(value) for key, value in data.items()}
 
 
-def compared(cursor: Any, base: int, run: int, known: tuple[Ran, Ran] | None) -> replies.Comparison:
+def compared(cursor: Any, base: int, run: int, known: tuple[Ran, Ran] | None) -> answers.Comparison:
     """The difference of two recorded runs.
 
     Parameters
@@ -107,7 +109,7 @@ def compared(cursor: Any, base: int, run: int, known: tuple[Ran, Ran] | None) ->
     }  # fmt: skip
     counts = Counter(found.flips["layer"].tolist())
     layers = sorted({int(layer) for layer in counts} | set(ranks[base]) | set(ranks[run]))
-    return replies.Comparison(
+    return answers.Comparison(
         base=one(cursor, base),
         run=one(cursor, run),
         aligned=len(found.tokens),
@@ -117,7 +119,7 @@ def compared(cursor: Any, base: int, run: int, known: tuple[Ran, Ran] | None) ->
         first=flips[0] if flips else None,
         rows=flips,
         layers=[
-            replies.LayerDiff(
+            answers.LayerDiff(
                 layer=layer,
                 flips=int(counts.get(layer, 0)),
                 base_rank=finite(ranks[base].get(layer)),
@@ -129,9 +131,9 @@ def compared(cursor: Any, base: int, run: int, known: tuple[Ran, Ran] | None) ->
     )
 
 
-def _flip(row: Any, tokens: Any) -> replies.FlipRow:
+def _flip(row: Any, tokens: Any) -> answers.FlipRow:
     texts = tokens.loc[tokens["position"] == row.position, "text"]
-    return replies.FlipRow(
+    return answers.FlipRow(
         position=int(row.position),
         base_position=int(row.base_position),
         layer=int(row.layer),
@@ -144,7 +146,7 @@ def _flip(row: Any, tokens: Any) -> replies.FlipRow:
     )
 
 
-def _pieces(cursor: Any, base: int, run: int) -> list[replies.Piece]:
+def _pieces(cursor: Any, base: int, run: int) -> list[answers.Piece]:
     """Both texts as one: what they share, and what only one of them has."""
     sides = [
         cursor.execute(
@@ -172,7 +174,7 @@ def _pieces(cursor: Any, base: int, run: int) -> list[replies.Piece]:
         if left < len(sides[0]):
             put("both", [sides[0][left][1]])
         i, j = left + 1, right + 1
-    return [replies.Piece.model_validate({"side": side, "text": "".join(texts)}) for side, texts in pieces]
+    return [answers.Piece.model_validate({"side": side, "text": "".join(texts)}) for side, texts in pieces]
 
 
 def _kl(base: Ran, run: Ran) -> float | None:

@@ -16,14 +16,13 @@ import numpy as np
 
 from workbench.errors import EditRefused, PromptError, SetupError, WorkbenchError
 from workbench.interventions import Plan
-from workbench.panel import changes, probes, replies, requests, tiles, views
+from workbench.panel import answers, changes, probes, replies, requests, tiles, views
 from workbench.panel.history import History
 from workbench.panel.live import Timeline, Timelines
-from workbench.panel.ran import Ran, fresh, number, plan_of, recorded
+from workbench.panel.ran import Ran, fresh, generated, number, plan_of, recorded
 
 if TYPE_CHECKING:
     from workbench.panel.connection import Connection
-    from workbench.runtime.live import Live
 
 _keys = itertools.count(1)
 
@@ -290,8 +289,8 @@ class Session:
     def _take_lines(self, lines: Timelines) -> None:
         """Show the generation: its text under the plan as the edited run, and the one without as the base run."""
         line = lines.now
-        main = _generated(lines, self.bench, line.main)
-        base = main if line.base is None else _generated(lines, self.bench, line.base)
+        main = generated(lines, self.bench, line.main)
+        base = main if line.base is None else generated(lines, self.bench, line.base)
         with self._lock:
             self._lines, self._base = lines, base
             self._edited = None if line.base is None else main
@@ -304,12 +303,12 @@ class Session:
         with self._computing, _Busy(self, "trying every expert"):
             return probes.trials(self.bench, self._computed(one_plan=True), layer, position)
 
-    def heads(self, layer: int) -> tuple[replies.Heads, list[memoryview]]:
+    def heads(self, layer: int) -> tuple[answers.Heads, list[memoryview]]:
         """The attention patterns of one layer in the run in view."""
         with self._computing, _Busy(self, "reading the attention"):
             return probes.heads(self.bench, self._computed(one_plan=True), layer)
 
-    def effects(self) -> replies.Effects:
+    def effects(self) -> answers.Effects:
         """What every enabled edit of the plan does, by leaving it out."""
         with self._computing, _Busy(self, "leaving out one edit at a time"):
             with self._lock:
@@ -395,19 +394,11 @@ class Session:
         message = replies.TileMessage(run=request.run, base=request.base, edited=request.edited, tile=piece)
         return message, buffers
 
-    def preview(self, seq: int, data: dict[str, Any]) -> replies.Previewed:
+    def preview(self, seq: int, data: dict[str, Any]) -> answers.Previewed:
         """What an edit would do on top of the plan, in words."""
-        try:
-            edit = changes.read_edit(data)
-        except WorkbenchError as error:
-            return replies.Previewed(seq=seq, text="", refused=f"{error.problem} {error.remedy}")
         with self._lock:
             plan = self._history.plan
-        try:
-            (plan + edit).check(self.bench.anatomy)
-        except WorkbenchError as error:
-            return replies.Previewed(seq=seq, text=edit.describe(), refused=f"{error.problem} {error.remedy}")
-        return replies.Previewed(seq=seq, text=edit.describe(), refused="")
+        return changes.preview(seq, data, plan, self.bench.anatomy)
 
     def _keep_selection(self, tokens: int) -> None:
         facts = self.bench.anatomy
@@ -509,12 +500,3 @@ class _Busy:
 
     def __exit__(self, *exc: object) -> None:
         self._session.set_busy(None)
-
-
-def _generated(lines: Timelines, bench: Any, live: Live) -> Ran:
-    if live.run is None:
-        raise TypeError("the panel records every generation")
-    tokens = list(live.tokens)
-    return fresh(
-        bench, int(live.run), tokens, live.prompt_tokens, live.logits.numpy(), lines.texts(live), live.plan
-    )

@@ -53,7 +53,8 @@ def routing_map(
 ) -> tuple[replies.RoutingMap, list[memoryview]]:
     """The map of the edited run, or of the base run where there is none; its one tile if it is small."""
     run = base if edited is None else edited
-    piece, buffers = None, []
+    piece: replies.Tile | None = None
+    buffers: list[memoryview] = []
     if shape.whole:
         arrays = _fine(cursor, shape, run, base, edited is not None, 0, shape.tokens)
         piece, buffers = _pack(arrays, 0, 1, shape.tokens, list(texts))

@@ -146,13 +146,14 @@ def _sizes(bench: Any, run: Ran, layer: int, cell: dict[str, Any]) -> tuple[int,
 
 def next_tokens(bench: Any, base: Ran, edited: Ran | None, position: int | None) -> replies.NextTokens:
     """The likeliest next tokens of both runs with their probabilities, and how far the distributions are apart."""
-    assert base.logits is not None and (edited is None or edited.logits is not None)
-    last = min(len(ran.logits) for ran in (base, edited) if ran is not None) - 1
+    assert base.logits is not None
+    after_logits = None if edited is None else edited.logits
+    last = min(len(logits) for logits in (base.logits, after_logits) if logits is not None) - 1
     at = last if position is None else position
     if not 0 <= at <= last:
         raise AddressError(f"There is no token {at} in this run.", f"Tokens are 0 to {last}.")
     before = log_softmax(base.logits[at])
-    after = None if edited is None else log_softmax(edited.logits[at])
+    after = None if after_logits is None else log_softmax(after_logits[at])
     named = dict.fromkeys(_top(before))
     if after is not None:
         named |= dict.fromkeys(_top(after))

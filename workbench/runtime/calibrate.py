@@ -71,6 +71,8 @@ def tensor(calibration: Artefact, name: str) -> Tensor:
 
 def _listen(block: Block, gathered: dict[str, list[Tensor]], backend: str, undo: ExitStack) -> None:
     layer = block.layer
+    # Whether the kernel covers the MLP is tried on numbers of its own, which no hook must see.
+    gated = [] if block.mlp is None or unfit(block) else gated_of(block, backend)
 
     def before(module: nn.Module, take: Callable[[Tensor], None]) -> None:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -87,9 +89,9 @@ def _listen(block: Block, gathered: dict[str, list[Tensor]], backend: str, undo:
         )
     for part, linear in projections(block).items():
         before(linear, lambda value, part=part: gathered[f"{layer}.input.{part}"].append(value))  # type: ignore[misc]
-    if block.mlp is None or unfit(block):
+    if not gated:
         return
-    gated = gated_of(block, backend)
+    assert block.mlp is not None
     if block.moe is None:
         before(block.mlp.module, lambda value: _dense(layer, gated[0], value, gathered))
         return

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.anatomy import Anatomy, RoutingRule
-from workbench.interventions.routing import NOTHING
+from workbench.interventions.ragged import NOTHING
 from workbench.runtime.capture import Capture, Effects
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
@@ -40,10 +40,13 @@ class Tokens(NamedTuple):
     position: NDArray[np.int32]
     whole: bool
 
+    def only(self, keep: NDArray[Any]) -> Tokens:
+        """Those at the places ``keep``, a mask or indices."""
+        return Tokens(self.at[keep], self.row[keep], self.run[keep], self.position[keep], False)
+
     def every(self, stride: int) -> Tokens:
         """Those at positions that ``stride`` divides."""
-        keep = self.position % stride == 0
-        return Tokens(self.at[keep], self.row[keep], self.run[keep], self.position[keep], False)
+        return self.only(self.position % stride == 0)
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,10 @@ class Decided:
     told: NDArray[np.bool_]
     borrowed: bool
 
+    def held(self, batch: int) -> NDArray[np.bool_]:
+        """The runs [B] in which something was decided."""
+        return np.bincount(self.tokens.row, self.told, batch) > 0
+
     @staticmethod
     def of(event: DepthEvent, runs: NDArray[np.int64]) -> Decided:
         """The event with arrays of its own."""
@@ -102,6 +109,11 @@ class Left:
     backend: str
     executed: NDArray[np.int64]
     skipped: NDArray[np.int64]
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """The runs [B] of which there was something to do or to leave out."""
+        return (self.executed > 0) | (self.skipped > 0)
 
     @staticmethod
     def of(work: Work, runs: NDArray[np.int64]) -> Left:
@@ -201,13 +213,13 @@ class Taken:
                         "attention_rank", np.eye(batch, dtype=np.int64)[ranks.row] * ranks.ranks.rank.shape[0]
                     )
         if not only:
-            for _ in self.work:
-                add("cost", np.ones(batch, dtype=np.int64))
+            for left in self.work:
+                add("cost", left.held.astype(np.int64))
             for report in self.masks:
                 add("attention_mask", np.eye(batch, dtype=np.int64)[report.row] * len(report.density))
             for event in self.events:
                 add("depth", np.bincount(event.tokens.row[event.told], minlength=batch))
-                add("cost", np.ones(batch, dtype=np.int64))
+                add("cost", event.held(batch).astype(np.int64))
         return {
             int(run): {table: int(rows[n]) for table, rows in totals.items() if rows[n]}
             for n, run in enumerate(self.runs)
@@ -281,7 +293,7 @@ class Recorder:
         kept = taken.tokens.every(stride)
         lost = np.setdiff1d(taken.tokens.at, kept.at, assume_unique=True)
         inside = np.isin(taken.tokens.at, lost)
-        self._lose(taken.count_by_run(Tokens(*(part[inside] for part in taken.tokens[:4]), False)))
+        self._lose(taken.count_by_run(taken.tokens.only(inside)))
         return replace(taken, tokens=kept)
 
     def _lose(self, rows: Mapping[int, Mapping[str, int]]) -> None:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.anatomy import RoutingRule
-from workbench.interventions.routing import NOTHING
+from workbench.interventions.ragged import NOTHING
 from workbench.runtime.attention_rows import attention
 from workbench.runtime.capture import Capture
 from workbench.runtime.pieces import Piece, cells, gather, known
-from workbench.runtime.recorder import Decided, Taken, Tokens, sampled
+from workbench.runtime.recorder import Decided, Taken, sampled
 from workbench.runtime.request_rows import request_rows
 from workbench.signals import routing, sparsity
 
@@ -62,9 +62,10 @@ def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
             yield "depth", _depth(taken, event)
             yield "cost", _depth_cost(taken, event)
         for left in taken.work:
+            held = left.held
             yield "cost", {
-                "run": taken.runs, "step": taken.step, "layer": left.layer, "op": left.op, "backend": left.backend,
-                "isa": taken.facts.isa, "executed": left.executed, "skipped": left.skipped,
+                "run": taken.runs[held], "step": taken.step, "layer": left.layer, "op": left.op, "backend": left.backend,
+                "isa": taken.facts.isa, "executed": left.executed[held], "skipped": left.skipped[held],
             }  # fmt: skip
         for report in taken.masks:
             heads = len(report.density)
@@ -96,11 +97,12 @@ def _depth(taken: Taken, event: Decided) -> Mapping[str, Any]:
 def _depth_cost(taken: Taken, event: Decided) -> Mapping[str, Any]:
     """How many tokens went through a unit, visits counted, and how many were left out."""
     batch = len(taken.runs)
+    held = event.held(batch)
+    executed = np.bincount(event.tokens.row, event.visits, batch).astype(np.int64)
+    skipped = np.bincount(event.tokens.row, event.visits == 0, batch).astype(np.int64)
     return {
-        "run": taken.runs, "step": taken.step, "layer": event.layer, "op": event.unit, "backend": taken.facts.kernels,
-        "isa": taken.facts.isa,
-        "executed": np.bincount(event.tokens.row, event.visits, batch).astype(np.int64),
-        "skipped": np.bincount(event.tokens.row, event.visits == 0, batch).astype(np.int64),
+        "run": taken.runs[held], "step": taken.step, "layer": event.layer, "op": event.unit,
+        "backend": taken.facts.kernels, "isa": taken.facts.isa, "executed": executed[held], "skipped": skipped[held],
     }  # fmt: skip
 
 
@@ -294,8 +296,7 @@ def _scores(pieces: Sequence[Piece]) -> dict[str, Any]:
     thinned = []
     for piece in pieces:
         keep = sampled(piece.taken.facts.record, piece.tokens)
-        part = Tokens(*(values[keep] for values in piece.tokens[:4]), False)
-        thinned.append(piece._replace(tokens=part))
+        thinned.append(piece._replace(tokens=piece.tokens.only(keep)))
     rule = _rule(pieces[0])
     assert rule is not None
     logits, selection = _logits_and_selection(thinned, rule)
@@ -349,7 +350,7 @@ def _expert_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
 def _dense_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
     sizes = [p.tokens.at.size for p in pieces]
     found = sparsity.Sparsity(*(
-        torch.from_numpy(gather(pieces, lambda c, n=n: c.activation[n], 0))  # type: ignore[index, misc]
+        torch.from_numpy(gather(pieces, lambda c, n=n: c.activation[n], 0))  # type: ignore[misc]
         for n in range(3)
     ))  # fmt: skip
     return cells(pieces) | {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,7 +12,8 @@ import duckdb
 
 from workbench.errors import SqlError, StoreError
 from workbench.store import schema
-from workbench.store.sharing import Client, Owner, find_owner, first_line
+from workbench.store.export import export, open_parquet
+from workbench.store.sharing import Client, Owner, find_owner, first_line, quote
 
 
 class StoreInUse(StoreError):
@@ -21,13 +23,14 @@ class StoreInUse(StoreError):
 class Connection:
     """Reads one store. Each query finds out anew who owns the file, so that a connection outlives recordings.
 
-    With an owner the query travels to it; without one the file is opened for that query and closed after it. Results are
-    held in memory, and are DuckDB relations of their own.
+    With an owner the query travels to it; without one the file is opened for that query and closed after it. A folder that
+    was exported as Parquet is read where it lies. Results are held in memory, and are DuckDB relations of their own.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._client: Client | None = None
+        self._folder = open_parquet(path) if path.is_dir() else None
         self._home = duckdb.connect(config={"python_enable_replacements": False})
 
     def sql(self, query: str, params: Any = None) -> duckdb.DuckDBPyRelation:
@@ -60,6 +63,8 @@ class Connection:
         if self._client is not None:
             self._client.close()
             self._client = None
+        if self._folder is not None:
+            self._folder.close()
         self._home.close()
 
     def __enter__(self) -> Connection:
@@ -71,6 +76,8 @@ class Connection:
         self.close()
 
     def _fetch(self, query: str, params: Any) -> Any:
+        if self._folder is not None:
+            return _fetch_here(self._folder.cursor(), query, params)
         owner = self.owner
         if owner is None:
             return _fetch_from_file(self.path, query, params)
@@ -88,7 +95,8 @@ class Connection:
 
 
 def connect(path: str | os.PathLike[str]) -> Connection:
-    """Open the store at ``path`` for reading, through the process that records into it if there is one.
+    """Open the store at ``path`` for reading, through the process that records into it if there is one; or a folder that
+    was exported as Parquet.
 
     Raises
     ------
@@ -104,12 +112,25 @@ def connect(path: str | os.PathLike[str]) -> Connection:
     return connection
 
 
-def _fetch_from_file(path: Path, query: str, params: Any) -> Any:
+def open_file(path: Path) -> duckdb.DuckDBPyConnection:
+    """The store file at ``path`` for reading, while nobody records into it.
+
+    Raises
+    ------
+    StoreError
+        There is no such file, it is not a store of this version, or somebody records into it.
+    """
     if not path.exists():
         raise StoreError(f"There is no store at {path}.", "Record a run into it first, or check the path.")
     try:
         file = duckdb.connect(str(path), read_only=True, config={"python_enable_replacements": False})
     except duckdb.Error as error:
+        owner = find_owner(path)
+        if owner is not None:
+            raise StoreInUse(
+                f"Process {owner.pid} records into {path}.",
+                "Ask that process, or end the recording first.",
+            ) from error
         raise unreadable(path, error) from error
     try:
         found = schema.version_of(file)
@@ -118,17 +139,40 @@ def _fetch_from_file(path: Path, query: str, params: Any) -> Any:
                 f"{path} is an empty database.", "Record a run into it first, or check the path."
             )
         schema.check_version(found, writable=False)
-        try:
-            result = file.sql(query, params=params)
-            if result is None:
-                raise SqlError("The query gives no rows.", "Send a SELECT.")
-            return result.to_arrow_table()
-        except duckdb.Error as error:
-            raise SqlError(
-                f"The query failed: {first_line(error)}.", "Mend the query and send it again."
-            ) from error
-    finally:
+    except BaseException:
         file.close()
+        raise
+    return file
+
+
+def export_file(
+    path: str | os.PathLike[str], target: str | os.PathLike[str], runs: Sequence[int] | None = None
+) -> Path:
+    """Export runs of the store file at ``path``, while nobody records into it; see :func:`workbench.store.export.export`."""
+    file = Path(path).expanduser().resolve()
+    open_file(file).close()  # refuses what cannot be read, with the reason
+    # A database opened for reading only may attach no other for writing.
+    with duckdb.connect(config={"python_enable_replacements": False}) as connection:
+        connection.execute(f"ATTACH {quote(str(file))} AS source (READ_ONLY)")
+        connection.execute("USE source")
+        return export(connection, target, runs)
+
+
+def _fetch_from_file(path: Path, query: str, params: Any) -> Any:
+    with open_file(path) as file:
+        return _fetch_here(file, query, params)
+
+
+def _fetch_here(connection: duckdb.DuckDBPyConnection, query: str, params: Any) -> Any:
+    try:
+        result = connection.sql(query, params=params)
+        if result is None:
+            raise SqlError("The query gives no rows.", "Send a SELECT.")
+        return result.to_arrow_table()
+    except duckdb.Error as error:
+        raise SqlError(
+            f"The query failed: {first_line(error)}.", "Mend the query and send it again."
+        ) from error
 
 
 def unreadable(path: Path, error: duckdb.Error) -> StoreError:

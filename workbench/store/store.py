@@ -101,7 +101,8 @@ class Store:
         Parameters
         ----------
         path
-            A file, ``":memory:"``, or ``None``: join ``./workbench.duckdb`` if this process has it open already, open
+            A file, which is joined where this process has it open already (the options are those of the first then);
+            ``":memory:"``; or ``None``: join ``./workbench.duckdb`` if this process has it open already, open
             it if nobody has, and else open the first free one of ``./workbench-2.duckdb``, ``-3``, ...
         threads
             Threads DuckDB may use. One leaves the cores to the model.
@@ -118,7 +119,7 @@ class Store:
         Raises
         ------
         StoreError
-            The file is not a store, cannot be written, or is open already, here or in another process.
+            The file is not a store, cannot be written, or is open in another process.
         """
         if policy not in POLICIES:
             raise StoreError(f"There is no policy {policy!r}.", "Choose 'block', 'drop' or 'sample'.")
@@ -163,10 +164,10 @@ class Store:
 
     @classmethod
     def _open_one(cls, path: Path | None, share: bool, note: str, options: dict[str, Any]) -> Store:
-        if path is not None and path in _open_stores:
-            raise StoreInUse(
-                f"{path} is already open in this process.", "Use the store that is open, or close it before."
-            )
+        joined = None if path is None else _open_stores.get(path)
+        if joined is not None:  # a notebook cell that ran again
+            joined._users += 1
+            return joined
         connection = _connect(path, int(options["threads"]))
         try:
             schema.prepare(connection)

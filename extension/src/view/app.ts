@@ -245,7 +245,7 @@ export class App {
 
   /** Turns to the query box with `sql` in it, not yet asked. */
   ask(sql: string): void {
-    this.query = sql;
+    this.query = this.state ? null : sql; // a panel that is still opening shows it once it has a model
     this.tabs.choose('sql');
     this.sql.fill(sql);
   }
@@ -255,7 +255,7 @@ export class App {
     this.card.restyle();
     this.charts.restyle();
     this.sql.restyle();
-    this.inspector.show(this.cell, this.state?.plan ?? null, this.state?.bench ?? null, this.state?.base?.id ?? null);
+    this.renderCell();
   }
 
   focus(): void {
@@ -524,7 +524,6 @@ export class App {
       this.turnTo(this.tabs.current);
       if (this.query !== null) {
         this.ask(this.query);
-        this.query = null;
       }
     } else {
       this.renderState();
@@ -630,7 +629,8 @@ export class App {
   }
 
   private renderCell(): void {
-    this.inspector.show(this.cell, this.state?.plan ?? null, this.state?.bench ?? null, this.state?.base?.id ?? null);
+    const { plan = null, bench = null, base = null, edited = null } = this.state ?? {};
+    this.inspector.show(this.cell, plan, bench, edited ?? base, base?.id ?? null);
   }
 
   private renderBusy(): void {

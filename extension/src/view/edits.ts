@@ -31,12 +31,17 @@ export function layersOf({ scope, layer, box }: Target): number[] {
   return Array.from({ length: box.layers[1] - box.layers[0] + 1 }, (_, n) => box.layers[0] + n);
 }
 
+/** Whether an edit holds for every token of its scope, without a condition, and in every row and step. */
+function unconditional({ enabled, phase, data }: EditCard): boolean {
+  const free = (value: unknown): boolean => value === undefined || value === null || value === 'all';
+  return enabled && phase === 'all' && free(data['where']) && free(data['rows']) && free(data['steps']);
+}
+
 /** The enabled edit that holds exactly at `target`, for all of these kinds and this expert alone. */
 export function find(plan: PlanCard, kinds: string[], target: Target, expert?: number): number {
   const holds = (edit: EditCard): boolean =>
-    edit.enabled &&
+    unconditional(edit) &&
     kinds.includes(edit.kind) &&
-    edit.phase === 'all' &&
     same(edit.layers, layersOf(target)) &&
     same(edit.tokens, expert === undefined ? 'all' : tokensOf(target)) &&
     same(edit.experts, expert === undefined ? [] : [expert]);
@@ -106,21 +111,20 @@ export function scaleWeight(plan: PlanCard, target: Target, expert: number, fact
 
 function findScale(plan: PlanCard, target: Target): number {
   return plan.edits.findIndex(
-    ({ enabled, kind, phase, layers, tokens, data }) =>
-      enabled &&
-      kind === 'reroute.weights' &&
-      phase === 'all' &&
-      same(layers, layersOf(target)) &&
-      same(tokens, tokensOf(target)) &&
-      typeof data['scale'] === 'object' &&
-      data['scale'] !== null
+    edit =>
+      unconditional(edit) &&
+      edit.kind === 'reroute.weights' &&
+      same(edit.layers, layersOf(target)) &&
+      same(edit.tokens, tokensOf(target)) &&
+      typeof edit.data['scale'] === 'object' &&
+      edit.data['scale'] !== null
   );
 }
 
 /** The request that masks one head of a layer, or takes that back. */
 export function toggleHead(plan: PlanCard, layer: number, head: number): ControlRequest {
   const index = plan.edits.findIndex(
-    edit => edit.enabled && edit.kind === 'mask.heads' && edit.tokens === 'all' && same(edit.layers, [layer]) && same(edit.data['heads'], [head])
+    edit => unconditional(edit) && edit.kind === 'mask.heads' && edit.tokens === 'all' && same(edit.layers, [layer]) && same(edit.data['heads'], [head])
   );
   const edit = { kind: 'mask.heads', layers: [layer], heads: [head] } as Heads;
   return index < 0 ? { type: 'add', edit: { ...edit } } : { type: 'remove', version: plan.version, index };

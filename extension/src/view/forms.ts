@@ -18,7 +18,7 @@ interface Field {
 }
 
 /** Scope last: what is done comes before where. */
-const SCOPE = ['layers', 'tokens', 'phase'];
+const SCOPE = ['layers', 'tokens', 'where', 'phase', 'rows', 'steps'];
 let lists = 0;
 
 export class EditForm {
@@ -39,7 +39,8 @@ export class EditForm {
 
   constructor(private readonly actions: FormActions) {
     this.kinds.addEventListener('change', () => this.build(this.kinds.value, this.given));
-    this.submit = button(__('Add to the plan'), 'add', '', () => this.add());
+    // Pressed or by Enter: either way the browser submits the form, once.
+    this.submit = button(__('Add to the plan'), 'add', '', () => undefined);
     this.submit.classList.add('wb-primary');
     this.node = h(
       'form',

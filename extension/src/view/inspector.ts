@@ -5,7 +5,7 @@ import { type Scope, type Target, boost, find, replay, scaleWeight, scaled, togg
 import { HeadsCard } from './heads';
 import type { Box } from './paint';
 import { ProfileCard } from './profile';
-import type { BenchFacts, ExpertRow, Heads, Inspection, PlanCard, Profile, Trials } from './protocol';
+import type { BenchFacts, ExpertRow, Heads, Inspection, PlanCard, Profile, RunCard, Trials } from './protocol';
 import { category, css, digits, signed } from './scale';
 import { TrialList } from './trials';
 import { __ } from './words';
@@ -44,6 +44,8 @@ export class Inspector {
   private bench: BenchFacts | null = null;
   private box: Box | null = null;
   private base: string | null = null;
+  /** The model of the run in view, where it is not the one that edits act on. */
+  private foreign: string | null = null;
   private readonly profile = new ProfileCard();
   private readonly heads: HeadsCard;
   private readonly more: HTMLElement;
@@ -135,7 +137,9 @@ export class Inspector {
     this.render();
   }
 
-  show(cell: Inspection | null, plan: PlanCard | null, bench: BenchFacts | null, base: string | null): void {
+  /** `run` is what the map shows, `base` the run it stands beside. */
+  show(cell: Inspection | null, plan: PlanCard | null, bench: BenchFacts | null, run: RunCard | null, base: string | null): void {
+    this.foreign = run && bench && run.model !== bench.name ? run.model || __('another model') : null;
     this.cell = cell;
     this.plan = plan;
     this.bench = bench;
@@ -198,8 +202,8 @@ export class Inspector {
     this.facts.replaceChildren();
     this.trials.show(cell);
     this.tools.hidden = !cell?.experts.length;
-    this.skip.hidden = !cell;
-    this.more.hidden = !cell;
+    this.skip.hidden = !cell || this.foreign !== null;
+    this.more.hidden = !cell || this.foreign !== null;
     if (!cell || !plan) {
       this.title.textContent = __('Inspector');
       this.note.textContent = __('Run a prompt, then click a cell of the map to see how its token was routed.');
@@ -222,7 +226,7 @@ export class Inspector {
       this.fact(__('MLP'), cell.facts['mlp_norm'], __('norm of what the MLP adds, relative to the stream'));
       this.fact(__('zeros'), cell.facts['zero_share'], __('share of activations that are exactly zero'));
     }
-    const refusal = this.bench?.refused[String(cell.layer)];
+    const refusal = this.foreign === null ? this.bench?.refused[String(cell.layer)] : '';
     const routed = cell.experts.length > 0 && refusal === undefined;
     this.imitate.hidden = this.source.hidden = this.replayBase.hidden = !routed;
     this.replayBase.disabled = !this.base || this.base === cell.run;
@@ -250,7 +254,9 @@ export class Inspector {
   }
 
   private renderNote(cell: Inspection, refusal: string | undefined): void {
-    if (cell.skipped) {
+    if (this.foreign !== null) {
+      this.note.textContent = __('This run was recorded with %1, which is not the open model: it can be looked at. Press Run to read its prompt with the open model.', this.foreign);
+    } else if (cell.skipped) {
       this.note.textContent = __('This block is skipped: nothing in it runs.');
     } else if (refusal !== undefined) {
       this.note.textContent = __('This layer can be read but not re-routed: %1', refusal);
@@ -267,7 +273,8 @@ export class Inspector {
 
   private renderRows(cell: Inspection, plan: PlanCard, refused: boolean): void {
     // Sorted by the base run's scores, so that rows stay under the pointer while experts are banned one by one.
-    const rank = (row: ExpertRow): number => row.base ?? row.score ?? -Infinity;
+    // Without scores, as of a run out of the store, the chosen come first.
+    const rank = (row: ExpertRow): number => row.base ?? row.score ?? (row.weight === null ? -Infinity : row.weight - 1e9);
     const sorted = [...cell.experts].sort((a, b) =>
       this.order === 'score' ? rank(b) - rank(a) || a.expert - b.expert : a.expert - b.expert
     );

@@ -44,6 +44,7 @@ export class MapCard {
   private box: Box | null = null;
   private colour: Colour = 'expert';
   private wants: Want[] = [];
+  private loadAsked = true;
 
   constructor(private readonly actions: MapCardActions) {
     this.map = new RoutingMapView({
@@ -123,7 +124,10 @@ export class MapCard {
     if (!this.data?.choices) {
       this.load.show(null);
     } else if (other || this.load.run !== this.data.run) {
-      this.askLoad();
+      this.loadAsked = false;
+      if (this.data.whole) {
+        this.askLoad();
+      }
     }
   }
 
@@ -199,7 +203,8 @@ export class MapCard {
   }
 
   private askLoad(): void {
-    if (this.data) {
+    if (this.data && !this.loadAsked) {
+      this.loadAsked = true;
       this.actions.send({ type: 'load_of', run: this.data.run });
     }
   }
@@ -207,6 +212,9 @@ export class MapCard {
   private want(wants: Want[]): void {
     this.wants = wants;
     this.ask();
+    if (!wants.length && this.data?.choices) {
+      this.askLoad(); // what is in sight comes first
+    }
   }
 
   private ask(): void {

@@ -96,8 +96,13 @@ export function paint(canvas: HTMLCanvasElement, context: CanvasRenderingContext
   if (scene.rows === 'lanes') {
     paintLanes(context, scene, inks, first, last, bucket);
   }
-  paintHead(context, scene, inks, first, last);
   paintFrames(context, scene, inks);
+  context.restore();
+  context.save();
+  context.beginPath();
+  context.rect(GUTTER - 8, 0, wide, high);
+  context.clip();
+  paintHead(context, scene, inks, first, last);
   context.restore();
   paintGutter(context, scene, inks);
 }

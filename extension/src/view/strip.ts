@@ -19,24 +19,30 @@ export class TokenStrip {
     } else if (at < this.first || at >= this.first + MOST || this.first + MOST > tokens) {
       this.first = Math.max(0, Math.min(tokens - MOST, at - MOST / 2));
     }
-    const count = Math.min(MOST, tokens);
+    // Of a large text only what has been sent is shown.
+    const known: number[] = [];
+    for (let token = this.first; token < Math.min(tokens, this.first + MOST); token++) {
+      if (data!.knows(token)) {
+        known.push(token);
+      }
+    }
+    const count = known.length;
     while (this.node.childElementCount > count) {
       this.node.lastElementChild!.remove();
     }
     for (let n = 0; n < count; n++) {
-      const token = this.first + n;
-      const text = data!.text(token);
+      const token = known[n]!;
+      const text = data!.text(token) ?? '';
       let node = this.node.children[n] as HTMLElement | undefined;
       if (!node) {
-        node = h('span', { class: 'wb-chip-token', on: { click: () => this.select(this.first + n) } });
+        node = h('span', { class: 'wb-chip-token', on: { click: event => this.select(Number((event.currentTarget as Element).getAttribute('data-token'))) } });
         this.node.append(node);
       }
-      const words = text ?? '…';
-      if (node.getAttribute('data-text') !== words || node.getAttribute('data-token') !== String(token)) {
-        node.textContent = words.replace(/\r?\n/g, '⏎').replace(/\t/g, '⇥') || '∅';
-        setAttr(node, 'data-text', words);
+      if (node.getAttribute('data-text') !== text || node.getAttribute('data-token') !== String(token)) {
+        node.textContent = text.replace(/\r?\n/g, '⏎').replace(/\t/g, '⇥') || '∅';
+        setAttr(node, 'data-text', text);
         setAttr(node, 'data-token', String(token));
-        node.title = text === null ? __('token %1', token) : __('token %1 “%2”', token, shown(text));
+        node.title = __('token %1 “%2”', token, shown(text));
       }
       node.classList.toggle('wb-on', token === position);
     }

@@ -31,8 +31,10 @@ static double row_norm(const rk_rows_call *call, int64_t row) {
     dvec low, high, sum[2] = {0};
     for (int64_t at = 0; at < call->width; at += COLUMNS) {
         const int64_t n = call->width - at < COLUMNS ? call->width - at : COLUMNS, padded = rk_padded(n);
-        _Alignas(64) float value[COLUMNS];
-        widen_row(call->dtype, call->x, row * call->width + at, n, value, padded);
+        _Alignas(64) float wide[COLUMNS];
+        const float *value = wide;
+        if (call->dtype == RK_F32 && n == padded) value = (const float *)call->x + row * call->width + at;
+        else widen_row(call->dtype, call->x, row * call->width + at, n, wide, padded);
         for (int64_t i = 0; i < padded; i += VL) {
             vec_double(vec_load_f32(value + i), &low, &high);
             sum[0] += low * low;
@@ -57,9 +59,28 @@ ENTRY(rk_gather_rows)(const rk_rows_call *call) {
     return RK_OK;
 }
 
+/* The same for floats that need no widening: what one row adds is added where it lies. Returns the columns done. */
+static int64_t add_floats(const rk_rows_call *call, int64_t target, const int64_t *source, int64_t n_sources) {
+    const int64_t whole = call->width - call->width % VL;
+    const float *from = (const float *)call->base + target * call->width;
+    float *to = (float *)call->y + target * call->width;
+    for (int64_t j = 0; j < n_sources; j++, from = to) {
+        const vec weight = vec_set(call->weights ? call->weights[source[j]] : 1.0f);
+        const float *row = (const float *)call->x + source[j] * call->width;
+        for (int64_t i = 0; i < whole; i += VL)
+            vec_store_f32(to + i, vec_fma(weight, vec_load_f32(row + i), vec_load_f32(from + i)));
+    }
+    return whole;
+}
+
 /* One target row: its base, then the rows that name it, one after the other in the order given. */
 static void add_into(const rk_rows_call *call, int64_t target, const int64_t *source, int64_t n_sources) {
-    for (int64_t at = 0; at < call->width; at += COLUMNS) {
+    const int64_t bytes = call->width * size_of(call);
+    if (n_sources == 0) { /* nobody was sent through the block: the row stays */
+        memcpy((char *)call->y + target * bytes, (const char *)call->base + target * bytes, (size_t)bytes);
+        return;
+    }
+    for (int64_t at = call->dtype == RK_F32 ? add_floats(call, target, source, n_sources) : 0; at < call->width; at += COLUMNS) {
         const int64_t n = call->width - at < COLUMNS ? call->width - at : COLUMNS, padded = rk_padded(n);
         _Alignas(64) float sum[COLUMNS], value[COLUMNS];
         widen_row(call->dtype, call->base, target * call->width + at, n, sum, padded);

@@ -88,21 +88,22 @@ def specimens() -> Iterator[Specimen]:
 
 
 def _experts(dtype: str, value: str, stats: bool) -> Iterator[Specimen]:
-    sizes = {"BM": moe.ROWS, "BN": moe.COLUMNS, "BK": moe.DEPTH, "PRECISION": ""}
+    depth, warps = moe.depth_and_warps(getattr(torch, dtype))
+    sizes = {"BM": moe.ROWS, "BN": moe.COLUMNS, "BK": depth, "PRECISION": ""}
     tiles = dict.fromkeys(("order", "tile_expert", "tile_first", "tile_end"), "*i32")
     yield Specimen(
         "moe_experts", moe.neurons, dtype, stats,
         {"x": value, "gate_up": value, "hidden": value, "l1": "*fp32", "l2": "*fp32", "zero": "*i32", "below": "*i32"}
         | tiles | dict.fromkeys(("x_row", "bank", "bank_row", "experts", "hidden_size", "width", "column_tiles"), "i32")
         | {"threshold": "fp32"},
-        {"TOP_K": 8, "ACT": "silu", "STATS": stats} | sizes, moe.warps_of(getattr(torch, dtype)),
+        {"TOP_K": 8, "ACT": "silu", "STATS": stats} | sizes, warps,
         loose=("column_tiles",),
     )  # fmt: skip
     yield Specimen(
         "moe_experts", moe.outputs, dtype, stats,
         {"hidden": value, "down": value, "rows": "*fp32", "squares": "*fp32"} | tiles
         | dict.fromkeys(("bank", "bank_row", "experts", "hidden_size", "width", "column_tiles"), "i32"),
-        {"STATS": stats} | sizes, moe.warps_of(getattr(torch, dtype)),
+        {"STATS": stats} | sizes, warps,
         loose=("column_tiles",),
     )  # fmt: skip
     if not stats:
@@ -129,14 +130,16 @@ def _attention(dtype: str, value: str, stats: bool, size: int) -> Specimen:
     strides = [f"{part}_{axis}" for part, last in (("q", "query"), ("k", "key"), ("v", "key"))
                for axis in ("batch", "head", last)]  # fmt: skip
     counts = ("heads", "group", "queries", "keys", "depth", "values", "extras", "rows", "kept", "window")
-    tile = attention.tile_of(64, size, getattr(torch, dtype))
+    value_type = getattr(torch, dtype)
+    tile = attention.tile_of(64, size, value_type)
     flags = dict.fromkeys(("LENGTHS", "STARTS", "SINKS", "WINDOW", "SOFTCAP"), False)
     return Specimen(
         "block_attention", attention.attend, dtype, stats,
         pointers | dict.fromkeys((*strides, *counts), "i32") | {"scale": "fp32", "softcap": "fp32"},
-        {"CAUSAL": True, **flags, "EXTRA": stats, "STATS": stats, "BLOCK": 64, "BM": tile["BM"],
-         "BN": tile["BN"], "BE": size, "BD": size, "BR": 16, "PRECISION": ""},
-        tile["num_warps"], tile["num_stages"], loose=("heads", "group", "queries", "keys", "extras", "rows", "kept", "window"),
+        {"CAUSAL": True, **flags, "EXTRA": stats and attention.fused(value_type), "STATS": stats, "BLOCK": 64,
+         "BM": tile["BM"], "BN": tile["BN"], "BE": size, "BD": size, "BR": 16, "PRECISION": ""},
+        tile["num_warps"], tile["num_stages"],
+        loose=("heads", "group", "queries", "keys", "extras", "rows", "kept", "window"),
     )  # fmt: skip
 
 

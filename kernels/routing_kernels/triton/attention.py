@@ -47,7 +47,7 @@ def attend(
     position = query + keys - queries
     low = tl.zeros((BM,), dtype=tl.int32)
     high = tl.zeros((BM,), dtype=tl.int32) + keys
-    # What the whole block of queries sees is one stretch of keys; whether a block of keys runs is the same for all its tiles.
+    # What a block of queries sees is one stretch of keys; whether a block of keys runs is the same for all its tiles.
     lowest, highest = 0, keys
     first_position = number * BLOCK + keys - queries
     last_position = tl.minimum((number + 1) * BLOCK, queries) - 1 + keys - queries
@@ -167,10 +167,16 @@ def attend(
             tl.store(mass + (batch * kept + entry) * (BLOCK // BM) + tile % (BLOCK // BM), amount)
 
 
+def fused(dtype: torch.dtype) -> bool:
+    """Whether extra columns go through beside the values. In float32 they do not fit the registers and take a launch of
+    their own, as values."""
+    return dtype != torch.float32
+
+
 def tile_of(block: int, size: int, dtype: torch.dtype) -> dict[str, int]:
     """Queries and keys of a tile, warps and stages, such that nothing spills at this head size (:mod:`aot` holds it)."""
     wide = dtype == torch.float32
-    queries, keys = min(block, 32 if wide else 64), min(block, 32)
+    queries, keys = (min(block, 16 if size > 64 else 32), 16) if wide else (min(block, 64), min(block, 32))
     return {"BM": queries, "BN": keys, "num_warps": 8 if wide else 4, "num_stages": 2}
 
 
@@ -203,17 +209,25 @@ def block_attention(
     mass = floats(batch, len(col), parts) if stats else floats(0)
     executed = torch.zeros((batch * heads, rows), dtype=torch.int32, device=device)
     none = executed  # a pointer that is never read
-    if rows and batch:
+    beside = extra if fused(q.dtype) else None
+
+    def launch(value: Tensor, beside: Tensor | None, out: Tensor, stats: bool) -> None:
+        size = value.shape[3]
         attend[(rows * parts, batch * heads)](
-            q, k, v, ptr, col, none if lengths is None else lengths.contiguous(),
+            q, k, value, ptr, col, none if lengths is None else lengths.contiguous(),
             none if starts is None else starts.contiguous(), none if sinks is None else sinks,
-            none if extra is None else extra, o, sketch, lse, mass, executed,
-            *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], heads, heads // kv_heads, queries, keys, depth, values,
+            none if beside is None else beside, out, sketch, lse, mass, executed,
+            *q.stride()[:3], *k.stride()[:3], *value.stride()[:3], heads, heads // kv_heads, queries, keys, depth, size,
             extras, rows, len(col), window, scale, softcap, CAUSAL=causal, LENGTHS=lengths is not None,
             STARTS=starts is not None, SINKS=sinks is not None, WINDOW=window > 0, SOFTCAP=softcap > 0,
-            EXTRA=extras > 0, STATS=stats, BLOCK=block, BE=power(depth), BD=power(values), BR=power(extras),
+            EXTRA=beside is not None, STATS=stats, BLOCK=block, BE=power(depth), BD=power(size), BR=power(extras),
             PRECISION=PRECISION, **tiles,
         )  # fmt: skip
+
+    if rows and batch:
+        launch(v, beside, o, stats)
+        if extra is not None and beside is None:
+            launch(extra.expand(batch, kv_heads, keys, extras), None, sketch, False)
     return o, sketch, lse, mass.sum(-1) if stats else mass, executed.sum()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from routing_kernels.triton.launch import PRECISION, activate
 
-ROWS, COLUMNS, DEPTH = 64, 64, 32  # of a tile
+ROWS, COLUMNS = 64, 64  # of a tile
 SUM_COLUMNS = 256
 
 
@@ -111,9 +111,9 @@ def combine(rows, ids, weights, y, weights_row, experts, hidden_size, TOP_K: tl.
     tl.store(y + token * hidden_size + column, total.to(y.dtype.element_ty), mask=inside)
 
 
-def warps_of(dtype: torch.dtype) -> int:
-    """Float32 tiles are multiplied in parts, which take the registers of twice as many threads (:mod:`aot` holds it)."""
-    return 8 if dtype == torch.float32 else 4
+def depth_and_warps(dtype: torch.dtype) -> tuple[int, int]:
+    """Depth of a tile, and warps. Float32 tiles are multiplied in parts, which take more registers (:mod:`aot` holds it)."""
+    return (16, 8) if dtype == torch.float32 else (32, 4)
 
 
 def moe_experts(
@@ -148,12 +148,13 @@ def moe_experts(
     zero, below = (torch.zeros((tallied, parts[0]), dtype=torch.int32, device=device) for _ in range(2))
     squares = torch.zeros((tallied, parts[1]), dtype=torch.float32, device=device)
     y = x.new_empty((tokens, hidden_size))
+    depth, warps = depth_and_warps(x.dtype)
     sizes = {
         "BM": ROWS,
         "BN": COLUMNS,
-        "BK": DEPTH,
+        "BK": depth,
         "PRECISION": PRECISION,
-        "num_warps": warps_of(x.dtype),
+        "num_warps": warps,
         "num_stages": 3,
     }
     if slots:

@@ -51,12 +51,12 @@ class UnitMask(Edit):
             )
         return self
 
-    def _units_of(self, block: BlockFacts) -> int:
+    def units_of(self, block: BlockFacts) -> int:
         """How many units the layer has."""
         raise NotImplementedError
 
     def _check_block(self, layer: int, block: BlockFacts) -> None:
-        count = self._units_of(block)
+        count = self.units_of(block)
         for unit in self.named or ():
             if unit >= count:
                 name = self.kind.removeprefix("mask.").removesuffix("s")

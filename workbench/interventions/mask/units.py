@@ -36,7 +36,7 @@ class Heads(UnitMask):
     def _all_layers(self, facts: Facts) -> tuple[int, ...]:
         return tuple(n for n in range(facts.num_layers) if facts.layer(n).attention is not None)
 
-    def _units_of(self, block: BlockFacts) -> int:
+    def units_of(self, block: BlockFacts) -> int:
         assert block.attention is not None  # Facts.require has refused a layer without attention
         return block.attention.num_heads
 
@@ -73,7 +73,7 @@ class Neurons(UnitMask):
     def _all_layers(self, facts: Facts) -> tuple[int, ...]:
         return tuple(n for n in range(facts.num_layers) if facts.layer(n).mlp is not None)
 
-    def _units_of(self, block: BlockFacts) -> int:
+    def units_of(self, block: BlockFacts) -> int:
         assert block.mlp is not None  # Facts.require has refused a layer without an MLP
         return block.mlp.act_width
 
@@ -117,7 +117,7 @@ class Experts(UnitMask):
     def _all_layers(self, facts: Facts) -> tuple[int, ...]:
         return facts.moe_layers
 
-    def _units_of(self, block: BlockFacts) -> int:
+    def units_of(self, block: BlockFacts) -> int:
         assert block.moe is not None  # Facts.require has refused a layer without experts
         return block.moe.num_experts
 

@@ -98,3 +98,26 @@ FROM cost AS c
 WHERE c.run IN (SELECT unnest(run_ids(run)))
 GROUP BY c.layer, c.op, c.backend
 ORDER BY c.layer NULLS FIRST, c.op, c.backend;
+
+-- attention_recall: what masks of attention kept, means over runs and steps by layer, head and pattern,
+--   density = mean share of the visible map that was kept,  recall = mean of exp(lse masked - lse),
+--   error = mean relative error of the head's output,  gain = recall / density  (1 is what chance gives).
+-- Source: recall of block-sparse attention by log-sum-exp, as in MInference (Jiang et al. 2024).
+CREATE OR REPLACE MACRO attention_recall(run) AS TABLE
+SELECT m.layer, m.head, m.pattern, m.block, count(*) AS maps, avg(m.density) AS density, avg(m.recall) AS recall,
+       avg(m.error) AS error, avg(m.recall) / nullif(avg(m.density), 0) AS gain
+FROM attention_mask AS m
+WHERE m.run IN (SELECT unnest(run_ids(run)))
+GROUP BY m.layer, m.head, m.pattern, m.block
+ORDER BY m.layer, m.head, m.pattern, m.block;
+
+-- work_left: how much of the work that could be left out was done, by layer and operation,
+--   share = executed / (executed + skipped), in the units of the operation (tokens, neurons, blocks, entries).
+-- Source: counted work as in schema.sql.
+CREATE OR REPLACE MACRO work_left(run) AS TABLE
+SELECT c.layer, c.op, CAST(sum(c.executed) AS BIGINT) AS executed, CAST(sum(c.skipped) AS BIGINT) AS skipped,
+       sum(c.executed) / nullif(sum(c.executed) + sum(c.skipped), 0) AS share
+FROM cost AS c
+WHERE c.run IN (SELECT unnest(run_ids(run))) AND c.executed IS NOT NULL AND c.skipped IS NOT NULL
+GROUP BY c.layer, c.op
+ORDER BY c.layer NULLS FIRST, c.op;

@@ -1,0 +1,193 @@
+"""Attention masks in blocks: what is kept, what it costs, how much attention it holds; and everything in one plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import build_tiny
+from torch import Tensor
+
+import workbench as wb
+from workbench.errors import EditRefused
+
+IDS = [(7 * n * n + 3 * n) % 64 for n in range(60)]
+BLOCK = 16
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-4)
+
+
+def logits_where(family: str, allowed: Tensor, layers: list[int], ids: list[int] = IDS) -> Tensor:
+    """Logits of a fresh model whose ``layers`` see only ``allowed`` [N or 1, S, S]."""
+    model = build_tiny(family)
+    seen = allowed & torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
+    for layer in layers:
+        model.model.layers[layer].self_attn.register_forward_pre_hook(
+            lambda _, args, kwargs: (args, kwargs | {"attention_mask": seen[None]}), with_kwargs=True
+        )
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0]
+
+
+def blocks(size: int = len(IDS)) -> tuple[Tensor, Tensor]:
+    at = torch.arange(size) // BLOCK
+    return at[:, None], at[None, :]
+
+
+@pytest.mark.parametrize("family", ["olmoe", "llama"])
+@pytest.mark.parametrize("kernels", ["auto", "model"])
+def test_static_patterns_keep_the_blocks_they_say(bench: Any, family: str, kernels: str) -> None:
+    one = bench(build_tiny(family), kernels=kernels)
+    query, key = blocks()
+    same = query == key
+    wanted = {
+        wb.mask.attention([1, 2], "window", window=16, block=BLOCK): (key + 1) * BLOCK > query * BLOCK - 16,
+        wb.mask.attention([1, 2], "window", window=1, block=BLOCK, sinks=0): key >= query - 1,
+        wb.mask.attention([1, 2], "strided", stride=2, block=BLOCK, sinks=0): key % 2 == 0,
+        wb.mask.attention([1, 2], "explicit", blocks=[(2, 1), (3, 0)], block=BLOCK, sinks=0): (
+            ((query == 2) & (key == 1)) | ((query == 3) & (key == 0))
+        ),
+    }
+    for edit, kept in wanted.items():
+        kept = kept | same | (key * BLOCK < edit.sinks)
+        run = one.run(IDS, edit)
+        close(run.logits, logits_where(family, kept[None], [1, 2]))
+        causal = torch.ones(60, 60, dtype=torch.bool).tril()
+        density = float((kept & causal).sum() / causal.sum())
+        rows = one.sql(
+            "SELECT DISTINCT layer, round(density, 4) FROM attention_mask WHERE run = ? ORDER BY 1", [run.id]
+        )
+        assert rows.fetchall() == [(layer, pytest.approx(density, abs=1e-3)) for layer in (1, 2)]
+        work = "SELECT sum(executed), sum(skipped) FROM cost WHERE run = ? AND op = 'attention_blocks'"
+        done, left = one.sql(work, [run.id]).fetchone()
+        lower = int((kept[::BLOCK, ::BLOCK] & torch.ones(4, 4, dtype=torch.bool).tril()).sum()) * 4 * 2
+        # The model's own attention computes everything and masks, and says so.
+        assert (done, left) == ((lower, 80 - lower) if kernels == "auto" else (80, 0))
+
+
+def test_one_head_and_some_tokens(bench: Any) -> None:
+    one = bench("llama")
+    query, key = blocks()
+    kept = (query == key).expand(4, 60, 60).clone()
+    kept[[0, 1, 3]] = True
+    run = one.run(IDS, wb.mask.attention(1, "explicit", blocks=[], block=BLOCK, sinks=0, heads=[2]))
+    close(run.logits, logits_where("llama", kept, [1]))
+    tokens = [33, 34, 40, 58]
+    some = torch.ones(60, 60, dtype=torch.bool)
+    some[tokens] = (query == key)[tokens]
+    run = one.run(IDS, wb.mask.attention(1, "explicit", blocks=[], block=BLOCK, sinks=0, tokens=tokens))
+    close(run.logits, logits_where("llama", some[None], [1]))
+    assert torch.equal(run.logits[:33], one.run(IDS, record=None).logits[:33])
+
+
+def test_recall_is_the_difference_of_the_log_sums_and_the_oracle_is_the_best(bench: Any) -> None:
+    one = bench("llama")
+    common: dict[str, Any] = {"keep": 0.5, "block": BLOCK, "sinks": 0}
+    found: dict[str, tuple[float, float]] = {}
+    for pattern, more in (
+        ("oracle", {}), ("pooled", {}), ("vertical-slash", {"last": 16}), ("channels", {"channels": 4}),
+        ("clusters", {"clusters": 2}), ("random", {}),
+    ):  # fmt: skip
+        run = one.run(IDS, wb.mask.attention(1, pattern, **common, **more))
+        rows = one.sql(
+            "SELECT density, recall, error FROM attention_mask WHERE run = ? ORDER BY head", [run.id]
+        ).fetchall()
+        assert len(rows) == 4 and all(0 < recall <= 1 and error >= 0 for _, recall, error in rows)
+        found[pattern] = rows[0][0], sum(row[1] for row in rows) / 4
+    densities = {round(density, 5) for density, _ in found.values()}
+    assert len(densities) == 1, found  # a control stands at the same density as what it controls
+    assert all(recall <= found["oracle"][1] + 1e-6 for _, recall in found.values())
+    assert found["random"][1] < found["oracle"][1]
+    pattern = one.run(IDS, record=None).tensor("attn_pattern", layers=[1])[0]
+    edit = wb.mask.attention(1, "strided", stride=2, block=BLOCK, sinks=0)
+    query, key = blocks()
+    kept = (key % 2 == 0) | (query == key)
+    log_sums = [pattern.masked_fill(~k, 0).log().logsumexp(-1) for k in (kept, torch.ones_like(kept))]
+    want = (log_sums[0] - log_sums[1]).exp().mean(-1)
+    run = one.run(IDS, edit)
+    rows = one.sql("SELECT recall FROM attention_mask WHERE run = ? ORDER BY head", [run.id]).fetchall()
+    torch.testing.assert_close(torch.tensor(rows).squeeze(), want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_mass_is_reached_with_the_fewest_blocks(bench: Any) -> None:
+    one = bench("llama")
+    recalls = []
+    for mass in (0.5, 0.8, 0.99):
+        run = one.run(IDS, wb.mask.attention(1, "oracle", mass=mass, block=BLOCK, sinks=0))
+        rows = one.sql("SELECT density, recall FROM attention_mask WHERE run = ?", [run.id]).fetchall()
+        recalls.append(sum(recall for _, recall in rows) / 4)
+        assert recalls[-1] >= mass - 1e-6
+    assert recalls == sorted(recalls)
+
+
+def test_identities_and_estimators_in_generation(bench: Any) -> None:
+    one = bench("olmoe")
+    base = one.run(IDS, record=None).logits
+    for edit in (
+        wb.mask.attention("all", "random", keep=1.0, block=BLOCK), wb.mask.attention("all", "oracle", mass=1.0, block=BLOCK),
+        wb.mask.attention("all", "window", window=64, block=BLOCK),
+    ):  # fmt: skip
+        assert torch.equal(one.run(IDS, edit, record=None).logits, base)
+    with pytest.raises(EditRefused, match="looks at later tokens"):
+        one.generate(IDS[:40], 3, wb.mask.attention(1, "pooled", keep=0.5, block=BLOCK))
+    held = one.generate(
+        IDS[:40], 3, wb.mask.attention(1, "pooled", keep=0.5, block=BLOCK, sinks=0, phase="prefill")
+    )
+    assert not torch.equal(held.logits[:40], one.run(IDS[:40], record=None).logits)
+    decode = wb.mask.attention("all", "window", window=8, block=BLOCK, sinks=0, phase="decode")
+    text = one.generate(IDS[:40], 4, decode)
+    assert torch.equal(text.logits[:40], one.generate(IDS[:40], 4, record=None).logits[:40])
+
+
+ONE_PLAN = wb.Plan([
+    wb.reroute.ban([1, 2], [0, 1, 2]), wb.skip.tokens([1, 2], capacity=0.5, score="random", kv="compute"),
+    wb.mask.heads(1, [0]), wb.mask.attention([1, 2], "window", window=16, block=BLOCK),
+    wb.mask.tokens(2, tokens=[3]), wb.mask.neurons(2, range(8)), wb.skip.attention(0, tokens=[5, 6]),
+])  # fmt: skip
+
+
+def test_everything_is_one_plan_in_a_pass_a_batch_and_a_generation(bench: Any) -> None:
+    one = bench("olmoe")
+    again = wb.Plan.from_json(ONE_PLAN.to_json())
+    run, same = one.run(IDS, ONE_PLAN), one.run(IDS, again)
+    assert torch.equal(run.logits, same.logits) and run.plan.hash == same.plan.hash
+    rows = one.sql(
+        "SELECT DISTINCT expert FROM routing WHERE run = ? AND layer IN (1, 2)", [run.id]
+    ).fetchall()
+    assert not {expert for (expert,) in rows} & {0, 1, 2}
+    events = one.sql("SELECT unit, layer, event FROM depth WHERE run = ? GROUP BY ALL", [run.id]).fetchall()
+    assert {("block", 1, "skip"), ("block", 2, "execute"), ("attn", 0, "skip")} <= set(events)
+    for n in range(len(ONE_PLAN)):  # every one of them acts
+        assert not torch.equal(one.run(IDS, ONE_PLAN.without(n), record=None).logits, run.logits), (
+            ONE_PLAN.edits[n].kind
+        )
+    prompts = [IDS, IDS[:20], IDS[5:45]]
+    plans = [ONE_PLAN, None, wb.Plan(ONE_PLAN.edits[:4])]
+    for row in one.run(prompts, plans=plans):
+        close(row.logits, one.run(row.tokens.tolist(), row.plan).logits)
+    text, twin = one.generate(IDS[:40], 5, ONE_PLAN), one.generate(IDS[:40], 5, again)
+    assert torch.equal(text.logits, twin.logits)
+    close(text.logits, one.run(text.tokens[:-1].tolist(), ONE_PLAN).logits)
+    with pytest.raises(EditRefused, match="ranks blocks by all their queries"):
+        one.run(IDS, wb.Plan([ONE_PLAN.edits[1], wb.mask.attention(1, "pooled", keep=0.5, block=BLOCK)]))
+
+
+def test_a_session_leaves_nothing_behind(bench: Any) -> None:
+    model = build_tiny("olmoe")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    one = bench(model)
+    one.run(IDS, ONE_PLAN)
+    with pytest.raises(EditRefused):
+        one.run(IDS, wb.Plan([*ONE_PLAN.edits[:2], wb.mask.attention(1, "pooled", keep=0.5, block=BLOCK)]))
+    with torch.no_grad():
+        inside = model(torch.tensor([IDS])).logits[0]
+    one.close()
+    with torch.no_grad():
+        want = build_tiny("olmoe")(torch.tensor([IDS])).logits[0]
+        assert torch.equal(model(torch.tensor([IDS])).logits[0], want)
+    close(inside, want)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any("forward" in module.__dict__ or module._forward_pre_hooks for module in model.modules())

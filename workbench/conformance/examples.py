@@ -107,10 +107,8 @@ def _reroutes(s: Subject) -> dict[str, Callable[[], Example]]:
     rare = next((x for x in range(e) if x not in used), used[-1])
 
     def merged(b: Choice) -> dict[int, float]:
-        pairs: dict[int, float] = {}
-        for expert, weight in b.items():
-            pairs[expert // 2 * 2] = pairs.get(expert // 2 * 2, 0.0) + weight
-        return pairs
+        found = {x: w for x, w in b.items() if x != used[0]}
+        return found | ({rare: found.get(rare, 0.0) + b[used[0]]} if used[0] in b else {})
 
     return {
         "reroute.ban": lambda: Example(
@@ -176,7 +174,7 @@ def _reroutes(s: Subject) -> dict[str, Callable[[], Example]]:
             _make("reroute.balanced", layer, pool="step"), lambda b, a: len(a) == k,
             _make("reroute.balanced", layer, 100.0)),
         "reroute.merge": lambda: Example(
-            _make("reroute.merge", layer, {x: x // 2 * 2 for x in range(e)}), lambda b, a: _close(a, merged(b)),
+            _make("reroute.merge", layer, {used[0]: rare}), lambda b, a: _close(a, merged(b)),
             _make("reroute.merge", layer, {0: 0}), lambda: _make("reroute.merge", layer, {e: 0})),
         "reroute.pseudo": lambda: Example(
             _make("reroute.pseudo", layer, list(some), output="copy"), lambda b, a: set(a) <= set(b),
@@ -188,6 +186,9 @@ def _others(s: Subject) -> dict[str, Callable[[], Example]]:
     layer, count, hidden = s.layer, s.beyond, s.bench.anatomy.hidden_size
     mlp = s.bench.anatomy.layer(layer).mlp
     width = 0 if mlp is None else mlp.act_width
+    push = [
+        1.0 if unit % 2 else -1.0 for unit in range(hidden)
+    ]  # a constant one is what a LayerNorm takes away
     swapped = [*range(count - 2), count - 1, count - 2]
     return {
         "skip.block": lambda: Example(_make("skip.block", layer), read_back=_skips,
@@ -229,8 +230,8 @@ def _others(s: Subject) -> dict[str, Callable[[], Example]]:
             _make("mask.weights", layer, ratio=0.5), None, _make("mask.weights", layer, ratio=0),
             lambda: _make("mask.weights", layer, ratio=0.5, tokens=[1])),
         "mask.direction": lambda: Example(
-            _make("mask.direction", layer, [1.0] * hidden, op="add"), None,
-            _make("mask.direction", layer, [1.0] * hidden, op="add", value=0.0),
+            _make("mask.direction", layer, push, op="add"), None,
+            _make("mask.direction", layer, push, op="add", value=0.0),
             lambda: _make("mask.direction", layer, [1.0])),
         "patch": lambda: Example(
             patch("resid_post", s.bench.run([*reversed(s.base.tokens.tolist())]), layer), None, None,

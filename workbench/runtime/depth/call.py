@@ -120,6 +120,10 @@ def part_of(now: Pass, index: Tensor, valid: Tensor) -> Pass:
     )  # fmt: skip
 
 
+def _form(mask: Any) -> str:
+    return f"of {mask.dim()} dimensions" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+
+
 def mask_for(
     mask: Tensor | None, index: Tensor, valid: Tensor, present: Tensor | None, length: int, past: int,
     additive: bool, dtype: torch.dtype,
@@ -132,13 +136,13 @@ def mask_for(
     if mask is None:
         keys = torch.arange(length, device=index.device)
         allowed = (keys <= (index + past).unsqueeze(-1)).unsqueeze(1)
-    elif mask.dim() == 4:
+    elif isinstance(mask, Tensor) and mask.dim() == 4:
         rows = index.shape[0]
         at = index[:, None, :, None].expand(rows, mask.shape[1], -1, mask.shape[-1])
         allowed = mask.expand(rows, -1, -1, -1).gather(2, at)
     else:
         raise EditRefused(
-            f"The attention mask of this model has {mask.dim()} dimensions, so single tokens cannot be taken out.",
+            f"The attention mask of this model is {_form(mask)}, so single tokens cannot be taken out.",
             'Load the model with attn_implementation="sdpa" or "eager".',
         )
     lowest = torch.finfo(dtype).min

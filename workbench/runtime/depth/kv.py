@@ -191,7 +191,19 @@ class Shared:
         return self.first.stored()
 
 
-class View:
+class _Partial:
+    """What stands in for a cache has keys and values and nothing else: a family that keeps more in it is refused."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith(("update_", "get_")):
+            raise EditRefused(
+                f"This model keeps more than keys and values in its cache ({name}), so tokens cannot be taken out.",
+                "Skip whole blocks for all tokens instead.",
+            )
+        raise AttributeError(name)
+
+
+class View(_Partial):
     """A store as the gathered tokens of a pass see it: what an attention gets in place of its cache.
 
     Parameters
@@ -267,7 +279,7 @@ class View:
         return self.length - self.root_size
 
 
-class KeysOnly:
+class KeysOnly(_Partial):
     """Stands in for a cache until the keys and values are there, and ends the call then."""
 
     is_compileable = False

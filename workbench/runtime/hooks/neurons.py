@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from workbench.anatomy import Block, expert_inputs
+from workbench.errors import EditRefused
 from workbench.interventions import mask
 from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.attach import bank_of
@@ -77,7 +78,11 @@ def hook_neurons(
         else:
             undo.callback(replace_forward(block.moe.experts, skipping.experts(block.moe.experts.forward)))
     if filled:
-        assert block.mlp.down_proj is not None
+        if block.mlp.down_proj is None:
+            raise EditRefused(
+                f"The neurons of layer {block.layer} cannot be replaced: they live in an expert bank, {unfit(block)}.",
+                "Mask whole experts with mask.experts, or open a family whose bank the kernels cover.",
+            )
         write = _replace_neurons(scene, block, filled, artefacts)
         undo.callback(block.mlp.down_proj.register_forward_pre_hook(write).remove)
 

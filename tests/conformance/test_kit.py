@@ -1,0 +1,129 @@
+"""The public kit: it passes where all is well, catches planted faults, and the committed tables are what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tiny_models import build_tiny
+
+import workbench as wb
+from workbench.conformance import CHECKS, Example, Report, examine, judge
+from workbench.conformance.families import DENSE, OPAQUE, SPARSE, build
+from workbench.conformance.tables import examine_family, family_row
+from workbench.interventions.plan import kinds
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+SOME = ("reroute.ban", "reroute.replay", "skip.block", "mask.heads")
+
+
+def test_every_kind_is_examined_and_none_fails(bench: Any) -> None:
+    report = examine(bench(build_tiny("olmoe")))
+    assert [v.kind for v in report.verdicts[::4]] == list(kinds())
+    assert all(set(report.of(kind)) == set(CHECKS) for kind in kinds())
+    assert not report.failures(), report.failures()
+    assert not [v.kind for v in report.verdicts if "no example" in v.detail]
+    sizes = [v.size for v in report.verdicts if v.check == "effect" and v.outcome == "right"]
+    assert len(sizes) == len(kinds()) and all(size is not None and size > 1e-4 for size in sizes)
+
+
+def _outcomes(report: Report, kind: str) -> list[str]:
+    return [report.of(kind)[check].outcome for check in CHECKS]
+
+
+def test_models_without_the_part_are_not_applicable_and_unproved_ones_refuse(bench: Any) -> None:
+    dense = examine(bench(build_tiny("llama")), only=SOME)
+    assert _outcomes(dense, "reroute.ban") == ["not applicable"] * 4
+    assert _outcomes(dense, "skip.block")[0] == "right"
+    opaque = examine(bench(build("llama4_text")), only=SOME)
+    assert _outcomes(opaque, "reroute.ban") == ["refused"] * 4
+    assert "scaled copy" in opaque.of("reroute.ban")["effect"].detail
+
+
+def _with(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Callable[[Any], Report]:
+    """The kit with an example of ``reroute.uniform`` of which some part is changed."""
+
+    def report(one: Any) -> Report:
+        def example(kind: str, subject: Any) -> Example:
+            fields = {"effect": wb.reroute.uniform(1), "holds": lambda b, a: set(a) == set(b)} | changes
+            return Example(**fields)
+
+        monkeypatch.setattr(judge, "example_of", example)
+        return examine(one, only=["reroute.uniform"])
+
+    return report
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "detail"),
+    [
+        ({"effect": wb.reroute.weights(1, scale=1.0)}, "effect", "moves no logit"),
+        ({"effect": wb.reroute.weights(1, scale=1.000001, normalise="as-is")}, "effect", "moves no logit"),
+        ({"holds": lambda b, a: False}, "read-back", "was recorded with"),
+        ({"effect": wb.reroute.uniform(0)}, "read-back", "before the edit"),
+        ({"identity": wb.reroute.uniform(1)}, "identity", "moves a logit"),
+        ({"refused": lambda: wb.reroute.uniform(1)}, "refusal", "was run"),
+        ({"read_back": lambda subject, run: "nothing is there"}, "read-back", "nothing is there"),
+    ],
+)
+def test_planted_faults_are_wrong(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], check: Any, detail: str
+) -> None:
+    report = _with(monkeypatch, **changes)(bench(build_tiny("olmoe")))
+    verdict = report.of("reroute.uniform")[check]
+    assert verdict.outcome == "wrong" and detail in verdict.detail
+    assert verdict in report.failures()
+
+
+def test_a_write_that_nobody_reads_is_wrong(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault of every other tool: the edit is made, recorded, and never reaches the experts."""
+    from workbench.runtime.hooks import routing
+
+    monkeypatch.setattr(routing, "_with_choice", lambda args, kwargs, *_: (args, kwargs))
+    report = examine(bench(build_tiny("olmoe")), only=["reroute.ban"])
+    assert report.of("reroute.ban")["effect"].outcome == "wrong"
+
+
+def test_an_error_of_another_kind_is_a_crash(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = bench(build_tiny("olmoe"))
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("planted")
+
+    report = _with(monkeypatch, read_back=fail, refused=fail)(one)
+    assert _outcomes(report, "reroute.uniform") == ["right", "crashed", "not applicable", "crashed"]
+    assert report.counts()["crashed"] == 2
+    assert "RuntimeError: planted" in report.of("reroute.uniform")["refusal"].detail
+
+
+_FAST = ("olmoe", "llama", "zaya")
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        f if f in _FAST else pytest.param(f, marks=pytest.mark.slow)
+        for f in (*_FAST, "deepseek_v3", "gpt_oss")
+    ],
+)
+def test_the_family_table_is_current(family: str) -> None:
+    if family not in transformers.CONFIG_MAPPING:
+        pytest.skip(f"transformers {transformers.__version__} has no {family}")
+    with torch.random.fork_rng():
+        row = family_row(examine_family(family))
+    assert row in (DOCS / "families.md").read_text("utf-8").splitlines()
+
+
+def test_the_tables_hold_every_family_and_every_kind() -> None:
+    families = (DOCS / "families.md").read_text("utf-8")
+    for family in {*SPARSE, *OPAQUE, *DENSE} - {
+        "doge"
+    }:  # whose blocks return what the runs cannot take apart yet
+        assert f"| {family} |" in families or f"| {family} (dense) |" in families
+    edits = (DOCS / "edits.md").read_text("utf-8")
+    assert [line.split("`")[1] for line in edits.splitlines() if line.startswith("| `")] == list(kinds())
+    assert "WRONG" not in edits and "CRASHED" not in edits

@@ -21,27 +21,27 @@ SELECT p.position, l.layer,
 FROM range($tokens) AS p(position), range($layers) AS l(layer)
 """
 _ROUTING = """
-INSERT INTO routing
+INSERT INTO routing (run, step, position, layer, slot, expert, weight, rank)
 SELECT $run, 0, c.position, c.layer, s.slot, ((c.home + 7 * s.slot) % $experts + $experts) % $experts,
-       2 * ($top_k - s.slot) / ($top_k * ($top_k + 1)) * (0.9 + 0.1 * hash(c.position, c.layer) % 1000 / 1000), s.slot, NULL
+       2 * ($top_k - s.slot) / ($top_k * ($top_k + 1)) * (0.9 + 0.1 * hash(c.position, c.layer) % 1000 / 1000), s.slot
 FROM synthetic_cells AS c, range($top_k) AS s(slot)
 ORDER BY c.position // 2048, c.layer, c.position, s.slot
 """
 _ROUTER = """
-INSERT INTO router
+INSERT INTO router (run, step, position, layer, margin, entropy, tie, dropped, edited)
 SELECT $run, 0, c.position, c.layer, 0.2 * hash(c.position, c.layer, 1) % 1000 / 1000,
        1.5 + 0.5 * sin(c.position / 500) + 0.2 * hash(c.position, c.layer, 2) % 1000 / 1000, false, 0,
-       $shifted AND c.layer BETWEEN $layers // 3 AND $layers // 2 - 1, NULL, NULL
+       $shifted AND c.layer BETWEEN $layers // 3 AND $layers // 2 - 1
 FROM synthetic_cells AS c ORDER BY c.position // 2048, c.layer, c.position
 """
 _PARTS = """
-INSERT INTO contribution
+INSERT INTO contribution (run, step, position, layer, attn_norm, attn_cos, mlp_norm, mlp_cos, block_norm, influence)
 SELECT $run, 0, c.position, c.layer, 0.1, 0.2, 0.3, 0.1, 0.4 + 0.01 * c.layer,
        0.3 * hash(c.position, c.layer, 3) % 1000 / 1000
 FROM synthetic_cells AS c ORDER BY c.position // 2048, c.layer, c.position
 """
 _TOKENS = """
-INSERT INTO token
+INSERT INTO token (run, step, position, token, text, part, logprob)
 SELECT $run, 0, p.position, p.position % 9,
        ['the', ' route', ' of', ' a', ' token', ' through', ' experts', chr(10), ' is'][p.position % 9 + 1], 'prompt',
        -3 - hash(p.position) % 1000 / 1000

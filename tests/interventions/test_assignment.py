@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_reference import KINDS, E, K, facts, native_choice, rule_of, textbook_weights, used_slots
 
@@ -141,18 +141,19 @@ def test_pools_are_apart_and_leave_padding_out(logits: torch.Tensor) -> None:
         assert set(used_slots(routed, 6)[0]) == set(ids[6].tolist())
 
 
-@given(logits=rows.map(lambda x: x[:4]), factor=st.sampled_from([1.0, 1.5]))
+@settings(max_examples=15)
+@given(logits=rows.map(lambda x: x[:3]), factor=st.sampled_from([1.0, 1.5]))
 def test_balanced_is_the_best_assignment_there_is(logits: torch.Tensor, factor: float) -> None:
     routed = apply("softmax", logits, wb.reroute.balanced(0, factor))[2]
-    limit = math.ceil(factor * K * 4 / E)
+    limit = math.ceil(factor * K * 3 / E)
     table = logits.softmax(-1).double().tolist()
     best = -math.inf
-    for choice in itertools.product(itertools.combinations(range(E), K), repeat=4):
+    for choice in itertools.product(itertools.combinations(range(E), K), repeat=3):
         load = [sum(e in one for one in choice) for e in range(E)]
         if max(load) <= limit:
             best = max(best, sum(table[n][e] for n, one in enumerate(choice) for e in one))
-    got = [used_slots(routed, n)[0] for n in range(4)]
-    assert all(len(set(one)) == K for one in got) and max(loads(routed, [0, 1, 2, 3])) <= limit
+    got = [used_slots(routed, n)[0] for n in range(3)]
+    assert all(len(set(one)) == K for one in got) and max(loads(routed, [0, 1, 2])) <= limit
     assert sum(table[n][e] for n, one in enumerate(got) for e in one) == pytest.approx(best, abs=1e-6)
 
 

@@ -21,7 +21,7 @@ def loss(bench: Any, edit: Any) -> torch.Tensor:
 @pytest.mark.parametrize(
     "site", ["router_logits", "scores", "expert_weights", "resid_pre", "attn_out", "mlp_out", "resid_post"]
 )
-@pytest.mark.parametrize("tokens", ["all", [3, 5]])
+@pytest.mark.parametrize("tokens", [[3, 5], pytest.param("all", marks=pytest.mark.slow)])
 def test_gradients_are_those_of_finite_differences(bench: Any, tiny: Any, site: str, tokens: Any) -> None:
     model = tiny("olmoe-norm").double()
     model.set_experts_implementation("eager")  # grouped products know no fp64

@@ -46,7 +46,7 @@ def broken(value: Any, place: Any) -> Any:
     return value[..., :3]
 
 
-@pytest.mark.parametrize("kernels", ["auto", "model"])
+@pytest.mark.parametrize("kernels", ["auto", pytest.param("model", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("site", SITES)
 def test_a_patch_puts_the_other_runs_values_in(bench: Any, site: str, kernels: str) -> None:
     one = bench("olmoe", kernels=kernels)

@@ -246,9 +246,9 @@ def _mlp(normal: Normal, random: torch.Generator) -> Iterator[Case]:
 def _attention(normal: Normal, random: torch.Generator) -> Iterator[Case]:
     batch, heads, kv_heads, tokens, depth = 2, 4, 2, 37, 11
 
-    def case(name: str, queries: int = tokens, share: float = 0.6, **options: Any) -> Case:
+    def case(name: str, queries: int = tokens, share: float = 0.6, block: int = 16, **options: Any) -> Case:
         q, k = normal(batch, heads, queries, depth), normal(batch, kv_heads, tokens, depth)
-        kept = torch.rand(heads, -(-queries // 16), -(-tokens // 16), generator=random) < share
+        kept = torch.rand(heads, -(-queries // block), -(-tokens // block), generator=random) < share
         ptr, col = own.block_rows(kept)
         arguments = {
             "q": q,
@@ -256,7 +256,7 @@ def _attention(normal: Normal, random: torch.Generator) -> Iterator[Case]:
             "v": normal(batch, kv_heads, tokens, 9),
             "ptr": ptr,
             "col": col,
-            "block": 16,
+            "block": block,
         }
         close = ("o", "lse", "block_mass", *(("sketch",) if "extra" in options else ()))
         return Case("block_attention", name, arguments | options, close, ("executed",), holds=_mass_holds)
@@ -264,6 +264,7 @@ def _attention(normal: Normal, random: torch.Generator) -> Iterator[Case]:
     yield case("random blocks")
     yield case("every block", share=2.0)
     yield case("no block", share=-1.0)
+    yield case("wide blocks", share=2.0, block=64, window=30)
     yield case("no query", queries=0)
     yield case("one query", queries=1, share=2.0)
     yield case("queries after a cache", queries=20)

@@ -154,7 +154,9 @@ def test_kept_blocks_are_those_of_a_masked_map(bench: Any, family: str, own: str
 
         def asker(call: AttentionCall, found: list[AttentionReport] = found) -> AttentionOptions:
             extra = torch.arange(call.keys * 2.0).reshape(-1, 2).sin()
-            return AttentionOptions(kept(call), 16, extra, True, True, found.append)
+            return AttentionOptions(
+                kept(call), 16, extra_values=extra, want_lse=True, want_block_mass=True, sink=found.append
+            )
 
         ask_everywhere(one, asker)
         with torch.no_grad():

@@ -16,7 +16,8 @@ def rows(tmp_path):
             "error": [0.1, 0.3, 0.0, 0.9],
         })  # fmt: skip
         opened.write("cost", {
-            "run": [1, 1, 1, 2], "step": [0, 1, 0, 0], "layer": [3, 3, 3, 3], "op": ["block", "block", "sparse_mlp", "block"],
+            "run": [1, 1, 1, 2], "step": [0, 1, 0, 0], "layer": [3, 3, 3, 3],
+            "op": ["block", "block", "sparse_mlp", "block"],
             "backend": "cpu", "executed": [3, 1, 5, 100], "skipped": [9, 1, 5, 0],
         })  # fmt: skip
         opened.flush()

@@ -30,6 +30,7 @@ LAYERS, EXPERTS, TOP_K, TOKENS = 16, 64, 8, 2048
 CALLS = {
     "specialisation": "$runs, 'kind'",
     "label_information": "$runs, 'kind'",
+    "token_specialisation_by_label": "$runs, 'kind'",
     "label_null": "$runs, 'kind'",
     "group_divergence": "$runs, 'kind'",
     "risk_difference": "$runs, 'kind', 'a', 'b'",

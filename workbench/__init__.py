@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from workbench import tasks as tasks
     from workbench.address import Address as Address
     from workbench.interventions import Plan as Plan
+    from workbench.interventions import blob as blob
+    from workbench.interventions import custom as custom
+    from workbench.interventions import edit as edit
     from workbench.interventions import mask as mask
+    from workbench.interventions import patch as patch
     from workbench.interventions import reroute as reroute
     from workbench.interventions import skip as skip
     from workbench.runtime.bench import Bench as Bench
@@ -30,11 +34,15 @@ _HOME = {
     "Bench": "workbench.runtime.bench",
     "Plan": "workbench.interventions",
     "Record": "workbench.runtime.record",
+    "blob": "workbench.interventions",
     "connect": "workbench.store",
+    "custom": "workbench.interventions",
+    "edit": "workbench.interventions",
     "errors": None,
     "experiments": None,
     "mask": "workbench.interventions",
     "open": "workbench.runtime.bench",
+    "patch": "workbench.interventions",
     "reroute": "workbench.interventions",
     "skip": "workbench.interventions",
     "tasks": None,

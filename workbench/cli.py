@@ -272,7 +272,8 @@ def macros(
 @app.command()
 def doctor(
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Also show what this model is made of.")
+        str | None,
+        typer.Option("--model", "-m", help="Also show what this model is made of, and try every edit on it."),
     ] = None,
     store: Annotated[str, typer.Option("--store", "-s", help="Store to look at.")] = DEFAULT_STORE,
     json: AsJson = False,
@@ -281,16 +282,37 @@ def doctor(
     from workbench import console, doctor
 
     findings = doctor.examine(store)
-    anatomy = None
+    anatomy = conformance = None
     if model is not None:
         with _open(model, ":memory:", None, None, None, "auto") as bench:
-            anatomy = doctor.describe_model(bench)
+            anatomy, conformance = doctor.describe_model(bench), doctor.conformance(bench)
     if json:
-        console.print_json({"findings": [vars(finding) for finding in findings], "model": anatomy})
+        shown = [vars(finding) for finding in findings]
+        console.print_json({"findings": shown, "model": anatomy, "conformance": conformance})
         return
     console.print_findings(findings)
-    if anatomy is not None:
+    if anatomy is not None and conformance is not None:
         console.print_model(anatomy)
+        console.print_conformance(conformance)
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[str, typer.Argument(help="A .npz or .json with tokens and routes, or an SGLang reply.")],
+    model: Model = None,
+    store: Store = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="vllm, sglang or megatron, where the file does not say.")
+    ] = None,
+) -> None:
+    """Make a run of routes that vLLM, SGLang or Megatron recorded, to ask about and to replay."""
+    from workbench.runtime.imports import read_file
+
+    found = read_file(file)
+    if source is not None:
+        found["source"] = source
+    with _open(model, store, None, None, None, "auto") as bench:
+        print(bench.import_routes(**found))
 
 
 @app.command()

@@ -241,3 +241,10 @@ def print_model(model: dict[str, Any]) -> None:
     print_rows(["part", "layers", "runs on", "why"], [list(path.values()) for path in model["paths"]])
     blocks = model["blocks"]
     print_rows(list(blocks[0]), [list(block.values()) for block in blocks])
+
+
+def print_conformance(found: dict[str, Any]) -> None:
+    """What every kind of edit does on the model, and the sum of it."""
+    print()
+    print("edits: " + ", ".join(f"{count} {outcome}" for outcome, count in found["counts"].items() if count))
+    print_rows(list(found["edits"][0]), [list(row.values()) for row in found["edits"]])

@@ -199,3 +199,17 @@ def describe_model(bench: Bench) -> dict[str, Any]:
         ],
         "blocks": blocks,
     }
+
+
+def conformance(bench: Bench) -> dict[str, Any]:
+    """What the conformance kit finds on the model of ``bench``: its counts by state, and one row a kind of edit."""
+    from workbench.conformance import CHECKS, examine
+
+    report = examine(bench)
+    kinds = list(dict.fromkeys(verdict.kind for verdict in report.verdicts))
+    rows = []
+    for kind in kinds:
+        verdicts = report.of(kind)
+        why = next((v.detail for v in verdicts.values() if v.outcome not in ("right", "not applicable")), "")
+        rows.append({"kind": kind, **{str(check): verdicts[check].outcome for check in CHECKS}, "why": why})
+    return {"counts": report.counts(), "edits": rows}

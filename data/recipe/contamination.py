@@ -2,8 +2,9 @@
 
     python -m data.recipe.contamination demo --steps 2000
 
-The content of a question is its symbols and digits in order, whatever the wording. Every place in a lesson at which an
-answer is scored is a question: over everything that stands before it, and over the document's facts with the last query.
+The content of a question is its symbols and digits in order, whatever the wording, with its answer. Every place in a lesson
+at which an answer is scored is a question: over everything that stands before it, and over the document's facts with the
+last query.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ def content(text: str) -> str:
 def held_out(splits: tuple[str, ...] = HELD_OUT, n: int | None = None) -> set[str]:
     """Contents of all items of the splits, at the default sizes or ``n`` a level."""
     return {
-        content(prompt.split(":", 1)[1])
+        content(item.prompt.split(":", 1)[1] + item.answer)
         for name in tasks.names()
         for split in splits
-        for prompt in tasks.load(name, split=split, n=n)["prompt"]
+        for item in tasks.load(name, split=split, n=n).itertuples()
     }
 
 
@@ -52,9 +53,9 @@ def questions(document: Document) -> Iterator[str]:
             ask = max(text.rfind(one) for one in ASKS)
             facts, query = text[:ask], text[ask:]
         elif scored:
-            yield content(before)
+            yield content(before + text)
             if facts:
-                yield content(facts + query)
+                yield content(facts + query + text)
         elif facts:
             query = text
         before += text

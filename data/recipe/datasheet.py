@@ -278,7 +278,7 @@ carries an answer of its own: how far, the wrong answer on the third wording tel
 
 def fault(facts: Facts) -> str:
     found = facts["fault"]
-    lost = found["lost_points"]
+    lost, shared = found["lost_points"], found["experts_shared"]
     rows = []
     for key, name in pictures.FAULT.items():
         share = found["recovered"].get(key)
@@ -291,8 +291,8 @@ def fault(facts: Facts) -> str:
 Half of the experts exchanged among each other in layers {", ".join(map(str, found["layers"]))} at the answer token costs
 {lost["mean"]:.1f} ± {lost["half_width"]:.1f} points ({found["items"]} validation items). With the fault in place, routes of
 the intact router are asked for: its experts at the weights that the faulty router gives them, and its experts with its
-weights. At the answer token the router knows the task above all: {100 * found["commonest_route"]:.0f} per cent of the items
-of a level go the level's commonest way through these layers.
+weights. Of the experts of an item another item of its level shares {100 * shared["another_item"]:.0f} per cent in these
+layers, an item of another task {100 * shared["another_task"]:.0f}.
 
 {table(shown)}"""
 

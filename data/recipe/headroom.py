@@ -124,8 +124,6 @@ def planted_fault(bench: Bench, levels: pd.DataFrame, items: int, seed: int = 0)
         ])
         for route in routes
     ]  # fmt: skip
-    ways = pd.Series([tuple(tuple(sorted(route[layer])) for layer in layers) for route in routes])
-    commonest = ways.groupby([table["task"], table["level"]]).agg(lambda own: own.value_counts().iloc[0])
     other_task = np.roll(np.arange(len(table)), items)  # every level has as many items
     plans = {
         "intact": None,
@@ -143,7 +141,10 @@ def planted_fault(bench: Bench, levels: pd.DataFrame, items: int, seed: int = 0)
         "layers": layers,
         "map": exchanged,
         "items": len(table),
-        "commonest_route": float(commonest.sum() / len(table)),
+        "experts_shared": {
+            "another_item": shared_experts(routes, _another(table)),
+            "another_task": shared_experts(routes, other_task.tolist()),
+        },
         "right": {name: _share(values) for name, values in right.items()},
         "lost_points": {
             key: 100 * value for key, value in mean_of(right["intact"] - right["faulty"]).items()
@@ -176,6 +177,16 @@ def intact_routes(bench: Bench, table: pd.DataFrame, layers: list[int]) -> list[
     for run, layer, expert, weight in rows:
         found.setdefault(run, {}).setdefault(layer, {})[expert] = weight
     return [found[run.id] for run in runs]
+
+
+def shared_experts(routes: list[dict[int, dict[int, float]]], others: list[int]) -> float:
+    """Share of the experts of each item that the item numbered beside it also uses in the same layer."""
+    pairs = [
+        (set(route[layer]), set(routes[other][layer]))
+        for route, other in zip(routes, others, strict=True)
+        for layer in route
+    ]
+    return sum(len(own & theirs) for own, theirs in pairs) / sum(len(own) for own, _ in pairs)
 
 
 def _another(table: pd.DataFrame) -> list[int]:

@@ -136,24 +136,26 @@ def rule_pairs(rng: random.Random, progress: float) -> Document:
 
 
 def brackets(rng: random.Random, progress: float) -> Document:
-    """Nested tags; every closing tag is scored, and no beginning is a held-out item of the task."""
-    sizes = {size for size, _ in TASKS["stack_top"].levels}
+    """Nested tags; every closing tag is scored, and no beginning is a held-out item of the task.
+
+    Beginnings of more than eleven tags are too many to be met by chance.
+    """
     depth = 2 + int(8 * progress)
     while True:
         document: Document = []
         opened: list[int] = []
-        held_out = False
         for _ in range(rng.randint(8, 12 + int(24 * progress))):
             if not opened or (len(opened) < depth and rng.random() < 0.5):
                 opened.append(rng.randrange(len(OPENING)))
                 document.append((OPENING[opened[-1]], False))
             else:
                 document.append((CLOSING[opened.pop()], True))
-            if opened and len(document) in sizes:
-                facts = tuple(symbol for symbol, _ in document)
-                held_out |= not Item("stack_top", facts, "", CLOSING[opened[-1]]).belongs_to("train")
         document += [(CLOSING[kind], True) for kind in reversed(opened)]
-        if not held_out:
+        beginnings = (document[:end] for end in range(4, 12) if document[end : end + 1] and document[end][1])
+        if all(
+            Item("stack_top", tuple(tag for tag, _ in facts), "", "").belongs_to("train")
+            for facts in beginnings
+        ):
             return document
 
 

@@ -98,7 +98,8 @@ def measure(bench: Bench, rows: int = 24, length: int = 192, per_level: int = 3)
         "attention_rank": bench.sql(
             "SELECT layer, avg(rank / tokens) AS share, avg(stable_rank) AS stable_rank, "
             "avg(effective_rank / tokens) AS effective_share, avg(entropy) AS entropy, min(tolerance) AS tolerance, "
-            "min(tokens) AS tokens, count(*) AS maps FROM attention_rank GROUP BY layer ORDER BY layer"
+            "min(tokens) AS tokens, count(*) AS maps FROM attention_rank "
+            "WHERE run IN (SELECT unnest(?)) GROUP BY layer ORDER BY layer", [numbers],
         ).df().to_dict("records"),
     }  # fmt: skip
 
@@ -107,7 +108,9 @@ def load(bench: Bench, runs: list[int], data: Rows) -> pd.DataFrame:
     """Share of the choices by layer and expert, every domain counted alike and first tokens left out."""
     names = pd.DataFrame({"run": runs, "domain": data.domain})
     counted = bench.sql(
-        "SELECT run, layer, expert, count(*) AS choices FROM routing WHERE position > 0 GROUP BY ALL"
+        "SELECT run, layer, expert, count(*) AS choices FROM routing "
+        "WHERE position > 0 AND run IN (SELECT unnest(?)) GROUP BY ALL",
+        [runs],
     ).df()
     table = counted.merge(names, on="run").groupby(["domain", "layer", "expert"])["choices"].sum()
     share = table / table.groupby(["domain", "layer"]).transform("sum")
@@ -122,7 +125,8 @@ def knowledge(bench: Bench, runs: list[int], data: Rows) -> list[dict[str, Any]]
     order = pd.Series(range(len(runs)), index=runs)
     frame = bench.sql(
         "SELECT r.run, r.layer, r.position, t.token, r.expert FROM routing r JOIN token t USING (run, position) "
-        "WHERE r.position > 0"
+        "WHERE r.position > 0 AND r.run IN (SELECT unnest(?))",
+        [runs],
     ).df()  # fmt: skip
     frame["row"] = frame["run"].map(order)
     task = np.unique(data.task, return_inverse=True)[1]

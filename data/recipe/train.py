@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from transformers import OlmoeForCausalLM
 
 from data.recipe import experts, folders
-from data.recipe.configs import CONFIGS, Config
+from data.recipe.configs import CONFIGS, Config, interpolated
 from data.recipe.corpus import DOMAINS
 from data.recipe.muon import Muon
 from data.recipe.stream import Batch, Stream
@@ -73,8 +73,10 @@ class Trainer:
         ).last_hidden_state
         losses = self.token_losses(hidden, self.model.lm_head.weight, batch.targets)
         loss = (losses * batch.weights).sum() / batch.weights.sum()
-        balance, z = router_losses(self.routers, token_shares(batch))
-        (loss + self.config.balance * balance + self.config.z_loss * z).backward()
+        shares = token_shares(batch, interpolated(self.config.even_balance, self.step))
+        balance, z = router_losses(self.routers, shares)
+        weight = interpolated(self.config.balance, self.step)
+        (loss + weight * balance + self.config.z_loss * z).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -155,10 +157,11 @@ def token_losses(hidden: torch.Tensor, unembedding: torch.Tensor, targets: torch
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
 
 
-def token_shares(batch: Batch) -> torch.Tensor:
-    """Weight of every token in the balance [B * L], 1 in sum and the same for all domains."""
+def token_shares(batch: Batch, even: float) -> torch.Tensor:
+    """Weight of every token [B * L], 1 in sum: the same for all (even 0) or the same for all domains (even 1)."""
     rows = torch.bincount(batch.domain, minlength=len(LABELS))
-    by_row = 1 / (rows[batch.domain] * (rows > 0).sum())
+    by_domain = 1 / (rows[batch.domain] * (rows > 0).sum())
+    by_row = even * by_domain + (1 - even) / len(batch.domain)
     length = batch.ids.shape[1]
     return (by_row / length).repeat_interleave(length)
 

@@ -147,7 +147,9 @@ def _named(out: Any, names: Sequence[str]) -> dict[str, Tensor]:
 
 def _to(value: Any, device: torch.device) -> Any:
     if isinstance(value, own.MaskedWeight):
-        return own.MaskedWeight(*(v.to(device) for v in value[:3]), value.columns)
+        return own.MaskedWeight(
+            value.values.to(device), value.bits.to(device), value.start.to(device), value.columns
+        )
     return value.to(device) if isinstance(value, Tensor) else value
 
 

@@ -176,7 +176,7 @@ def _facts() -> Any:
         (wb.reroute.ban(0, [0, 1, 2]), "leaves 1 of 4 experts"),
         (wb.reroute.ban(2, 0), "its rule is unknown"),
         (wb.reroute.force(0, [0, 1, 2]), "names 3 experts, but a token of layer 0 uses 2"),
-        (wb.reroute.bias(0, [1.0, 2.0]), "has 2 numbers, but layer 0 has 4 experts"),
+        (wb.reroute.bias(0, [1.0, 2.0]), "has 2 numbers, but there are 4 experts in layer 0"),
         (wb.mask.heads(0, 2), "names head 2, but layer 0 has heads 0 to 1"),
         (wb.mask.heads(1, 0), "not here"),
         (wb.skip.block("all"), "no block of the model"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,41 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from routing_reference import KINDS, E, K, Nobody, facts, native_choice, rule_of, textbook_weights, used_slots
 
 import workbench as wb
-from workbench.anatomy import RoutingRule
 from workbench.errors import EditRefused
-from workbench.interventions.routing import Native, route
-
-E, K = 6, 2
-
-
-def _rule(kind: str) -> RoutingRule:
-    bias = torch.linspace(-0.3, 0.3, E)
-    return {
-        "softmax": RoutingRule("olmoe", "softmax", K),
-        "softmax-norm": RoutingRule("mixtral", "softmax", K, normalise=True),
-        "topk_softmax": RoutingRule("gpt_oss", "topk_softmax", K),
-        "sigmoid": RoutingRule(
-            "glm4_moe", "sigmoid", K, normalise=True, eps=1e-20, scale=2.5, bias=lambda: bias
-        ),
-    }[kind]
-
-
-KINDS = ("softmax", "softmax-norm", "topk_softmax", "sigmoid")
-
-
-def _weights(kind: str, logits: list[float], ids: list[int]) -> list[float]:
-    """Combine weights of ``ids`` by the textbook formula of the family."""
-    if kind == "topk_softmax":
-        total = sum(math.exp(logits[i]) for i in ids)
-        return [math.exp(logits[i]) / total for i in ids]
-    if kind == "sigmoid":
-        raw = [1 / (1 + math.exp(-logits[i])) for i in ids]
-        return [2.5 * r / sum(raw) for r in raw]
-    total = sum(math.exp(x) for x in logits)
-    raw = [math.exp(logits[i]) / total for i in ids]
-    return [r / sum(raw) for r in raw] if kind == "softmax-norm" else raw
+from workbench.interventions.routing import route
 
 
 def _best(kind: str, logits: list[float], legal: set[int]) -> list[int]:
@@ -53,16 +24,9 @@ def _best(kind: str, logits: list[float], legal: set[int]) -> list[int]:
     return sorted(sorted(legal), key=lambda i: -score[i])[:K]
 
 
-def _native(kind: str, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    rule = _rule(kind)
-    ids = rule.choose(rule.selection(rule.scores(logits)))
-    return ids, rule.weigh(rule.scores(logits), ids)
-
-
 def _apply(kind: str, logits: torch.Tensor, edits: list[tuple[Any, torch.Tensor]]) -> Any:
-    ids, weights = _native(kind, logits)
-    native = Native(logits, ids, weights, torch.arange(len(logits)), layer=0)
-    return ids, weights, route(edits, native, _rule(kind), lambda edit: pytest.fail("no replay here"))
+    ids, weights = native_choice(kind, logits)
+    return ids, weights, route(edits, facts(logits, ids, weights), rule_of(kind), Nobody())
 
 
 everyone = torch.ones(4, dtype=torch.bool)
@@ -79,7 +43,7 @@ def test_ban_takes_the_next_best_with_unedited_scores(
     _, _, routed = _apply(kind, logits, [(wb.reroute.ban(0, banned), everyone)])
     for row, ids, weights in zip(logits.tolist(), routed.ids.tolist(), routed.weights.tolist(), strict=True):
         assert set(ids) == set(_best(kind, row, set(range(E)) - banned))
-        assert weights == pytest.approx(_weights(kind, row, ids), rel=1e-5)
+        assert weights == pytest.approx(textbook_weights(kind, row, ids), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,7 +56,7 @@ def test_ban_at_logits_equals_a_router_without_those_rows(
         removed = [-1e4 if i in banned else x for i, x in enumerate(row)]
         assert set(ids) == set(_best(kind, row, set(range(E)) - banned))
         if kind != "sigmoid":
-            assert weights == pytest.approx(_weights(kind, removed, ids), rel=1e-5)
+            assert weights == pytest.approx(textbook_weights(kind, removed, ids), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,7 +74,7 @@ def test_force_replaces_the_lowest_of_the_others(
         best = _best(kind, row, set(range(E)))[0]
         assert set(routed.ids[n].tolist()) == {best, forced}
         assert routed.weights[n].tolist() == pytest.approx(
-            _weights(kind, row, routed.ids[n].tolist()), rel=1e-5
+            textbook_weights(kind, row, routed.ids[n].tolist()), rel=1e-5
         )
 
 
@@ -120,7 +84,7 @@ def test_bias_equals_a_router_with_that_bias(kind: str, logits: torch.Tensor, de
     vector = [d / 100 + 0.0013 for d in delta]  # the offset breaks ties between biased rows of hundredths
     _, _, routed = _apply(kind, logits, [(wb.reroute.bias(0, vector), everyone)])
     biased = logits + torch.tensor(vector)
-    ids, weights = _native(kind, biased)
+    ids, weights = native_choice(kind, biased)
     assert torch.equal(routed.ids, ids)
     assert torch.equal(routed.weights, weights)
 
@@ -157,7 +121,7 @@ def test_an_explicit_weight_is_used_as_given() -> None:
     routed = _apply("softmax", logits, [(wb.reroute.force(0, 4, weight=0.25), one)])[2]
     at = routed.ids[0].tolist().index(4)
     assert routed.weights[0, at] == 0.25
-    other = _weights("softmax", logits[0].tolist(), routed.ids[0].tolist())[1 - at]
+    other = textbook_weights("softmax", logits[0].tolist(), routed.ids[0].tolist())[1 - at]
     assert float(routed.weights[0, 1 - at]) == pytest.approx(other, rel=1e-6)
 
 
@@ -172,13 +136,13 @@ def test_too_many_forces_or_bans_on_one_token_are_refused() -> None:
 
 def test_replay_takes_ids_and_weights_exactly_where_they_are_known() -> None:
     logits = torch.randn(3, E, generator=torch.Generator().manual_seed(0))
-    ids, weights = _native("softmax", logits)
+    ids, weights = native_choice("softmax", logits)
     other_ids, other_weights = torch.tensor([[5, 4]] * 3), torch.tensor([[0.7, 0.1]] * 3)
     known = torch.tensor([True, False, True])
     where = torch.tensor([True, True, False])
-    native = Native(logits, ids, weights, torch.arange(3), layer=0)
     edits = [(wb.reroute.replay(1), where)]
-    routed = route(edits, native, _rule("softmax"), lambda e: (other_ids, other_weights, known))
+    around = SimpleNamespace(routes=lambda edit: (other_ids, other_weights, known))
+    routed = route(edits, facts(logits, ids, weights), rule_of("softmax"), around)
     assert routed.ids.tolist() == [[5, 4], ids[1].tolist(), ids[2].tolist()]
     assert torch.equal(routed.weights[0], other_weights[0]) and torch.equal(routed.weights[1:], weights[1:])
     assert routed.edited.tolist() == [True, False, False]
@@ -199,21 +163,14 @@ def _ranked(kind: str, row: list[float]) -> list[int]:
     return sorted(range(E), key=lambda i: -score[i])
 
 
-def _used(routed: Any, n: int) -> tuple[list[int], list[float]]:
-    pairs = [
-        (i, w) for i, w in zip(routed.ids[n].tolist(), routed.weights[n].tolist(), strict=True) if i >= 0
-    ]
-    return [i for i, _ in pairs], [w for _, w in pairs]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @given(logits=logit_rows, k=st.integers(1, E))
 def test_top_k_uses_the_best_k_with_the_familys_weights(kind: str, logits: torch.Tensor, k: int) -> None:
     ids, weights, routed = _apply(kind, logits, [(wb.reroute.top_k(0, k), everyone)])
     for n, row in enumerate(logits.tolist()):
-        used, given_weights = _used(routed, n)
+        used, given_weights = used_slots(routed, n)
         assert set(used) == set(_ranked(kind, row)[:k])
-        assert given_weights == pytest.approx(_weights(kind, row, used), rel=1e-5)
+        assert given_weights == pytest.approx(textbook_weights(kind, row, used), rel=1e-5)
     if k == K:
         assert torch.equal(routed.ids, ids) and torch.equal(routed.weights, weights)
 
@@ -234,9 +191,9 @@ def test_top_p_stops_when_the_share_is_reached(
             wanted.append(expert)
             total += share[expert]
         if min(margins[1:], default=1.0) > 1e-5:  # rounding may decide where the sum meets p exactly
-            used, given_weights = _used(routed, n)
+            used, given_weights = used_slots(routed, n)
             assert set(used) == set(wanted)
-            assert given_weights == pytest.approx(_weights(kind, row, used), rel=1e-5)
+            assert given_weights == pytest.approx(textbook_weights(kind, row, used), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -249,7 +206,7 @@ def test_threshold_keeps_the_experts_above_it_and_at_least_one(
         share = _shares(kind, row)
         if min(abs(s - tau / 100) for s in share) > 1e-5:
             wanted = {i for i in range(E) if share[i] >= tau / 100} | {_ranked(kind, row)[0]}
-            assert set(_used(routed, n)[0]) == wanted
+            assert set(used_slots(routed, n)[0]) == wanted
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -257,22 +214,21 @@ def test_threshold_keeps_the_experts_above_it_and_at_least_one(
 def test_rank_offset_takes_the_next_ranks(kind: str, logits: torch.Tensor, shift: int) -> None:
     ids, weights, routed = _apply(kind, logits, [(wb.reroute.rank_offset(0, shift), everyone)])
     for n, row in enumerate(logits.tolist()):
-        assert set(_used(routed, n)[0]) == set(_ranked(kind, row)[shift : shift + K])
+        assert set(used_slots(routed, n)[0]) == set(_ranked(kind, row)[shift : shift + K])
     if shift == 0:
         assert torch.equal(routed.ids, ids) and torch.equal(routed.weights, weights)
 
 
 def test_random_depends_on_seed_layer_and_position_and_spares_the_banned() -> None:
     logits = torch.zeros(4000, E) + torch.arange(E) * 0.01
-    rule, everybody = _rule("softmax"), torch.ones(4000, dtype=torch.bool)
-    ids, weights = _native("softmax", logits)
+    rule, everybody = rule_of("softmax"), torch.ones(4000, dtype=torch.bool)
+    ids, weights = native_choice("softmax", logits)
 
     def draw(seed: int, layer: int, positions: torch.Tensor, *more: Any) -> torch.Tensor:
-        native = Native(
-            logits[: len(positions)], ids[: len(positions)], weights[: len(positions)], positions, layer
-        )
+        size = len(positions)
+        alone = facts(logits[:size], ids[:size], weights[:size], positions=positions, layer=layer)
         edits = [(e, everybody[: len(positions)]) for e in (wb.reroute.random("all", seed), *more)]
-        return route(edits, native, rule, lambda edit: pytest.fail("no replay here")).ids
+        return route(edits, alone, rule, Nobody()).ids
 
     positions = torch.arange(4000)
     first = draw(1, 2, positions)
@@ -298,7 +254,7 @@ def test_permute_exchanges_experts_and_keeps_weights(
 @given(logits=logit_rows, tau=st.sampled_from([0.5, 1.0, 3.0]))
 def test_temperature_equals_a_router_with_divided_logits(kind: str, logits: torch.Tensor, tau: float) -> None:
     _, _, routed = _apply(kind, logits, [(wb.reroute.temperature(0, tau), everyone)])
-    ids, weights = _native(kind, logits / tau)
+    ids, weights = native_choice(kind, logits / tau)
     assert torch.equal(routed.ids, ids) and torch.equal(routed.weights, weights)
 
 
@@ -319,7 +275,7 @@ def test_score_mix_decides_choice_and_weights(
         ]
         ordered = sorted(mixed, reverse=True)
         if ordered[K - 1] - ordered[K] > 1e-6:
-            used, given_weights = _used(routed, n)
+            used, given_weights = used_slots(routed, n)
             assert set(used) == set(sorted(range(E), key=lambda i: -mixed[i])[:K])
             assert given_weights == pytest.approx([mixed[i] for i in used], rel=1e-4)
     if alpha == 0:

@@ -213,3 +213,26 @@ def test_a_bias_says_how_much(driver: Any) -> None:
     driver.control("add", edit={"kind": "reroute.bias", "layers": [1], "delta": {"5": 2.0}})
     card = driver.state["plan"]["edits"][0]
     assert card["experts"] == [5] and card["delta"] == 2.0
+
+
+def test_heads_and_effects_are_those_of_the_run(live: Any, demo: Any) -> None:
+    layer = demo.anatomy.moe_layers[1]
+    live.control("add", edit={"kind": "mask.heads", "layers": [layer], "heads": [0]})
+    live.control("add", edit={"kind": "reroute.ban", "layers": [layer], "experts": [3]})
+    live.compute("recompute")
+    live.compute("heads_of", layer=layer)
+    told = live.view.last("heads")
+    values = np.frombuffer(live.view.buffers[live.view.kinds().index("heads")][0], np.uint8)
+    shown = (values.reshape(told["array"]["shape"]) / 255.0) ** 2
+    plan = wb.Plan.from_json(live.state["plan"]["text"])
+    run = demo.run(PROMPT, plan=plan)
+    np.testing.assert_allclose(shown, run.tensor("attn_pattern", layers=layer).cpu(), atol=0.005)
+    live.compute("effects_of")
+    rows = live.view.last("effects")["rows"]
+    assert [row["index"] for row in rows] == [0, 1]
+    for row in rows:
+        rest = demo.run(PROMPT, plan=plan.without(row["index"]), record=None)
+        p, q = (one.logits.double().log_softmax(-1) for one in (run, rest))
+        each = (p.exp() * (p - q)).sum(-1)
+        assert row["kl"] == pytest.approx(float(each.mean()), rel=1e-4, abs=1e-9)
+        assert row["last"] == pytest.approx(float(each[-1]), rel=1e-4, abs=1e-9)

@@ -200,6 +200,8 @@ def test_measures_are_rounded_and_other_items_stay_within_their_level() -> None:
     assert measure.rounded({"a": [1.23456789, 2], "b": {"c": None}}) == {"a": [1.23457, 2], "b": {"c": None}}
     table = pd.DataFrame({"task": list("aabbb"), "level": [1, 1, 1, 1, 1]})
     assert headroom._another(table) == [1, 0, 3, 4, 2]
+    routes = [{3: {0: 0.5, 1: 0.5}}, {3: {1: 0.9, 2: 0.1}}, {3: {0: 0.7, 1: 0.3}}]
+    assert headroom.shared_experts(routes, [1, 2, 0]) == pytest.approx((1 + 1 + 2) / 6)
     chosen = headroom.chosen_levels(
         pd.DataFrame(
             {"task": ["recall", "recall", "sorting"], "level": [1, 2, 1], "corrected": [0.31, 0.6, 0.5]}

@@ -116,9 +116,11 @@ def test_batches_follow_from_seed_and_step_and_hide_other_documents() -> None:
             assert first.weights[row, int(ends[0])] == 0
 
 
-def test_token_shares_count_domains_alike() -> None:
+def test_token_shares_count_tokens_or_domains_alike() -> None:
     batch = Stream(TINY, load_tokenizer()).batch(0)
-    shares = token_shares(batch).view(batch.ids.shape).sum(1)
+    tokens = batch.ids.numel()
+    torch.testing.assert_close(token_shares(batch, even=0.0), torch.full((tokens,), 1 / tokens))
+    shares = token_shares(batch, even=1.0).view(batch.ids.shape).sum(1)
     sums = [float(shares[batch.domain == domain].sum()) for domain in batch.domain.unique()]
     assert sums == pytest.approx([1 / len(sums)] * len(sums))
     assert len(sums) > 1
@@ -142,13 +144,14 @@ def test_no_question_of_the_stream_is_a_held_out_item() -> None:
 def test_the_check_reads_every_question_of_a_document() -> None:
     document = [("Recall:<bak><17>,<bek><3>. Ask<bak><=>", False), ("<17>", True), (". Ask<bek><=>", False),
                 ("<3>", True), ("<end>", False)]  # fmt: skip
-    assert "<bak><17><bek><3><bak>" in (found := list(contamination.questions(document)))
-    assert "<bak><17><bek><3><bek>" in found
+    assert "<bak><17><bek><3><bak><17>" in (found := list(contamination.questions(document)))
+    assert "<bak><17><bek><3><bek><3>" in found
     drill = [("<bak>", False), ("<bek>", False), ("</bek>", True), ("</bak>", True)]
-    assert list(contamination.questions(drill)) == ["<bak><bek>", "<bak><bek></bek>"]
+    assert list(contamination.questions(drill)) == ["<bak><bek></bek>", "<bak><bek></bek></bak>"]
     held = contamination.held_out(("test",), n=40)
     for name in tasks.names():
-        assert contamination.content(tasks.load(name, n=1)["prompt"][0].split(":", 1)[1]) in held
+        item = tasks.load(name, n=1).iloc[0]
+        assert contamination.content(item["prompt"].split(":", 1)[1] + item["answer"]) in held
 
 
 def test_rows_of_lessons_hold_whole_documents() -> None:

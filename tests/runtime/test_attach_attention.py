@@ -244,7 +244,11 @@ def test_several_askers_join_at_the_finest_blocks(bench: Any) -> None:
     module = one.anatomy.layer(0).attention.module
     for mask, block, columns in ((fine, 16, 1), (coarse, 32, 2)):
         options = AttentionOptions(
-            mask, block, torch.full((60, columns), block / 16.0), False, True, found.append
+            mask,
+            block,
+            extra_values=torch.full((60, columns), block / 16.0),
+            want_block_mass=True,
+            sink=found.append,
         )
         ask_attention(module, lambda _, options=options: options)
     with torch.no_grad():

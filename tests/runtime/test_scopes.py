@@ -116,6 +116,10 @@ def test_rows_steps_and_phase_hold_in_batches_and_generations(bench: Any, kernel
         alone = one.run(prompt, run.plan)
         torch.testing.assert_close(alone.logits, run.logits, rtol=1e-4, atol=1e-5)
 
+    shared = scale(tokens=[1])
+    both = one.run(prompts, plans=[wb.Plan([shared]), None, wb.Plan([shared, wb.mask.heads(0, 1)])])
+    assert [edited(one, run) for run in both] == [[1], [], [1]]
+
     each = one.run(prompts, plans=[scale(where="position == 1"), None, scale(tokens=[0])])
     assert [edited(one, run) for run in each] == [[1], [], [0]]
 

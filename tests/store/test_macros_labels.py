@@ -241,3 +241,25 @@ def test_pairs_of_labels_are_listed_once(three):
     got = three.ask("FROM group_divergence(?, 'language')", [three.runs])
     pairs = list(zip(got.label[got.layer == 1], got.other[got.layer == 1], strict=True))
     assert pairs == list(combinations(["de", "en", "fr"], 2))
+
+
+def test_token_specialisation_by_label(record):
+    recording = record(seed=5)
+    labels = {0: "a", 1: "a", 2: "b", 5: "b", 9: None}
+    for run in recording.runs:
+        values = {"position": list(labels), "value": list(labels.values())}
+        recording.store.write("token_label", {"run": run, "label": "kind", **values})
+        recording.store.write("token_label", {"run": run, "position": [3], "label": "other", "value": ["a"]})
+    found = recording.ask("FROM token_specialisation_by_label(?, 'kind')", [recording.runs])
+    rows = recording.routing[recording.routing.position.isin([1, 2, 5])].assign(
+        label=lambda f: f.position.map(labels)
+    )
+    counts = rows.groupby(["layer", "expert", "label"]).size()
+    assert len(found) == len(counts)
+    for one in found.itertuples():
+        n = counts[one.layer, one.expert, one.label]
+        of_layer = counts[one.layer]
+        of_label, of_expert = of_layer.xs(one.label, level="label").sum(), of_layer[one.expert].sum()
+        assert one.choices == n
+        assert one.load == pytest.approx(n / of_label) and one.share == pytest.approx(n / of_expert)
+        assert one.lift == pytest.approx(n * of_layer.sum() / (of_expert * of_label))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from workbench.analysis.flips import explain, score_noise
 from workbench.errors import StoreError
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class RunDiff:
     flips
         One row a flip at aligned positions, in the order of execution (step, layer, position): ``position``, ``layer``,
         ``base_experts`` and ``run_experts`` (best weight first), ``base_margin``, ``run_margin``, ``cause`` (``'edit'``,
-        ``'tie'``, ``'upstream'``), ``step`` and ``base_position``.
+        ``'tie'``, ``'upstream'``), ``step`` and ``base_position``. Where the noise of the scores was measured,
+        ``'upstream'`` is told apart into ``'precision'`` and ``'real'`` (:func:`workbench.analysis.flips.explain`).
     first_layer, first_position
         Where the first flip in that order is; ``None`` without a flip.
     first_expert
@@ -72,7 +74,7 @@ class RunDiff:
         return "\n".join(lines)
 
 
-def diff(cursor: Cursor, base_id: int, run_id: int) -> RunDiff:
+def diff(cursor: Cursor, base_id: int, run_id: int, noise: tuple[int, int] | None = None) -> RunDiff:
     """Compare two recorded runs.
 
     Their token sequences are aligned by the longest common prefix, and by :mod:`difflib` (longest matching blocks) after it;
@@ -84,6 +86,9 @@ def diff(cursor: Cursor, base_id: int, run_id: int) -> RunDiff:
         A cursor of the store, or a connection to it.
     base_id, run_id
         The runs.
+    noise
+        Two runs of one text that differ as ``base`` and ``run`` do by their precision or implementation alone; with
+        recorded scores, as ``base`` and ``run`` too.
 
     Raises
     ------
@@ -97,6 +102,9 @@ def diff(cursor: Cursor, base_id: int, run_id: int) -> RunDiff:
     flips = cursor.execute(
         "FROM flips_aligned(?, ?, ?, ?)", [base_id, run_id, base_positions, run_positions]
     ).df()  # fmt: skip
+    if noise is not None:
+        measured = score_noise(cursor, *noise)
+        flips = flips.assign(cause=explain(cursor, base_id, run_id, flips, measured))
     first = None if flips.empty else flips.iloc[0]
     lost = None if first is None else [e for e in first["base_experts"] if e not in set(first["run_experts"])]
     import pandas as pd

@@ -50,7 +50,7 @@ def tolerable(
         values = part["change"].to_numpy(dtype=float)
         drawn = values[rng.integers(0, len(values), (samples, len(values)))].mean(axis=1)
         row = {
-            "sparsity": float(sparsity), "items": len(values), "change": values.mean(),
+            "sparsity": float(str(sparsity)), "items": len(values), "change": values.mean(),
             "upper": float(np.quantile(drawn, confidence)), "worst_task": None, "worst_change": np.nan,
         }  # fmt: skip
         if "task" in part:

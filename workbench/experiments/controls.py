@@ -7,6 +7,7 @@ import random
 from workbench.anatomy import Anatomy
 from workbench.errors import PlanError
 from workbench.interventions import Edit, Plan, mask, reroute, skip
+from workbench.interventions.blob import Blob, blob
 
 
 def matched_random(plan: Plan, anatomy: Anatomy, seed: int) -> Plan:
@@ -103,8 +104,15 @@ def _one_layer(edit: Edit, layer: int, anatomy: Anatomy, rng: random.Random) -> 
     experts = range(block.moe.num_experts)
     if isinstance(edit, reroute.Bias):
         vector = edit.vector(block.moe.num_experts)
-        data["delta"] = tuple(vector[n] for n in rng.sample(experts, len(experts)))
+        order = rng.sample(experts, len(experts))
+        if isinstance(vector, Blob):
+            numbers = vector.numbers
+            if numbers.ndim > 1 and edit.layers != "all":
+                numbers = numbers[[edit.layers.index(layer)]]
+            data["delta"] = blob(numbers[..., order])
+        else:
+            data["delta"] = tuple(vector[n] for n in order)
         return reroute.Bias(**data)
-    assert isinstance(edit, reroute.Ban | reroute.Force)
+    assert isinstance(edit, reroute.Ban | reroute.Force)  # matched_random lets no other kind through
     data["experts"] = rng.sample(experts, len(edit.experts))
     return type(edit)(**data)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from workbench.errors import EditRefused, PromptError
 from workbench.interventions import Edit, Plan, skip
+from workbench.interventions.skip.base import Unit
 from workbench.runtime.bench import Bench
 from workbench.runtime.depth.routers import DepthRouter, normalised
 from workbench.runtime.prompts import Prompt
@@ -228,7 +229,7 @@ def _fit(
 def plan_of(bench: Bench, router: DepthRouter) -> Plan:
     """The plan that applies ``router``: attention alone for ``linear``, whole blocks for ``classes``."""
     name = bench.add(router.artefact())
-    unit: skip.Unit = "attention" if router.form == "linear" else "block"
+    unit: Unit = "attention" if router.form == "linear" else "block"
     layers = list(router.layers)
     return (
         Plan([skip.policy("learned", router=name, unit=unit, layers=layers, kv="compute")])
@@ -246,7 +247,8 @@ def compare(
     router's layers) and ``seconds``.
     """
     learned = plan_of(bench, router)
-    layers, unit = list(router.layers), "attention" if router.form == "linear" else "block"
+    layers = list(router.layers)
+    unit: Unit = "attention" if router.form == "linear" else "block"
     rows = [
         _measured(bench, "none", Plan(), prompts, layers, unit),
         _measured(bench, "learned", learned, prompts, layers, unit),

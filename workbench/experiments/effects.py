@@ -10,6 +10,7 @@ from torch import Tensor
 
 from workbench.errors import EditRefused, PromptError
 from workbench.interventions import Plan, skip
+from workbench.interventions.skip.base import Unit
 from workbench.runtime.bench import Bench
 from workbench.runtime.prompts import Prompt
 from workbench.runtime.run import Run
@@ -18,7 +19,7 @@ _SKIPS = {"block": skip.block, "attention": skip.attention, "mlp": skip.mlp}
 
 
 def skip_effects(
-    bench: Bench, prompts: Sequence[Prompt], *, unit: skip.Unit = "block", future: bool = False,
+    bench: Bench, prompts: Sequence[Prompt], *, unit: Unit = "block", future: bool = False,
     layers: Sequence[int] | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """The effect of skipping each layer ``s`` on every later layer ``l``, and on the output.
@@ -124,4 +125,4 @@ def _lens(bench: Bench, hidden: Tensor) -> Tensor:
     model = bench.model
     with torch.no_grad():
         hidden = hidden.to(next(model.parameters()).dtype)
-        return model.get_submodule(head)(model.get_submodule(norm)(hidden)).float()  # type: ignore[no-any-return]
+        return model.get_submodule(head)(model.get_submodule(norm)(hidden)).float()

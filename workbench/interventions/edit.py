@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from workbench.address import Address
 from workbench.errors import EditRefused, PlanError
+from workbench.interventions.blob import Blob
 from workbench.interventions.condition import MAX_LENGTH, SIGNALS, Condition, comparisons, parse
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Facts(Protocol):
 
     @property
     def num_layers(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
     @property
     def moe_layers(self) -> tuple[int, ...]: ...
     @property
@@ -139,8 +142,8 @@ class Edit(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     site: ClassVar[str]
-    after_router: ClassVar[bool] = False
-    """Whether the edit acts after the router of its layer, so that ``where`` may ask what that router computed."""
+    derived: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the function which makes the edit fills in by itself."""
 
     kind: str
     layers: Layers = Field("all", title="Layers", description="layer numbers, or all that have the site")
@@ -208,6 +211,38 @@ class Edit(BaseModel):
         """Whether the scope holds every token of every run, in the edit's layers."""
         return self.where is None and self.tokens == self.phase == self.rows == self.steps == "all"
 
+    def acts_after_router(self) -> bool:
+        """Whether the edit acts after the router of its layer, so that ``where`` may ask what that router computed."""
+        return False
+
+    def looks_ahead(self) -> bool:
+        """Whether later tokens of a sequence may change what the edit does to earlier ones."""
+        return not getattr(self, "causal", True)
+
+    def by_step(self) -> bool:
+        """Whether it looks no further than the tokens of one step, so that it means something in a generation."""
+        return False
+
+    def couples(self) -> bool:
+        """Whether the sequences of a batch may change what the edit does to each other."""
+        return False
+
+    def needs_text(self) -> bool:
+        """Whether it asks for the text of tokens."""
+        return self.condition is not None and any(one.name == "text" for one in comparisons(self.condition))
+
+    def blobs(self) -> tuple[Blob, ...]:
+        """The arrays that the edit names by their content."""
+        return tuple(value for _, value in self if isinstance(value, Blob))
+
+    def trained(self) -> bool:
+        """Whether the edit holds a tensor in training."""
+        return any(blob.live for blob in self.blobs())
+
+    def asked_layers(self, layer: int) -> tuple[int, ...]:
+        """The layers whose routing must be watched for the edit's action in ``layer``."""
+        return self.signal_layers(layer)
+
     def signal_layers(self, layer: int) -> tuple[int, ...]:
         """The layers whose router ``where`` asks, for the edit's action in ``layer``."""
         if self.condition is None:
@@ -244,7 +279,7 @@ class Edit(BaseModel):
     def _check_signal(self, layer: int, source: int, facts: Facts) -> None:
         """Refuse a condition that asks for what no router has computed yet when this edit acts in ``layer``."""
         facts.require(Address("expert_scores", source))
-        if source > layer or (source == layer and not self.after_router):
+        if source > layer or (source == layer and not self.acts_after_router()):
             raise EditRefused(
                 f"{self.kind} in layer {layer} asks what the router of layer {source} computes, which comes later.",
                 "Name an earlier layer in the condition, as in margin.0 < 0.05.",

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.errors import EditRefused, PlanError
-from workbench.interventions import mask, reroute, skip
+from workbench.interventions import custom, mask, patch, reroute, skip
 from workbench.interventions.edit import Edit, Facts, MoeFacts, plan_error, scopes_disjoint
 
-KINDS: tuple[type[Edit], ...] = (*reroute.KINDS, *skip.KINDS, *mask.KINDS)
+KINDS: tuple[type[Edit], ...] = (*reroute.KINDS, *skip.KINDS, *mask.KINDS, *patch.KINDS, *custom.KINDS)
 """Every kind of edit, in the order in which docs and forms list them."""
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ else:
     AnyEdit = Annotated[Union[KINDS], Field(discriminator="kind")]  # noqa: UP007 (a tuple has no |)
 
 _BAN_OR_FORCE = (reroute.Ban, reroute.Force)
-_MODULE = {"reroute": "wb.reroute", "skip": "wb.skip", "mask": "wb.mask"}
 
 
 class Plan(BaseModel):
@@ -128,15 +127,17 @@ class Plan(BaseModel):
 
     def _check_left(self, layer: int, moe: MoeFacts) -> None:
         """The bans and allow-lists of the whole plan must leave enough experts."""
-        left = set(range(moe.num_experts))
+        left, needed = set(range(moe.num_experts)), moe.top_k
         for edit in self.active:
             if (edit.layers != "all" and layer not in edit.layers) or not edit.everywhere:
                 continue
+            if isinstance(edit, reroute.Ban | reroute.Allow) and edit.short == "shrink":
+                needed = 1
             if isinstance(edit, reroute.Ban):
                 left -= set(edit.experts)
             elif isinstance(edit, reroute.Allow):
                 left &= set(edit.experts)
-        if len(left) < moe.top_k:
+        if len(left) < needed:
             raise EditRefused(
                 f"The plan leaves {len(left)} of {moe.num_experts} experts in layer {layer}, fewer than the {moe.top_k} "
                 "each token needs.",
@@ -148,8 +149,11 @@ class Plan(BaseModel):
         reroutes = [edit for edit in self.active if isinstance(edit, reroute.Reroute)]
         for n, first in enumerate(reroutes):
             for second in reroutes[n + 1 :]:
-                replays = isinstance(first, reroute.Replay) or isinstance(second, reroute.Replay)
-                policies = isinstance(first, reroute.Policy) and isinstance(second, reroute.Policy)
+                replays = reroute.Stage.REPLAY in (first.stage, second.stage)
+                policies = first.stage == second.stage and first.stage in (
+                    reroute.Stage.POLICY,
+                    reroute.Stage.CAPACITY,
+                )
                 if (replays or policies) and not scopes_disjoint(first, second):
                     raise EditRefused(
                         f"{first.kind} and {second.kind} both decide the whole choice of the same tokens."
@@ -174,8 +178,19 @@ class Plan(BaseModel):
                     )
         return lines
 
+    @property
+    def trained(self) -> bool:
+        """Whether an enabled edit holds a tensor in training."""
+        return any(edit.trained() for edit in self.active)
+
     def to_json(self, *, indent: int | None = None) -> str:
-        """The plan as JSON text; :meth:`from_json` reads it back."""
+        """The plan as JSON text; :meth:`from_json` reads it back. Refused while a tensor in it is trained."""
+        for edit in self.edits:
+            if edit.trained():
+                raise PlanError(
+                    f"{edit.kind} holds a tensor in training, which is no data yet.",
+                    "Put param.freeze() in its place.",
+                )
         return json.dumps(
             {"version": self.version, "edits": [_data(edit) for edit in self.edits]}, indent=indent
         )
@@ -205,13 +220,12 @@ class Plan(BaseModel):
         """The plan as a Python expression that makes it again (with ``import workbench as wb``)."""
         lines = []
         for edit in self.edits:
-            data = edit.model_dump(exclude_defaults=True, exclude={"kind", "enabled"})
-            verb, name = edit.kind.split(".")
+            data = edit.model_dump(exclude_defaults=True, exclude={"kind", "enabled", *edit.derived})
             for part in ("tokens", "steps"):
                 if isinstance(span := data.get(part), dict):
                     data[part] = slice(span.get("start", 0), span.get("stop"))
             data = {"layers": edit.layers, **data}
-            call = f"{_MODULE[verb]}.{name}({', '.join(f'{k}={_literal(v)}' for k, v in data.items())})"
+            call = f"wb.{edit.kind}({', '.join(f'{k}={_literal(v)}' for k, v in data.items())})"
             lines.append(call if edit.enabled else f"{call}.model_copy(update={{'enabled': False}})")
         return "wb.Plan([" + "".join(f"\n    {line}," for line in lines) + ("\n])" if lines else "])")
 

@@ -6,50 +6,76 @@ edit touches keep the model's own ids and weights, bit for bit. A slot that exec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from workbench.errors import EditRefused
 from workbench.interventions import reroute
+from workbench.interventions.assignment import Assigned, balanced, by_experts, limit
+from workbench.interventions.custom import Custom, Place
 from workbench.interventions.edit import Rule
+from workbench.interventions.ragged import NOTHING, align, differs, same_set
+from workbench.interventions.vectors import pick
+from workbench.interventions.weighing import Scoped, reweigh, weigh
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Scoped: TypeAlias = "tuple[reroute.Reroute, Tensor]"
-"""An edit with the boolean mask [T] of the tokens it holds for."""
 
-Routes: TypeAlias = "Callable[[reroute.Replay], tuple[Tensor, Tensor, Tensor]]"
-"""Routes of another run for the tokens of this pass: ids [T, k], weights [T, k] and the mask [T] of tokens it has."""
+class Surroundings(Protocol):
+    """What the routing of a layer may ask of the rest of the run. Tokens are those of the pass, flat [T]."""
 
-NOTHING = -1
+    def routes(self, edit: reroute.Replay, /) -> tuple[Tensor, Tensor, Tensor]:
+        """Routes of another run: ids [T, k], weights [T, k] and the mask [T] of tokens it has."""
+        ...
+
+    def executed(self, layer: int, /) -> tuple[Tensor, Tensor]:
+        """Ids and weights [T, k'] that an earlier layer executed."""
+        ...
+
+    def mixed(self, edit: reroute.Mixed, scores: Tensor, /) -> Tensor:
+        """The weighted means [T, E] of the ``scores`` [T, E] of the tokens that ``edit`` mixes, earlier passes included."""
+        ...
+
+    def earlier(self, edit: reroute.Pooled, /) -> Sequence[Assigned]:
+        """What earlier passes of the run assigned under ``edit``."""
+        ...
+
+    def assigned(self, edit: reroute.Pooled, what: Assigned, /) -> None:
+        """Keep what this pass assigned, for later ones."""
+        ...
 
 
 @dataclass(frozen=True)
 class Native:
-    """What the model alone decided: logits [T, E], ids [T, k] int64, weights [T, k]; and the absolute position [T] of
-    each token and the layer, from which random choices are drawn."""
+    """What the model alone decided: logits [T, E], ids [T, k] int64, weights [T, k]. And where its tokens stand: absolute
+    position, token id, row of the batch and step [T] of each, whether it is no padding [T] bool, and the layer."""
 
     logits: Tensor
     ids: Tensor
     weights: Tensor
     positions: Tensor
+    tokens: Tensor
+    rows: Tensor
+    steps: Tensor
+    valid: Tensor
     layer: int
 
 
 @dataclass(frozen=True)
 class Routed:
-    """What a layer executes: ids [T, k'] int64, weights [T, k'], the scores selection ranked by [T, E] fp32, and the
-    mask [T] of tokens whose ids or weights differ from the model's own."""
+    """What a layer executes: ids [T, k'] int64, weights [T, k'], the scores selection ranked by [T, E] fp32, the mask [T] of
+    tokens whose ids or weights differ from the model's own, and the pseudo-experts with the weight [T] each token gives."""
 
     ids: Tensor
     weights: Tensor
     selection: Tensor
     edited: Tensor
+    pseudo: tuple[tuple[reroute.Pseudo, Tensor], ...]
 
 
-def route(edits: Sequence[Scoped], native: Native, rule: Rule, routes: Routes) -> Routed:
+def route(edits: Sequence[Scoped], native: Native, rule: Rule, around: Surroundings) -> Routed:
     """Apply ``edits`` to the native choice of a layer.
 
     Raises :class:`EditRefused` where a token has too few experts left to choose from, or no slot left to force into.
@@ -57,76 +83,115 @@ def route(edits: Sequence[Scoped], native: Native, rule: Rule, routes: Routes) -
     import torch
 
     native_scores = rule.scores(native.logits)
-    logits = _edit_logits(edits, native.logits)
-    scores = _mix(edits, rule.scores(logits))
-    reweighted = _differs(logits, native.logits) | _differs(scores, native_scores)
-    selection = _edit_selection(edits, rule.selection(scores))
-    rescored = reweighted | _differs(selection, rule.selection(native_scores))
+    logits = _edit_logits(edits, native)
+    scores = _mix(edits, _across(edits, rule.scores(logits), around), native)
+    reweighted = differs(logits, native.logits) | differs(scores, native_scores) | _trained(edits, native)
+    selection = _edit_selection(edits, rule.selection(scores), native)
+    rescored = reweighted | differs(selection, rule.selection(native_scores))
+    shrinks = _shrinks(edits, native)
 
     ids = native.ids
     if bool(rescored.any()):
-        chosen = rule.choose(selection, ids.shape[-1])
-        _refuse_exhausted(selection, chosen, rescored)
+        chosen = _legal(rule.choose(selection, ids.shape[-1]), selection, rescored, shrinks)
         ids = torch.where(rescored.unsqueeze(-1), chosen, ids)
-    ids = _policies(edits, ids, selection, scores, rule, native)
+    ids = _policies(edits, ids, selection, scores, logits, rule, native, shrinks)
+    ids, lost = _limits(edits, ids, selection, rule, native, around)
     # The same set of experts with untouched scores is the model's own decision: keep its slot order and weights.
-    renew = reweighted | ~_same_set(ids, native.ids)
-    ids, own = _align(ids, native.ids, NOTHING)
-    weights, own_weights = _align(_weigh(rule, scores, ids).to(native.weights.dtype), native.weights, 0)
+    renew = reweighted | ~same_set(ids, native.ids)
+    ids, own = align(ids, native.ids, NOTHING)
+    weights, own_weights = align(weigh(rule, scores, ids).to(native.weights.dtype), native.weights, 0)
     ids = torch.where(renew.unsqueeze(-1), ids, own)
     weights = torch.where(renew.unsqueeze(-1), weights, own_weights)
+    ids, weights = _drop(ids, weights, lost)
 
     ids, weights = _force(edits, ids, weights, selection, scores, rule)
     ids = _permute(edits, ids)
-    weights = _reweigh(edits, ids, weights)
-    ids, weights = _replay(edits, ids, weights, routes)
-    own, ids = _align(own, ids, NOTHING)
-    own_weights, weights = _align(own_weights, weights, 0)
-    return Routed(ids, weights, selection, _differs(ids, own) | _differs(weights, own_weights))
+    ids, weights = _merge(edits, ids, weights)
+    weights = reweigh(edits, ids, weights, native)
+    ids, weights, pseudo = _pseudo(edits, ids, weights)
+    ids, weights = _replay(edits, ids, weights, scores, rule, around)
+    own, ids = align(own, ids, NOTHING)
+    own_weights, weights = align(own_weights, weights, 0)
+    return Routed(ids, weights, selection, differs(ids, own) | differs(weights, own_weights), pseudo)
 
 
 # Logits and scores
 
 
-def _edit_logits(edits: Sequence[Scoped], logits: Tensor) -> Tensor:
+def _trained(edits: Sequence[Scoped], native: Native) -> Tensor:
+    """Tokens [T] whose weights depend on a tensor in training: they are computed anew even where nothing differs yet."""
     import torch
 
+    found = torch.zeros(native.ids.shape[0], dtype=torch.bool, device=native.ids.device)
+    for edit, where in edits:
+        if edit.trained():
+            found |= where
+    return found
+
+
+def _edit_logits(edits: Sequence[Scoped], native: Native) -> Tensor:
+    import torch
+
+    logits = native.logits
     for edit, where in edits:
         if isinstance(edit, reroute.Bias) and edit.at == "logits":
-            delta = torch.tensor(edit.vector(logits.shape[-1]), dtype=logits.dtype, device=logits.device)
+            delta = pick(edit, edit.vector(logits.shape[-1]), native.layer, native.positions, logits)
             logits = torch.where(where.unsqueeze(-1), logits + delta, logits)
         elif isinstance(edit, reroute.Temperature):
             logits = torch.where(where.unsqueeze(-1), logits / edit.tau, logits)
+        elif isinstance(edit, Custom) and edit.site == "router_logits":
+            logits = torch.where(where.unsqueeze(-1), _custom(edit, logits, native), logits)
     for edit, where in edits:
         if isinstance(edit, reroute.Ban | reroute.Allow) and edit.at == "logits":
             logits = torch.where(where.unsqueeze(-1), _banned(edit, logits), logits)
     return logits
 
 
-def _mix(edits: Sequence[Scoped], scores: Tensor) -> Tensor:
+def _across(edits: Sequence[Scoped], scores: Tensor, around: Surroundings) -> Tensor:
+    import torch
+
+    own = scores
+    for edit, where in edits:
+        if isinstance(edit, reroute.Mixed):
+            mixed = torch.lerp(scores, around.mixed(edit, own).to(scores.dtype), edit.alpha)
+            scores = torch.where(where.unsqueeze(-1), mixed, scores)
+    return scores
+
+
+def _mix(edits: Sequence[Scoped], scores: Tensor, native: Native) -> Tensor:
     import torch
 
     for edit, where in edits:
         if isinstance(edit, reroute.ScoreMix) and edit.alpha > 0:
-            given = torch.tensor(edit.scores, dtype=scores.dtype, device=scores.device)
-            scores = torch.where(where.unsqueeze(-1), torch.lerp(scores, given, edit.alpha), scores)
+            given = pick(edit, edit.scores, native.layer, native.positions, scores)
+            new = scores + edit.alpha * given if edit.how == "add" else torch.lerp(scores, given, edit.alpha)
+            scores = torch.where(where.unsqueeze(-1), new, scores)
     return scores
 
 
-def _edit_selection(edits: Sequence[Scoped], selection: Tensor) -> Tensor:
+def _edit_selection(edits: Sequence[Scoped], selection: Tensor, native: Native) -> Tensor:
     import torch
 
     for edit, where in edits:
         if isinstance(edit, reroute.Bias) and edit.at == "scores":
-            delta = torch.tensor(
-                edit.vector(selection.shape[-1]), dtype=selection.dtype, device=selection.device
-            )
+            delta = pick(edit, edit.vector(selection.shape[-1]), native.layer, native.positions, selection)
             selection = torch.where(where.unsqueeze(-1), selection + delta, selection)
+        elif isinstance(edit, Custom) and edit.site == "expert_scores":
+            selection = torch.where(where.unsqueeze(-1), _custom(edit, selection, native), selection)
     for edit, where in edits:
         # A ban at the logits is repeated here: a zero probability would still beat a negative corrected score.
         if isinstance(edit, reroute.Ban | reroute.Allow):
             selection = torch.where(where.unsqueeze(-1), _banned(edit, selection), selection)
     return selection
+
+
+def _custom(edit: Custom, values: Tensor, native: Native) -> Tensor:
+    """What a custom edit makes of logits or selection scores [T, E]; the function sees them as [B, S, E]."""
+    rows = int(native.rows[-1]) + 1
+    place = Place(
+        edit.site, native.layer, native.positions.reshape(rows, -1), native.tokens.reshape(rows, -1)
+    )
+    return edit.apply(values.reshape(rows, -1, values.shape[-1]), place).reshape(values.shape)
 
 
 def _banned(edit: reroute.Ban | reroute.Allow, values: Tensor) -> Tensor:
@@ -137,34 +202,118 @@ def _banned(edit: reroute.Ban | reroute.Allow, values: Tensor) -> Tensor:
     return values.masked_fill(out if isinstance(edit, reroute.Ban) else ~out, float("-inf"))
 
 
-def _refuse_exhausted(selection: Tensor, chosen: Tensor, where: Tensor) -> None:
-    short = selection.gather(-1, chosen).isneginf().any(dim=-1) & where
+def _shrinks(edits: Sequence[Scoped], native: Native) -> Tensor:
+    """Tokens [T] that may use fewer experts where too few are legal."""
+    import torch
+
+    found = torch.zeros(native.ids.shape[0], dtype=torch.bool, device=native.ids.device)
+    for edit, where in edits:
+        if isinstance(edit, reroute.Ban | reroute.Allow) and edit.short == "shrink":
+            found |= where
+    return found
+
+
+def _legal(chosen: Tensor, selection: Tensor, where: Tensor, shrinks: Tensor) -> Tensor:
+    """``chosen`` [T, k'] without banned experts; refuses a token of ``where`` that needs one, unless it ``shrinks``."""
+    banned = selection.gather(-1, chosen).isneginf()
+    short = banned.any(dim=-1) & where & ~(shrinks & ~banned.all(dim=-1))
     if bool(short.any()):
         token = int(short.nonzero()[0, 0])
         raise EditRefused(
             f"The plan leaves token {token} of the pass with fewer than {chosen.shape[-1]} experts to choose from.",
-            "Ban fewer experts, or (where the model selects groups first) leave a whole group usable.",
+            "Ban fewer experts, leave a whole group usable where the model selects groups first, or let k shrink with "
+            'short="shrink".',
         )
+    return chosen.masked_fill(banned, NOTHING)
 
 
 # The choice
 
 
 def _policies(
-    edits: Sequence[Scoped], ids: Tensor, selection: Tensor, scores: Tensor, rule: Rule, native: Native
-) -> Tensor:
+    edits: Sequence[Scoped], ids: Tensor, selection: Tensor, scores: Tensor, logits: Tensor, rule: Rule, native: Native,
+    shrinks: Tensor,
+) -> Tensor:  # fmt: skip
     import torch
 
     for edit, where in edits:
-        if isinstance(edit, reroute.Policy):
-            chosen = _policy(edit, where, selection, scores, rule, native)
-            chosen, ids = _align(chosen, ids, NOTHING)
-            ids = torch.where(where.unsqueeze(-1), chosen, ids)
+        if not isinstance(edit, reroute.Policy):
+            continue
+        if isinstance(edit, reroute.ExpertChoice | reroute.Balanced):
+            pools = _pools(edit, where, native)
+            where = pools >= 0
+            if isinstance(edit, reroute.ExpertChoice):
+                chosen = by_experts(edit, selection, pools, native.ids.shape[-1])
+            else:
+                banned = logits.masked_fill(selection.isneginf(), float("-inf"))
+                chosen = balanced(edit, selection, banned, pools, native.ids.shape[-1])
+        else:
+            chosen = _policy(edit, where, selection, scores, rule, native, shrinks)
+        chosen, ids = align(chosen, ids, NOTHING)
+        ids = torch.where(where.unsqueeze(-1), chosen, ids)
     return ids
 
 
+def _pools(edit: reroute.Pooled, where: Tensor, native: Native) -> Tensor:
+    """The number [T] of each token's pool, -1 for none."""
+    pools = {"sequence": native.rows, "step": native.rows * 2**32 + native.steps, "batch": native.rows * 0}[
+        edit.pool
+    ]
+    return pools.masked_fill(~(where & native.valid), -1)
+
+
+def _limits(
+    edits: Sequence[Scoped], ids: Tensor, selection: Tensor, rule: Rule, native: Native, around: Surroundings
+) -> tuple[Tensor, Tensor]:
+    """The choice under limited places, and the experts [T, E] that each token lost to them."""
+    import torch
+
+    lost = torch.zeros(selection.shape, dtype=torch.bool, device=selection.device)
+    for edit, where in edits:
+        if not isinstance(edit, reroute.Capacity):
+            continue
+        pools = _pools(edit, where, native)
+        ids, dropped = limit(
+            edit, ids, selection, pools, _priority(edit, selection, native), native.ids.shape[-1], rule, around.earlier(edit)
+        )  # fmt: skip
+        token, slot = dropped.nonzero(as_tuple=True)
+        lost[token, ids[token, slot]] = True
+        around.assigned(edit, Assigned(pools, ids.masked_fill(dropped, NOTHING)))
+    return ids, lost
+
+
+def _priority(edit: reroute.Capacity, selection: Tensor, native: Native) -> Tensor:
+    """The order [T] in which tokens are served, lowest first; equals by position, then by row."""
+    import torch
+
+    first = (native.positions * (int(native.rows.max()) + 1) + native.rows).double()
+    if edit.order == "position":
+        return first
+    if edit.order == "random":
+        return _uniform(edit.seed, native.layer, native.positions, 1).squeeze(-1) + first * 1e-18
+    # Ranks, because a score and a position cannot share one number exactly.
+    by_position = first.argsort(stable=True)
+    best = selection.masked_fill(selection.isneginf(), -1e30).amax(-1)[by_position]
+    rank = first.clone()
+    rank[by_position[best.argsort(descending=True, stable=True)]] = torch.arange(
+        len(first), device=first.device, dtype=first.dtype
+    )
+    return rank
+
+
+def _drop(ids: Tensor, weights: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
+    gone = lost.gather(-1, ids.clamp(min=0)) & (ids != NOTHING)
+    return ids.masked_fill(gone, NOTHING), weights.masked_fill(gone, 0)
+
+
 def _policy(
-    edit: reroute.Policy, where: Tensor, selection: Tensor, scores: Tensor, rule: Rule, native: Native
+    edit: reroute.Policy,
+    where: Tensor,
+    selection: Tensor,
+    scores: Tensor,
+    rule: Rule,
+    native: Native,
+    shrinks: Tensor,
 ) -> Tensor:
     """The choice [T, k'] of one policy for every token."""
     k, experts = native.ids.shape[-1], selection.shape[-1]
@@ -181,8 +330,7 @@ def _policy(
     else:
         assert isinstance(edit, reroute.TopP | reroute.Threshold)
         return _by_share(edit, selection, scores, rule)
-    _refuse_exhausted(selection, chosen, where)
-    return chosen
+    return _legal(chosen, selection, where, shrinks)
 
 
 def _by_share(
@@ -224,9 +372,8 @@ def _force(
 ) -> tuple[Tensor, Tensor]:
     import torch
 
-    kept = (
-        ids == NOTHING
-    )  # slots that may not be given away: unused ones, and those that hold a forced expert
+    # Slots that may not be given away: those that hold a forced expert, and unused ones, unless a token has no other.
+    kept = (ids == NOTHING) & (ids != NOTHING).any(dim=-1, keepdim=True)
     changed = torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
     explicit: list[tuple[Tensor, float]] = []
     for number, (edit, where) in enumerate(edits):
@@ -249,7 +396,7 @@ def _force(
             if edit.weight is not None:
                 explicit.append((here, edit.weight))
     if bool(changed.any()):
-        weights = torch.where(changed.unsqueeze(-1), _weigh(rule, scores, ids).to(weights.dtype), weights)
+        weights = torch.where(changed.unsqueeze(-1), weigh(rule, scores, ids).to(weights.dtype), weights)
     for here, weight in explicit:
         weights = weights.masked_fill(here, weight)
     return ids, weights
@@ -277,99 +424,64 @@ def _permute(edits: Sequence[Scoped], ids: Tensor) -> Tensor:
     return ids
 
 
-def _replay(edits: Sequence[Scoped], ids: Tensor, weights: Tensor, routes: Routes) -> tuple[Tensor, Tensor]:
+def _merge(edits: Sequence[Scoped], ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     import torch
 
     for edit, where in edits:
-        if not isinstance(edit, reroute.Replay):
+        if not isinstance(edit, reroute.Merge):
             continue
-        other_ids, other_weights, known = routes(edit)
-        other_ids, ids = _align(other_ids, ids, NOTHING)
-        other_weights, weights = _align(other_weights.to(weights.dtype), weights, 0)
-        take = (where & known).unsqueeze(-1)
-        ids = torch.where(take, other_ids, ids)
-        weights = torch.where(take, other_weights, weights)
+        merged = ids
+        for expert, into in edit.map.items():
+            merged = merged.masked_fill(ids == expert, into)
+        used = merged != NOTHING
+        same = (merged.unsqueeze(-1) == merged.unsqueeze(-2)) & used.unsqueeze(-1) & used.unsqueeze(-2)
+        first = same.int().argmax(dim=-1) == torch.arange(ids.shape[-1], device=ids.device)
+        total = (same.to(weights.dtype) * weights.unsqueeze(-2)).sum(-1)
+        alone = (
+            same.sum(-1) == 1
+        )  # a sum of one weight and zeros is that weight, but -0.0 and NaN neighbours are not
+        total = torch.where(alone, weights, total)
+        at = where.unsqueeze(-1)
+        ids = torch.where(at, merged.masked_fill(~first, NOTHING), ids)
+        weights = torch.where(at, total.masked_fill(~(first & used), 0), weights)
     return ids, weights
 
 
-# Weights
-
-
-def _weigh(rule: Rule, scores: Tensor, ids: Tensor) -> Tensor:
-    """The family's own weights for ``ids`` [T, k']; unused slots count nothing, in the normalisation too."""
+def _pseudo(
+    edits: Sequence[Scoped], ids: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, tuple[tuple[reroute.Pseudo, Tensor], ...]]:
     import torch
 
-    nothing = float("-inf") if rule.ranks_logits else 0.0
-    column = scores.new_full((*scores.shape[:-1], 1), nothing)
-    return rule.weigh(torch.cat([scores, column], dim=-1), torch.where(ids == NOTHING, scores.shape[-1], ids))
-
-
-def _reweigh(edits: Sequence[Scoped], ids: Tensor, weights: Tensor) -> Tensor:
-    import torch
-
-    used = ids != NOTHING
+    found = []
     for edit, where in edits:
-        if isinstance(edit, reroute.Uniform):
-            mean = weights.sum(-1, keepdim=True) / used.sum(-1, keepdim=True)
-            weights = torch.where(where.unsqueeze(-1) & used, mean, weights)
-        elif isinstance(edit, reroute.Weights):
-            new = _normalised(edit, _rescaled(edit, ids, weights), weights)
-            weights = torch.where(where.unsqueeze(-1) & used, new, weights)
-    return weights
+        if isinstance(edit, reroute.Pseudo):
+            gone = torch.isin(ids, torch.tensor(edit.experts, device=ids.device)) & where.unsqueeze(-1)
+            found.append((edit, weights.masked_fill(~gone, 0).sum(-1)))
+            ids, weights = ids.masked_fill(gone, NOTHING), weights.masked_fill(gone, 0)
+    return ids, weights, tuple(found)
 
 
-def _rescaled(edit: reroute.Weights, ids: Tensor, weights: Tensor) -> Tensor:
+def _replay(
+    edits: Sequence[Scoped], ids: Tensor, weights: Tensor, scores: Tensor, rule: Rule, around: Surroundings
+) -> tuple[Tensor, Tensor]:
     import torch
 
-    if edit.values is not None:
-        values = torch.zeros(weights.shape[-1], dtype=weights.dtype, device=weights.device)
-        values[: len(edit.values)] = torch.tensor(edit.values, dtype=weights.dtype)
-        rank = weights.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-        return values[rank]
-    if isinstance(edit.scale, dict):
-        factor = torch.ones_like(weights)
-        for expert, by in edit.scale.items():
-            factor = torch.where(ids == expert, by, factor)
-        return weights * factor
-    assert edit.scale is not None
-    return weights * edit.scale
-
-
-def _normalised(edit: reroute.Weights, new: Tensor, old: Tensor) -> Tensor:
-    import torch
-
-    if edit.normalise == "as-is":
-        return new
-    total = new.sum(-1, keepdim=True)
-    if bool((total == 0).any()):
-        raise EditRefused(
-            "reroute.weights leaves a token with weights that sum to zero, which cannot be normalised.",
-            'Use normalise="as-is", or other weights.',
-        )
-    wanted = old.sum(-1, keepdim=True) if edit.normalise == "keep-sum" else torch.ones_like(total)
-    # Where the sum is right already the weights are left alone, to the bit.
-    return torch.where(total == wanted, new, new * (wanted / total))
-
-
-# Tensors of ragged width
-
-
-def _align(one: Tensor, other: Tensor, fill: int) -> tuple[Tensor, Tensor]:
-    """Both tensors [T, .] at the larger of their widths, filled on the right."""
-    from torch.nn.functional import pad
-
-    width = max(one.shape[-1], other.shape[-1])
-    first, second = (
-        t if t.shape[-1] == width else pad(t, (0, width - t.shape[-1]), value=fill) for t in (one, other)
-    )
-    return first, second
-
-
-def _same_set(one: Tensor, other: Tensor) -> Tensor:
-    one, other = _align(one, other, NOTHING)
-    return (one.sort(dim=-1).values == other.sort(dim=-1).values).all(dim=-1)
-
-
-def _differs(now: Tensor, before: Tensor) -> Tensor:
-    """Rows [T] in which two tensors differ in any element (NaN equals NaN: an untouched NaN is not a change)."""
-    return ((now != before) & ~((now != now) & (before != before))).any(dim=-1)
+    for edit, where in edits:
+        if isinstance(edit, reroute.Replay):
+            other_ids, other_weights, known = around.routes(edit)
+            where = where & known
+            # Routes of an engine that keeps no weights come with NaN: then the family's own weights of these experts hold.
+            if bool(other_weights.isnan().any()):
+                own = weigh(rule, scores, other_ids).to(other_weights.dtype)
+                other_weights = torch.where(other_weights.isnan(), own, other_weights)
+        elif isinstance(edit, reroute.CopyLayer):
+            other_ids, other_weights = around.executed(edit.source)
+            if edit.weights == "own":
+                other_weights = weigh(rule, scores, other_ids)
+        else:
+            continue
+        other_ids, ids = align(other_ids, ids, NOTHING)
+        other_weights, weights = align(other_weights.to(weights.dtype), weights, 0)
+        ids = torch.where(where.unsqueeze(-1), other_ids, ids)
+        weights = torch.where(where.unsqueeze(-1), other_weights, weights)
+    return ids, weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,27 +14,33 @@ from torch import Tensor, nn
 
 from workbench.analysis import RunDiff
 from workbench.anatomy import Anatomy, prove, read
-from workbench.errors import EditRefused, PlanError, PromptError, WorkbenchError
-from workbench.interventions import Plan
+from workbench.errors import PlanError, PromptError, WorkbenchError
+from workbench.interventions import Plan, reroute
 from workbench.interventions.edit import Edit
-from workbench.interventions.routing import NOTHING
 from workbench.runtime.artefacts import Artefact, Artefacts
 from workbench.runtime.attach import Attachment, KernelPath, Kernels, device_of
+from workbench.runtime.batch import check_coupled, labels_of
+from workbench.runtime.blobs import load_blobs, write_blobs
 from workbench.runtime.conditions import check_condition
 from workbench.runtime.counterfactual import counterfactual
+from workbench.runtime.crossed import Crossed, crossed
+from workbench.runtime.dataset import Recorded, TokenLabels, record_dataset
 from workbench.runtime.diff import compare
 from workbench.runtime.generate import Sampling, generate
+from workbench.runtime.history import History
 from workbench.runtime.hooks.depth import depth_key
-from workbench.runtime.hooks.scene import SourceRoutes
 from workbench.runtime.instrument import Session
 from workbench.runtime.live import Live
 from workbench.runtime.loading import fingerprint, load
+from workbench.runtime.param import Param, ParamSite
 from workbench.runtime.passes import Pass, check_causal, check_tokens, rows_of
 from workbench.runtime.prompts import Prompt, token_ids
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import Recorder
 from workbench.runtime.run import Done, Run, Step
 from workbench.runtime.run_rows import Ended, digest_runs
+from workbench.runtime.running import Running, uncompiled
+from workbench.runtime.sources import Sources
 from workbench.store import Store, new_run_id
 
 if TYPE_CHECKING:
@@ -106,7 +112,8 @@ def _prove(anatomy: Anatomy) -> dict[nn.Module, int]:
     ]
     handles = [module.register_forward_hook(look) for module in units]
     try:
-        prove(anatomy)
+        with uncompiled():
+            prove(anatomy)
     finally:
         for handle in handles:
             handle.remove()
@@ -137,6 +144,7 @@ class Bench:
         sparse = (anatomy.layer(layer).moe for layer in anatomy.moe_layers)
         self._choices_a_token = sum(moe.top_k for moe in sparse if moe is not None)
         self._texts: dict[int, str] = {}
+        self._blobs: set[str] = set()
         self._closed = False
 
     def __enter__(self) -> Bench:
@@ -232,14 +240,22 @@ class Bench:
             )
         each = [_plan(p) for p in plans] if plans is not None else [_plan(plan)] * len(prompts)
         each = rows_of(each)
-        told = _labels(labels, len(prompts))
+        told = labels_of(labels, len(prompts))
         ids = [self.token_ids(p) for p in prompts]
         for one, tokens, known in zip(each, ids, told, strict=True):
             self.check(one, len(tokens), len(tokens), known)
-        chosen = Record() if record is _DEFAULT else record
+        trains = any(plan.trained for plan in each)
+        chosen = (None if trains else Record()) if record is _DEFAULT else record
+        if trains and chosen is not None:
+            raise PlanError(
+                "A run under a plan in training cannot be recorded.",
+                "Put param.freeze() in its place, or record=None.",
+            )
         runs: list[Run | None] = [None] * len(prompts)
-        with self.running():
-            for rows in self._batches(ids, each):
+        with self.running(gradients=trains):
+            batches = self._batches(ids, each)
+            check_coupled(each, batches)
+            for rows in batches:
                 made = self._forward(
                     [ids[r] for r in rows], [each[r] for r in rows], chosen, [told[r] for r in rows]
                 )
@@ -274,6 +290,10 @@ class Bench:
                     "Shorten it to leave room.",
                 )
             max_new_tokens = min(max_new_tokens, self.context - len(ids))
+        if chosen_plan.trained:
+            raise PlanError(
+                "A generation has no gradients.", "Put param.freeze() in the plan, or use bench.run."
+            )
         self.check(chosen_plan, len(ids), len(ids) + max_new_tokens - 1, labels or {})
         chosen = Record() if record is _DEFAULT else record
         with self.running():
@@ -293,6 +313,37 @@ class Bench:
         ids = self.token_ids(prompt)
         chosen = Record() if record is _DEFAULT else record
         return Live(self, ids, _plan(plan), chosen, labels or {}, Sampling(temperature, seed))
+
+    def record(
+        self,
+        dataset: Iterable[Any],
+        tokens: int | None = None,
+        plan: Plan | Edit | None = None,
+        record: Record | None = None,
+        token_labels: TokenLabels | None = None,
+        progress: bool = False,
+    ) -> Recorded:
+        """Stream a data set through the model and record it, one run a document, until ``tokens`` tokens are spent.
+
+        Parameters
+        ----------
+        dataset
+            Prompts; or mappings (rows of a data frame) with ``text``, ``tokens`` or ``prompt``, whose other fields and
+            ``labels`` label the run, and whose ``token_labels`` give one value a token by name. Documents longer than the
+            context become several runs; the labels ``document`` and ``part`` number them.
+        token_labels
+            Labels of a document's tokens from their texts: rows of ``token_label``.
+        record
+            What to record; ``wb.Record()`` unless told otherwise.
+        progress
+            Show a progress bar.
+
+        Memory stays bounded: logits are let go as soon as their rows are made.
+        """
+        return record_dataset(
+            self, dataset, tokens=tokens, plan=_plan(plan), record=record or Record(), token_labels=token_labels,
+            progress=progress,
+        )  # fmt: skip
 
     def evaluate(
         self,
@@ -320,9 +371,37 @@ class Bench:
         chosen = [layers] if isinstance(layers, int) else list(layers)
         return counterfactual(self, run, token, chosen, target)
 
-    def diff(self, base: Run | int, run: Run | int) -> RunDiff:
-        """Compare two recorded runs: flips, first divergent layer and expert, KL, text."""
-        return compare(self.store, base, run)
+    def crossed(
+        self, a: Run, b: Run, metric: Callable[[Run], float] | int, layers: reroute.Where = "all",
+        token_map: Mapping[int, int] | None = None,
+    ) -> Crossed:  # fmt: skip
+        """Cross two recorded runs: the routes of each on the input of the other.
+
+        ``metric`` gives a number of a run, or is a token id whose log-probability after the last token is the number.
+        ``token_map`` ({position in a: position in b}) aligns prompts of different lengths. Returns the four runs with the
+        router, expert and interaction effect: see :class:`workbench.runtime.crossed.Crossed`.
+        """
+        return crossed(self, a, b, metric, layers, dict(token_map or {}))
+
+    def param(self, site: ParamSite, layers: int | Sequence[int], tokens: Any = "all", **scope: Any) -> Param:
+        """A trainable edit: zeros added at ``site`` in ``layers``; see :class:`workbench.runtime.param.Param`.
+
+        ``site`` is ``router_logits``, ``scores`` (for choice and weights alike), ``expert_weights``, or one of
+        ``resid_pre``, ``attn_out``, ``mlp_out``, ``resid_post``. Where ``tokens`` are positions each has numbers of its
+        own. A run under a plan with ``param.edit()`` has logits that carry gradients to ``param.tensor``, and to nothing
+        else.
+        """
+        return Param(self, site, layers, tokens, **scope)
+
+    def diff(
+        self, base: Run | int, run: Run | int, noise: tuple[Run | int, Run | int] | None = None
+    ) -> RunDiff:
+        """Compare two recorded runs: flips with their causes, first divergent layer and expert, KL, text.
+
+        ``noise`` names two runs of one text that differ by precision or implementation alone, as ``base`` and ``run`` do;
+        flips that such noise explains are then told from real ones. All four need ``wb.Record(scores=True)``.
+        """
+        return compare(self.store, base, run, noise)
 
     def sql(self, query: str, params: Sequence[Any] | None = None) -> DuckDBPyRelation:
         """Run SQL over the store on a cursor of its own; rows of finished runs are visible."""
@@ -331,6 +410,13 @@ class Bench:
     def snapshot(self, path: str | Path) -> None:
         """Write a consistent copy of the store to a new file, for any other DuckDB client."""
         self.store.snapshot(str(path))
+
+    def import_routes(self, tokens: Prompt, routes: Any, **options: Any) -> int:
+        """Make a run of routes that vLLM, SGLang or Megatron recorded; see
+        :func:`workbench.runtime.imports.import_routes`. ``reroute.replay`` with the id it returns runs them here."""
+        from workbench.runtime.imports import import_routes
+
+        return import_routes(self, tokens, routes, **options)
 
     def write_into(self, traced: Any, plan: Plan | Edit, prompt: Prompt) -> None:
         """Write ``plan`` into a running nnsight trace; see :func:`workbench.runtime.trace.write`."""
@@ -372,6 +458,7 @@ class Bench:
         self, plan: Plan, prompt_tokens: int, total_tokens: int, labels: Mapping[str, Any] | None = None
     ) -> None:
         """Refuse a plan that cannot act on this model, or in a run of so many prompt tokens and computed tokens."""
+        load_blobs(self.store, plan)
         plan.check(self.anatomy)
         for edit in plan.active:
             check_tokens(edit, prompt_tokens, total_tokens)
@@ -397,53 +484,27 @@ class Bench:
             batches.append(batch)
         return batches
 
-    def _lookup(self, run: int, layer: int) -> SourceRoutes:
-        """The recorded routes of ``run`` in ``layer``, for a replay."""
-        found = self.store.sql(
-            "SELECT position, list(expert ORDER BY slot) AS ids, list(weight ORDER BY slot) AS weights FROM routing "
-            "WHERE run = ? AND layer = ? GROUP BY position ORDER BY position",
-            [run, layer],
-        ).fetchall()
-        if not found:
-            raise EditRefused(
-                f"Run {run} has no recorded routes in layer {layer}.",
-                "Replay a run of this store that recorded routing.",
-            )
-        device = device_of(self.model)
-        size, k = found[-1][0] + 1, max(len(row[1]) for row in found)
-        ids = torch.full((size, k), NOTHING, dtype=torch.int64)
-        weights = torch.zeros(size, k, dtype=torch.float32)
-        known = torch.zeros(size, dtype=torch.bool)
-        for position, experts, their_weights in found:
-            ids[position, : len(experts)] = torch.tensor(experts)
-            weights[position, : len(experts)] = torch.tensor(their_weights)
-            known[position] = True
-        return SourceRoutes(ids.to(device), weights.to(device), known.to(device))
-
     # Passes
 
-    def running(self) -> _Running:
-        """A context in which passes run: one at a time, without gradients, in evaluation mode."""
+    def running(self, gradients: bool = False) -> Running:
+        """A context in which passes run: one at a time, in evaluation mode, and with gradients only where asked for."""
         if self._closed:
             raise WorkbenchError("This bench is closed.", "Open the model again with wb.open().")
-        return _Running(self.model, self._lock)
+        return Running(self.model, self._lock, gradients)
 
     def session(
         self, plans: Sequence[Plan], record: Record | None, labels: Sequence[Mapping[str, Any]],
-        manage_depth: bool = False, anatomy: Anatomy | None = None,
+        manage_depth: bool = False, history: History | None = None, anatomy: Anatomy | None = None,
     ) -> Session:  # fmt: skip
-        """The hooks of one run, or of a batch with one plan and the labels of one run per row; set on the modules of
-        ``anatomy`` in place of the model's own, if it is given."""
-        cache: dict[tuple[int, int], SourceRoutes] = {}
+        """The hooks of one run, or of a batch with one plan and the labels of one run per row.
 
-        def lookup(run: int, layer: int) -> SourceRoutes:
-            if (run, layer) not in cache:
-                cache[run, layer] = self._lookup(run, layer)
-            return cache[run, layer]
-
+        ``history`` is what earlier passes left, where another session made them. ``anatomy`` has the modules the hooks are
+        set on, in place of the model's own.
+        """
+        sources = Sources(self, plans)
         return Session(
-            anatomy or self.anatomy, self._attachment, plans, record, lookup, self.arity, labels, self.token_text,
-            self.artefacts, manage_depth,
+            anatomy or self.anatomy, self._attachment, plans, record, sources.routes, sources.values, self.arity, labels,
+            self.token_text, self.artefacts, manage_depth, history,
         )  # fmt: skip
 
     def _forward(
@@ -475,7 +536,7 @@ class Bench:
             if record is not None:
                 recorder = self.recorder(record, run_ids)
                 recorder.take(session)
-        logits = output.logits.float().cpu()
+        logits = output.logits.cpu() if output.logits.dtype == torch.float64 else output.logits.float().cpu()
         seconds = time.perf_counter() - started
         return [
             self.finish(
@@ -500,33 +561,11 @@ class Bench:
             done.run, torch.tensor(done.tokens), logits, done.plan, done.prompt_tokens, self, done.labels
         )
         if record is not None:
+            write_blobs(self.store, [plan for _, plan in done.plans] or [done.plan], self._blobs)
             self.store.describe(digest_runs, Ended(run, done, record, done.dropped))
             self.store.soon()
             self.store.ended(len(done.tokens) * self._choices_a_token)
         return run
-
-
-class _Running:
-    """While a run goes on: one at a time, no gradients, the model in evaluation mode and put back after."""
-
-    def __init__(self, model: Any, lock: threading.RLock) -> None:
-        self._model = model
-        self._lock = lock
-        self._no_grad = torch.no_grad()
-        self._was_training = False
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._no_grad.__enter__()
-        self._was_training = self._model.training
-        if self._was_training:
-            self._model.eval()
-
-    def __exit__(self, *error: Any) -> None:
-        if self._was_training:
-            self._model.train()
-        self._no_grad.__exit__(*error)
-        self._lock.release()
 
 
 def _plan(plan: Plan | Edit | None) -> Plan:
@@ -540,17 +579,3 @@ def _plan(plan: Plan | Edit | None) -> Plan:
         f"A {type(plan).__name__} is not a plan.",
         "Make one with wb.Plan([...]), or read it with Plan.from_json.",
     )
-
-
-def _labels(
-    labels: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, count: int
-) -> list[Mapping[str, Any]]:
-    """The labels of each of ``count`` prompts."""
-    if labels is None or isinstance(labels, Mapping):
-        return [labels or {}] * count
-    if len(labels) != count:
-        raise PromptError(
-            f"There are {len(labels)} sets of labels for {count} prompts.",
-            "Give one for all, or one for each.",
-        )
-    return list(labels)

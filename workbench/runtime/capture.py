@@ -98,7 +98,8 @@ class Chunks(NamedTuple):
 
 @dataclass
 class Capture:
-    """What one layer did in one pass. T = B x S tokens, k choices, N heads; ``None`` where it was not asked for."""
+    """What one layer did in one pass. T = B x S tokens, k choices, N heads; ``None`` where it was not asked for.
+    ``attended`` [B, S, S'] is the attention map, mean over heads, for edits that weigh by it."""
 
     logits: Tensor | None = None
     selection: Tensor | None = None
@@ -118,4 +119,5 @@ class Capture:
     census: Census | None = None
     chunks: Chunks | None = None
     parts: dict[str, Tensor] = field(default_factory=dict)
+    attended: Tensor | None = None
     stream: dict[str, Tensor] = field(default_factory=dict)

@@ -44,19 +44,17 @@ def facts(scene: Scene, layer: int) -> Fact:
 
 def check_condition(edit: Edit, labels: Mapping[str, Any], has_text: bool) -> None:
     """Refuse a condition on labels that the run does not have, or on texts that its tokens do not have."""
-    if edit.condition is None:
-        return
-    for asked in comparisons(edit.condition):
+    if edit.needs_text() and not has_text:
+        raise EditRefused(
+            f"{edit.kind} asks for the text of tokens, but this bench has no tokenizer.",
+            "Open the model with a tokenizer, or ask for token ids.",
+        )
+    for asked in comparisons(edit.condition) if edit.condition is not None else ():
         if asked.name == "label" and asked.key not in labels:
             known = ", ".join(labels) or "none"
             raise EditRefused(
                 f"{edit.kind} asks for the label {asked.key!r}, which this run does not have.",
                 f"Give it in labels=...; the run has: {known}.",
-            )
-        if asked.name == "text" and not has_text:
-            raise EditRefused(
-                f"{edit.kind} asks for the text of tokens, but this bench has no tokenizer.",
-                "Open the model with a tokenizer, or ask for token ids.",
             )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench.errors import EditRefused, PromptError
 from workbench.interventions import Plan, reroute
 from workbench.runtime.attach import device_of
+from workbench.runtime.history import History
 from workbench.runtime.passes import Pass
 from workbench.runtime.run import Run
 
@@ -48,6 +49,11 @@ def counterfactual(
     if not 0 <= token < size:
         raise PromptError(
             f"Token {token} was not computed in this run.", f"It computed tokens 0 to {size - 1}."
+        )
+    if any(edit.couples() for edit in run.plan.active):
+        raise EditRefused(
+            "The run's plan lets the sequences of a batch compete, and exchanges are tried in batches.",
+            "Ask for the exchanges of a run with another plan.",
         )
     asked = _exchanges(bench, run, token, layers)
     follows = run.tokens[token + 1 :]
@@ -100,17 +106,20 @@ def _values(bench: Bench, run: Run, token: int, plans: list[Plan], target: int) 
     ids = run.tokens[: len(run.logits)].to(device_of(bench.model))
     follows = run.tokens[token + 1 :]
     found: list[tuple[float, float]] = []
+    # Where later tokens may change earlier ones, the prefix is no longer the same for all exchanges.
+    first = 0 if any(edit.looks_ahead() for edit in run.plan.active) else token
     with bench.running():
-        prefix = DynamicCache(config=bench.model.config)
-        if token:
-            _pass(bench, run, [run.plan], ids[:token].unsqueeze(0), 0, prefix)
+        prefix, past = DynamicCache(config=bench.model.config), History()
+        if first:
+            _pass(bench, run, [run.plan], ids[:first].unsqueeze(0), 0, prefix, past)
         for start in range(0, len(plans), _ROWS):
             batch = plans[start : start + _ROWS]
             cache = copy.deepcopy(prefix)
-            if token and len(batch) > 1:
+            if first and len(batch) > 1:
                 cache.batch_repeat_interleave(len(batch))
-            rows = ids[token:].expand(len(batch), -1)
-            log_p = _pass(bench, run, batch, rows, token, cache).log_softmax(-1)
+            rows = ids[first:].expand(len(batch), -1)
+            history = past.repeated(len(batch))
+            log_p = _pass(bench, run, batch, rows, first, cache, history)[:, token - first :].log_softmax(-1)
             after = (
                 log_p[:, : len(follows)].gather(-1, follows.expand(len(batch), -1).unsqueeze(-1)).squeeze(-1)
             )
@@ -120,12 +129,14 @@ def _values(bench: Bench, run: Run, token: int, plans: list[Plan], target: int) 
     return found
 
 
-def _pass(bench: Bench, run: Run, plans: list[Plan], ids: Tensor, start: int, cache: Any) -> Tensor:
+def _pass(
+    bench: Bench, run: Run, plans: list[Plan], ids: Tensor, start: int, cache: Any, past: History
+) -> Tensor:
     """Logits [B, S, V] fp32 on the CPU of ``ids`` [B, S] from position ``start`` on."""
     device = ids.device
     positions = torch.arange(start, start + ids.shape[1], device=device).expand(ids.shape)
     prompt = torch.full((ids.shape[0],), run.prompt_tokens, device=device)
-    with bench.session(plans, None, [run.labels] * len(plans)) as session:
+    with bench.session(plans, None, [run.labels] * len(plans), history=past) as session:
         session.begin(Pass(0, positions, None, prompt, ids))
         output = bench.model(input_ids=ids, past_key_values=cache, use_cache=True)
     return output.logits.float().cpu()

@@ -13,15 +13,25 @@ from workbench.runtime.run import Run
 from workbench.store import Store
 
 
-def compare(store: Store, base: Run | int, run: Run | int) -> RunDiff:
-    """Compare two recorded runs of ``store``; a :class:`Run` brings its logits, an id does not (they are not stored)."""
-    ids = [one.id if isinstance(one, Run) else one for one in (base, run)]
-    if ids[0] is None or ids[1] is None:
+def compare(
+    store: Store, base: Run | int, run: Run | int, noise: tuple[Run | int, Run | int] | None = None
+) -> RunDiff:
+    """Compare two recorded runs of ``store``; a :class:`Run` brings its logits, an id does not (they are not stored).
+
+    ``noise`` names two runs that differ by rounding alone: see :func:`workbench.analysis.flips.explain`.
+    """
+    measured = None if noise is None else (_id(noise[0]), _id(noise[1]))
+    rows = diff(store.cursor(), _id(base), _id(run), measured)
+    return replace(rows, kl=_kl(base, run)) if isinstance(base, Run) and isinstance(run, Run) else rows
+
+
+def _id(run: Run | int) -> int:
+    found = run.id if isinstance(run, Run) else run
+    if found is None:
         raise PromptError(
             "A run that was not recorded cannot be compared.", "Run it with record=wb.Record()."
         )
-    rows = diff(store.cursor(), ids[0], ids[1])
-    return replace(rows, kl=_kl(base, run)) if isinstance(base, Run) and isinstance(run, Run) else rows
+    return found
 
 
 def _kl(base: Run, run: Run) -> Tensor:

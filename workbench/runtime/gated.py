@@ -125,8 +125,8 @@ def gated_of(block: Block, backend: str) -> list[Gated]:
         assert block.mlp is not None
         module: Any = block.mlp.module
         act = kernel_activation(module.act_fn)
-        weights = module.gate_proj.weight, module.up_proj.weight, module.down_proj.weight
-        return [Gated(*(w.detach() for w in weights), str(act), module.act_fn, -1, backend)]
+        gate, up = module.gate_proj.weight.detach(), module.up_proj.weight.detach()
+        return [Gated(gate, up, module.down_proj.weight.detach(), str(act), module.act_fn, -1, backend)]
     bank: Any = block.moe.experts
     act, width = kernel_activation(bank.act_fn), bank.down_proj.shape[2]
     both, down = bank.gate_up_proj.detach(), bank.down_proj.detach()

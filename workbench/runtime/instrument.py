@@ -18,19 +18,22 @@ from workbench.anatomy import Anatomy, Block
 from workbench.errors import EditRefused
 from workbench.interventions import Plan, mask, reroute
 from workbench.interventions.edit import Edit
+from workbench.interventions.site import SiteEdit
 from workbench.runtime.artefacts import Artefacts
-from workbench.runtime.attach import Attachment
+from workbench.runtime.attach import Attachment, AttentionSink
 from workbench.runtime.capture import Capture
-from workbench.runtime.hooks.attention import hook_attention_rank, hook_heads
+from workbench.runtime.history import History
+from workbench.runtime.hooks.attention import hook_attention, hook_heads, keep_attention, sample_attention
 from workbench.runtime.hooks.attention_mask import hook_attention_mask
 from workbench.runtime.hooks.depth import hook_depth, plan_depth
 from workbench.runtime.hooks.experts import hook_experts
 from workbench.runtime.hooks.lens import hook_lens
 from workbench.runtime.hooks.neurons import hook_activation, hook_neurons
 from workbench.runtime.hooks.routing import hook_routing
-from workbench.runtime.hooks.scene import Lookup, Part, Planned, Scene
+from workbench.runtime.hooks.scene import Lookup, Part, Planned, Scene, Values
 from workbench.runtime.hooks.stream import hook_contribution
 from workbench.runtime.hooks.weights import hook_weights
+from workbench.runtime.hooks.write import hook_site
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
 
@@ -48,6 +51,8 @@ class Session:
         What to keep, or ``None`` for nothing.
     lookup
         Where replayed routes come from.
+    values
+        Where patched values come from.
     arity
         How many things each block, attention and MLP returns in a tuple, 0 for a bare tensor.
     labels
@@ -58,6 +63,8 @@ class Session:
         The tensors that plans may name.
     manage_depth
         Whether depth is looked after although no plan edits it, because tokens in the cache skipped some layer.
+    history
+        What earlier passes of these runs left, where another session made them.
     """
 
     def __init__(
@@ -67,17 +74,22 @@ class Session:
         plans: Sequence[Plan],
         record: Record | None,
         lookup: Lookup,
+        values: Values,
         arity: Mapping[nn.Module, int],
         labels: Sequence[Mapping[str, Any]],
         token_text: Callable[[int], str],
         artefacts: Artefacts,
         manage_depth: bool = False,
+        history: History | None = None,
     ) -> None:
         self._anatomy = anatomy
-        self._scene = Scene(anatomy, attachment, record, lookup, arity, labels, token_text)
+        self.history = history if history is not None else History()
+        self._scene = Scene(
+            anatomy, attachment, record, lookup, values, arity, labels, token_text, self.history
+        )
         self._edits = _by_layer(anatomy, plans)
         self._asked = {
-            n for layer, edits in self._edits.items() for e, _ in edits for n in e.signal_layers(layer)
+            n for layer, edits in self._edits.items() for e, _ in edits for n in e.asked_layers(layer)
         }
         self._artefacts = artefacts
         self._depth = plan_depth(self._scene, self._edits, plans, artefacts, manage_depth)
@@ -115,7 +127,7 @@ class Session:
     def watch_routing(self, layer: int) -> None:
         """Keep the routing of ``layer`` in the captures even if nothing is recorded there."""
         block = self._anatomy.layer(layer)
-        if not any(isinstance(edit, reroute.Reroute) for edit, _ in self._edits[layer]):
+        if not any(_acts_on_router(edit) for edit, _ in self._edits[layer]):
             hook_routing(self._scene, block, [], None, self._undo)
 
     def begin(self, now: Pass) -> None:
@@ -142,7 +154,7 @@ class Session:
         scene = self._scene
         edits = self._edits[block.layer]
         record = scene.recorded(block.layer)
-        reroutes = [(edit, rows) for edit, rows in edits if isinstance(edit, reroute.Reroute)]
+        reroutes = [(edit, rows) for edit, rows in edits if _acts_on_router(edit)]
         wanted = record is not None and (record.routing or record.wants_scores or record.sparsity)
         wanted = wanted or (record is not None and (record.logit_effect or record.census))
         wanted = wanted or block.layer in self._asked
@@ -150,8 +162,12 @@ class Session:
             hook_routing(scene, block, reroutes, record, undo)
         if silenced := _of(edits, mask.Experts):
             hook_experts(scene, block, silenced, self._artefacts, undo)
-        if heads := _of(edits, mask.Heads):
-            hook_heads(scene, block, heads, self._artefacts, undo)
+        # One hook an edit, so that edits of one site act in the order of the plan.
+        for edit, rows in edits:
+            if isinstance(edit, mask.Heads):
+                hook_heads(scene, block, [(edit, rows)], self._artefacts, undo)
+            elif isinstance(edit, SiteEdit) and not _acts_on_router(edit):
+                hook_site(scene, block, edit, rows, undo)
         if masks := [(e, rows) for e, rows in edits if isinstance(e, mask.AttentionMask | mask.Tokens)]:
             hook_attention_mask(scene, block, masks, record is not None, undo)
         parts = scene.record is not None and scene.record.needs_parts  # of every block, recorded or not
@@ -160,8 +176,35 @@ class Session:
             hook_contribution(scene, block, undo, measure=measure, keep_parts=parts)
         if record and (record.sparsity or record.census):
             hook_activation(scene, block, record, undo)
-        if record and record.wants_attention:
-            hook_attention_rank(scene, block, record, undo)
+        sinks = self._attention_sinks(block, reroutes, record)
+        if sinks:
+            hook_attention(block, sinks, undo)
+
+    def _attention_sinks(
+        self, block: Block, reroutes: Planned[Edit], record: Record | None
+    ) -> list[AttentionSink]:
+        """Who wants to see the attention of ``block``."""
+        visible = block.attention is not None and self._scene.attachment.sees_attention
+        sinks: list[AttentionSink] = []
+        if any(isinstance(edit, reroute.Smooth) and edit.by == "attention" for edit, _ in reroutes):
+            if not visible:
+                raise EditRefused(
+                    f"The attention of layer {block.layer} cannot be seen, so it cannot weigh the scores of tokens.",
+                    "Smooth by a window or a matrix.",
+                )
+            sinks.append(keep_attention(self._scene, block.layer))
+        if visible and record and record.wants_attention:
+            sinks.append(sample_attention(self._scene, block.layer, record))
+        return sinks
+
+    def listen(self, layer: int, sink: AttentionSink) -> None:
+        """Let ``sink`` see the attention of ``layer`` too, until the session ends."""
+        block = self._anatomy.layer(layer)
+        hook_attention(block, [*self._attention_sinks(block, self._edits[layer], None), sink], self._undo)
+
+
+def _acts_on_router(edit: Edit) -> bool:
+    return isinstance(edit, reroute.Reroute) or edit.site in ("router_logits", "expert_scores")
 
 
 def _of(edits: Planned[Edit], kind: type[E]) -> Planned[E]:
@@ -173,7 +216,7 @@ def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, Planned[Edit
     rows_of: dict[str, list[int]] = {}
     plan_of: dict[str, Plan] = {}
     for row, plan in enumerate(plans):
-        text = plan.to_json()
+        text = plan.model_dump_json()
         rows_of.setdefault(text, []).append(row)
         plan_of[text] = plan
     device = next(anatomy.model.parameters()).device

@@ -20,6 +20,7 @@ from workbench.interventions import Edit, Plan
 from workbench.runtime.attach import device_of
 from workbench.runtime.depth.kv import touched
 from workbench.runtime.generate import Sampling, end_tokens
+from workbench.runtime.history import History
 from workbench.runtime.passes import Pass, rows_of
 from workbench.runtime.record import Record
 from workbench.runtime.run import Done, Run, Step
@@ -63,6 +64,7 @@ class Live:
         self._sampling = sampling
         self._ends = end_tokens(bench.model)
         self._cache: Any = DynamicCache(config=bench.model.config)
+        self._history = History()
         self._logits = torch.empty(0, bench.anatomy.vocab_size)
         self._seconds = 0.0
         self._step = 0
@@ -101,7 +103,9 @@ class Live:
         computed = len(self._logits)
         with (
             self._bench.running(),
-            self._bench.session([self.plan], self._record, [self._labels], touched(self._cache)) as session,
+            self._bench.session(
+                [self.plan], self._record, [self._labels], touched(self._cache), history=self._history
+            ) as session,
         ):
             if computed < len(self.tokens) - 1:
                 self._pass(session, computed, len(self.tokens) - 1)
@@ -137,7 +141,7 @@ class Live:
         chosen = Plan() if plan is None else Plan([plan]) if isinstance(plan, Edit) else plan
         chosen = rows_of([chosen])[0]
         self._bench.check(chosen, self.prompt_tokens, self._bench.context or 2**31, self._labels)
-        if any(not getattr(edit, "causal", True) for edit in chosen.active):
+        if any(edit.looks_ahead() for edit in chosen.active):
             raise EditRefused(
                 "This plan looks ahead (causal=False), but a live generation reads its tokens one after the other.",
                 "Use bench.run, or bench.generate with the edit scoped to the prompt.",
@@ -166,6 +170,7 @@ class Live:
         self._check_running()
         twin = copy.copy(self)
         twin._cache = copy.deepcopy(self._cache)
+        twin._history = self._history.copy()
         twin._plans = list(self._plans)
         twin._start_timeline(self.run, list(self.tokens))
         return twin
@@ -198,7 +203,10 @@ class Live:
             self._cache.crop(computed - length)
             return
         self._cache = DynamicCache(config=self._bench.model.config)
-        with self._bench.running(), self._bench.session([self.plan], None, [self._labels]) as session:
+        with (
+            self._bench.running(),
+            self._bench.session([self.plan], None, [self._labels], history=self._history) as session,
+        ):
             device = device_of(self._bench.model)
             positions = torch.arange(computed, device=device).unsqueeze(0)
             prompt_tokens = torch.tensor([self.prompt_tokens], device=device)

@@ -44,7 +44,8 @@ def load(
     """Load what :func:`workbench.open` was given; raises :class:`ModelError` with what to do."""
     if model is None:
         model = DEMO
-    model, tokenizer = _front_door(model, tokenizer)
+    # What torch.compile wraps: our hooks stand in the model itself.
+    model, tokenizer = _front_door(getattr(model, "_orig_mod", model), tokenizer)
     if isinstance(model, str | Path):
         return _from_name(
             str(model), tokenizer, device=device, dtype=dtype, revision=revision, device_map=device_map

@@ -122,12 +122,12 @@ def check_tokens(edit: Edit, prompt_tokens: int, total_tokens: int) -> None:
 
 
 def check_causal(edit: Edit, prompt_tokens: int, total_tokens: int) -> None:
-    """Refuse an edit that looks at later tokens in a generation, unless it is scoped to the prompt."""
-    looks_ahead = not getattr(edit, "causal", True)
-    if looks_ahead and total_tokens > prompt_tokens and edit.phase != "prefill" and edit.tokens != "prompt":
+    """Refuse an edit that looks at later tokens in a generation, unless it is scoped to the prompt or pools by step."""
+    generates = total_tokens > prompt_tokens and edit.phase != "prefill" and edit.tokens != "prompt"
+    if edit.looks_ahead() and generates and not edit.by_step():
         raise EditRefused(
             f"{edit.kind} looks at later tokens (causal=False), which do not exist while a text is generated.",
-            'Scope it to the prompt with phase="prefill", or use a causal rule.',
+            'Scope it to the prompt with phase="prefill", use a causal rule, or where it has a pool choose pool="step".',
         )
 
 

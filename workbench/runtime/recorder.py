@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.anatomy import Anatomy, RoutingRule
-from workbench.interventions.routing import NOTHING
+from workbench.interventions.ragged import NOTHING
 from workbench.runtime.capture import Capture, Effects
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
@@ -40,10 +40,13 @@ class Tokens(NamedTuple):
     position: NDArray[np.int32]
     whole: bool
 
+    def only(self, keep: NDArray[Any]) -> Tokens:
+        """Those at the places ``keep``, a mask or indices."""
+        return Tokens(self.at[keep], self.row[keep], self.run[keep], self.position[keep], False)
+
     def every(self, stride: int) -> Tokens:
         """Those at positions that ``stride`` divides."""
-        keep = self.position % stride == 0
-        return Tokens(self.at[keep], self.row[keep], self.run[keep], self.position[keep], False)
+        return self.only(self.position % stride == 0)
 
 
 @dataclass(frozen=True)
@@ -290,7 +293,7 @@ class Recorder:
         kept = taken.tokens.every(stride)
         lost = np.setdiff1d(taken.tokens.at, kept.at, assume_unique=True)
         inside = np.isin(taken.tokens.at, lost)
-        self._lose(taken.count_by_run(Tokens(*(part[inside] for part in taken.tokens[:4]), False)))
+        self._lose(taken.count_by_run(taken.tokens.only(inside)))
         return replace(taken, tokens=kept)
 
     def _lose(self, rows: Mapping[int, Mapping[str, int]]) -> None:

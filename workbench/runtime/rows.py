@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.anatomy import RoutingRule
-from workbench.interventions.routing import NOTHING
+from workbench.interventions.ragged import NOTHING
 from workbench.runtime.attention_rows import attention
 from workbench.runtime.capture import Capture
 from workbench.runtime.pieces import Piece, cells, gather, known
-from workbench.runtime.recorder import Decided, Taken, Tokens, sampled
+from workbench.runtime.recorder import Decided, Taken, sampled
 from workbench.runtime.request_rows import request_rows
 from workbench.signals import routing, sparsity
 
@@ -296,8 +296,7 @@ def _scores(pieces: Sequence[Piece]) -> dict[str, Any]:
     thinned = []
     for piece in pieces:
         keep = sampled(piece.taken.facts.record, piece.tokens)
-        part = Tokens(*(values[keep] for values in piece.tokens[:4]), False)
-        thinned.append(piece._replace(tokens=part))
+        thinned.append(piece._replace(tokens=piece.tokens.only(keep)))
     rule = _rule(pieces[0])
     assert rule is not None
     logits, selection = _logits_and_selection(thinned, rule)
@@ -351,7 +350,7 @@ def _expert_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
 def _dense_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
     sizes = [p.tokens.at.size for p in pieces]
     found = sparsity.Sparsity(*(
-        torch.from_numpy(gather(pieces, lambda c, n=n: c.activation[n], 0))  # type: ignore[index, misc]
+        torch.from_numpy(gather(pieces, lambda c, n=n: c.activation[n], 0))  # type: ignore[misc]
         for n in range(3)
     ))  # fmt: skip
     return cells(pieces) | {

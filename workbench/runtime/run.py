@@ -57,8 +57,8 @@ class Run:
     tokens
         Token ids [S] int64 on the CPU: the prompt, then what was generated.
     logits
-        Next-token logits fp32 on the CPU: [S, V] for a forward pass; [S - 1, V] for a generation, whose last token was
-        never fed back.
+        Next-token logits fp32 (fp64 of a model in fp64) on the CPU: [S, V] for a forward pass; [S - 1, V] for a
+        generation, whose last token was never fed back.
     plan
         The plan the run was made with.
     prompt_tokens

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from workbench.address import Address
 from workbench.anatomy import Block
 from workbench.errors import AddressError, EditRefused
-from workbench.runtime.attach import AttentionCall, device_of, listen_to_attention
+from workbench.runtime.attach import AttentionCall, device_of
+from workbench.runtime.hooks.write import expert_outputs
 from workbench.runtime.instrument import Session
 from workbench.runtime.passes import Pass
 from workbench.runtime.run import Run
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from workbench.runtime.bench import Bench
 
 _ROUTING = ("router_logits", "expert_scores", "expert_ids", "expert_weights")
-READABLE = ("resid_pre", "attn_pattern", "attn_head_out", "attn_out", "resid_mid", *_ROUTING, "mlp_act", "mlp_out",
-            "resid_post")  # fmt: skip
+READABLE = ("resid_pre", "attn_pattern", "attn_head_out", "attn_out", "resid_mid", *_ROUTING, "expert_out", "mlp_act",
+            "mlp_out", "resid_post")  # fmt: skip
 """Sites :func:`read` gives; ``logits`` are ``run.logits``."""
 
 
@@ -127,6 +128,13 @@ def _listen(session: Session, block: Block, site: str, found: dict[int, Tensor],
         if block.mlp is None or block.mlp.down_proj is None:
             raise EditRefused(f"The neurons of layer {layer} live in an expert bank.", "Read a dense layer.")
         before(block.mlp.down_proj)
+    elif site == "expert_out":
+        assert block.moe is not None
+
+        def slots(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
+            keep(expert_outputs(module, args, kwargs))
+
+        undo.callback(block.moe.experts.register_forward_hook(slots, with_kwargs=True).remove)
     elif site == "attn_pattern":
         assert block.attention is not None
 
@@ -143,8 +151,7 @@ def _listen(session: Session, block: Block, site: str, found: dict[int, Tensor],
 
             undo.callback(point.register_forward_hook(on_point).remove)
             return
-        listen_to_attention(block.attention.module, pattern)
-        undo.callback(listen_to_attention, block.attention.module, None)
+        session.listen(layer, pattern)
     else:
         session.watch_routing(layer)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Unpack
 
+from workbench.interventions.direction import Direction, direction
 from workbench.interventions.edit import Edit, Layers, Scope, build
 from workbench.interventions.mask.activations import Activations, Method
 from workbench.interventions.mask.attention import AttentionMask, Pattern
@@ -16,11 +17,21 @@ from workbench.interventions.mask.units import Experts, Heads, Neurons, Tokens
 from workbench.interventions.mask.weights import Weights
 
 __all__ = [
-    "KINDS", "Activations", "AttentionMask", "Criterion", "Experts", "Heads", "Neurons", "Replacement", "Tokens", "UnitMask",
-    "Weights", "activations", "attention", "experts", "heads", "neurons", "tokens", "weights",
+    "KINDS", "Activations", "AttentionMask", "Criterion", "Direction", "Experts", "Heads", "Neurons", "Replacement",
+    "Tokens", "UnitMask", "Weights", "activations", "attention", "direction", "experts", "heads", "neurons", "tokens",
+    "weights",
 ]  # fmt: skip
 
-KINDS: tuple[type[Edit], ...] = (Experts, Heads, Neurons, Tokens, Activations, AttentionMask, Weights)
+KINDS: tuple[type[Edit], ...] = (
+    Experts,
+    Heads,
+    Neurons,
+    Tokens,
+    Activations,
+    AttentionMask,
+    Weights,
+    Direction,
+)
 
 Where = int | Iterable[int] | Layers
 """Layers: one, several, or ``"all"`` that have the site."""

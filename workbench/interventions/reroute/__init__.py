@@ -1,9 +1,9 @@
 """Re-routing: which experts a token uses and with what weight.
 
-Edits act in the order in which routing happens, whatever their order in the plan (:class:`~.base.Stage`): logits, scores,
-the policy of choice, forces, permutations, weights; within one stage the plan's order holds. Weights always come from
-the scores as they were before a ban. Every function takes the scope by keyword (``tokens``, ``where``, ``phase``, ``rows``,
-``steps``: see :class:`~workbench.interventions.edit.Edit`).
+Edits act in the order in which routing happens, whatever their order in the plan (:class:`~.base.Stage`): logits, scores
+across tokens, scores, the policy of choice, capacity, forces, permutations, merges, weights, pseudo-experts; within one
+stage the plan's order holds. Weights always come from the scores as they were before a ban. Every function takes the scope
+by keyword (``tokens``, ``where``, ``phase``, ``rows``, ``steps``: see :class:`~workbench.interventions.edit.Edit`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Unpack
 
 from workbench.interventions.edit import Layers, Scope, build
+from workbench.interventions.reroute.across import CopyLayer, Group, Mixed, Smooth
+from workbench.interventions.reroute.assign import Balanced, Capacity, ExpertChoice, Order, Pool, Pooled
 from workbench.interventions.reroute.base import Reroute, Stage
 from workbench.interventions.reroute.choice import (
     Force,
@@ -24,18 +26,21 @@ from workbench.interventions.reroute.choice import (
     TopK,
     TopP,
 )
+from workbench.interventions.reroute.experts import Merge, Pseudo
 from workbench.interventions.reroute.scores import Allow, Ban, Bias, ScoreMix, Temperature
 from workbench.interventions.reroute.weights import Normalise, Uniform, Weights
 
 __all__ = [
-    "KINDS", "Allow", "Ban", "Bias", "Force", "Permute", "Policy", "Random", "RankOffset", "Replay", "Reroute", "ScoreMix",
-    "Stage", "Temperature", "Threshold", "TopK", "TopP", "Uniform", "Weights", "allow", "ban", "bias", "force", "permute",
-    "random", "rank_offset", "replay", "scores", "temperature", "threshold", "top_k", "top_p", "uniform", "weights",
+    "KINDS", "Allow", "Balanced", "Ban", "Bias", "Capacity", "CopyLayer", "ExpertChoice", "Force", "Group", "Merge", "Mixed",
+    "Permute", "Policy", "Pooled", "Pseudo", "Random", "RankOffset", "Replay", "Reroute", "ScoreMix", "Smooth", "Stage",
+    "Temperature", "Threshold", "TopK", "TopP", "Uniform", "Weights", "allow", "balanced", "ban", "bias", "capacity",
+    "copy_layer", "expert_choice", "force", "group", "merge", "permute", "pseudo", "random", "rank_offset", "replay",
+    "scores", "smooth", "temperature", "threshold", "top_k", "top_p", "uniform", "weights",
 ]  # fmt: skip
 
 KINDS: tuple[type[Reroute], ...] = (
     Ban, Allow, Force, Bias, Temperature, ScoreMix, TopK, TopP, Threshold, RankOffset, Random, Permute, Uniform, Weights,
-    Replay,
+    Replay, Smooth, Group, CopyLayer, Capacity, ExpertChoice, Balanced, Merge, Pseudo,
 )  # fmt: skip
 
 Where = int | Iterable[int] | Layers
@@ -43,15 +48,15 @@ Where = int | Iterable[int] | Layers
 
 
 def ban(layers: Where, experts: int | Iterable[int], *, at: Literal["scores", "logits"] = "scores",
-        **scope: Unpack[Scope]) -> Ban:  # fmt: skip
+        short: Literal["refuse", "shrink"] = "refuse", **scope: Unpack[Scope]) -> Ban:  # fmt: skip
     """Ban ``experts``; see :class:`Ban`."""
-    return build(Ban, layers=layers, experts=experts, at=at, **scope)
+    return build(Ban, layers=layers, experts=experts, at=at, short=short, **scope)
 
 
 def allow(layers: Where, experts: int | Iterable[int], *, at: Literal["scores", "logits"] = "scores",
-          **scope: Unpack[Scope]) -> Allow:  # fmt: skip
+          short: Literal["refuse", "shrink"] = "refuse", **scope: Unpack[Scope]) -> Allow:  # fmt: skip
     """Allow only ``experts``; see :class:`Allow`."""
-    return build(Allow, layers=layers, experts=experts, at=at, **scope)
+    return build(Allow, layers=layers, experts=experts, at=at, short=short, **scope)
 
 
 def force(layers: Where, experts: int | Iterable[int], *, weight: float | None = None,
@@ -60,11 +65,10 @@ def force(layers: Where, experts: int | Iterable[int], *, weight: float | None =
     return build(Force, layers=layers, experts=experts, weight=weight, **scope)
 
 
-def bias(layers: Where, delta: Mapping[int, float] | Iterable[float], *, at: Literal["logits", "scores"] = "logits",
+def bias(layers: Where, delta: Any, *, at: Literal["logits", "scores"] = "logits",
          **scope: Unpack[Scope]) -> Bias:  # fmt: skip
     """Add ``delta`` to router logits or scores; see :class:`Bias`."""
-    data = dict(delta) if isinstance(delta, Mapping) else tuple(delta)
-    return build(Bias, layers=layers, delta=data, at=at, **scope)
+    return build(Bias, layers=layers, delta=delta, at=at, **scope)
 
 
 def temperature(layers: Where, tau: float, **scope: Unpack[Scope]) -> Temperature:
@@ -72,10 +76,10 @@ def temperature(layers: Where, tau: float, **scope: Unpack[Scope]) -> Temperatur
     return build(Temperature, layers=layers, tau=tau, **scope)
 
 
-def scores(layers: Where, scores: Iterable[float], *, alpha: float = 1.0,
+def scores(layers: Where, scores: Any, *, alpha: float = 1.0, how: Literal["mix", "add"] = "mix",
            **scope: Unpack[Scope]) -> ScoreMix:  # fmt: skip
     """Mix the router's scores with given ones; see :class:`ScoreMix`."""
-    return build(ScoreMix, layers=layers, scores=tuple(scores), alpha=alpha, **scope)
+    return build(ScoreMix, layers=layers, scores=scores, alpha=alpha, how=how, **scope)
 
 
 def top_k(layers: Where, k: int, **scope: Unpack[Scope]) -> TopK:
@@ -116,15 +120,81 @@ def uniform(layers: Where, **scope: Unpack[Scope]) -> Uniform:
 
 
 def weights(layers: Where, *, scale: float | Mapping[int, float] | None = None, values: Iterable[float] | None = None,
-            normalise: Normalise = "as-is", **scope: Unpack[Scope]) -> Weights:  # fmt: skip
+            add: Any = None, normalise: Normalise = "as-is", **scope: Unpack[Scope]) -> Weights:  # fmt: skip
     """Re-mix the chosen experts; see :class:`Weights`."""
     data: dict[str, Any] = {
         "scale": dict(scale) if isinstance(scale, Mapping) else scale,
         "values": None if values is None else tuple(values),
     }
-    return build(Weights, layers=layers, normalise=normalise, **data, **scope)
+    return build(Weights, layers=layers, add=add, normalise=normalise, **data, **scope)
 
 
-def replay(run: Any, *, layers: Where = "all", **scope: Unpack[Scope]) -> Replay:
+def replay(run: Any, *, layers: Where = "all", token_map: Mapping[int, int] | None = None,
+           layer_map: Mapping[int, int] | None = None, **scope: Unpack[Scope]) -> Replay:  # fmt: skip
     """Replay the routes of ``run`` (a Run or its id); see :class:`Replay`."""
-    return build(Replay, run=run, layers=layers, **scope)
+    return build(
+        Replay,
+        run=run,
+        layers=layers,
+        token_map=dict(token_map or {}),
+        layer_map=dict(layer_map or {}),
+        **scope,
+    )
+
+
+def smooth(layers: Where, *, by: Literal["attention", "window", "matrix"] = "attention", window: int | None = None,
+           matrix: Any = None, alpha: float = 1.0, causal: bool = True, **scope: Unpack[Scope]) -> Smooth:  # fmt: skip
+    """Smooth the scores across tokens; see :class:`Smooth`."""
+    return build(
+        Smooth, layers=layers, by=by, window=window, matrix=matrix, alpha=alpha, causal=causal, **scope
+    )
+
+
+def group(layers: Where, *, by: Literal["sentence", "sample"] = "sentence",
+          take: Literal["first", "running", "mean"] = "running", alpha: float = 1.0,
+          **options: Any) -> Group:  # fmt: skip
+    """Route a sentence or sample alike; ``options`` are ``ends`` and the scope: see :class:`Group`."""
+    return build(Group, layers=layers, by=by, take=take, alpha=alpha, **options)
+
+
+def copy_layer(layers: Where, source: int, *, weights: Literal["source", "own"] = "source",
+               **scope: Unpack[Scope]) -> CopyLayer:  # fmt: skip
+    """Use the choice of layer ``source``; see :class:`CopyLayer`."""
+    return build(CopyLayer, layers=layers, source=source, weights=weights, **scope)
+
+
+def capacity(layers: Where, factor: float = 1.0, *, order: Order = "position", overflow: Literal["drop", "next"] = "drop",
+             pool: Pool = "sequence", causal: bool = True, couples_rows: bool = False, seed: int = 0,
+             **scope: Unpack[Scope]) -> Capacity:  # fmt: skip
+    """Limit the places of each expert; see :class:`Capacity`."""
+    return build(
+        Capacity, layers=layers, factor=factor, order=order, overflow=overflow, pool=pool, causal=causal,
+        couples_rows=couples_rows, seed=seed, **scope,
+    )  # fmt: skip
+
+
+def expert_choice(layers: Where, factor: float = 1.0, *, pool: Pool = "sequence", couples_rows: bool = False,
+                  **scope: Unpack[Scope]) -> ExpertChoice:  # fmt: skip
+    """Let experts choose their tokens; see :class:`ExpertChoice`."""
+    return build(ExpertChoice, layers=layers, factor=factor, pool=pool, couples_rows=couples_rows, **scope)
+
+
+def balanced(layers: Where, factor: float = 1.0, *, method: Literal["exact", "sinkhorn"] = "exact", tau: float = 1.0,
+             iterations: int = 50, pool: Pool = "sequence", couples_rows: bool = False,
+             **scope: Unpack[Scope]) -> Balanced:  # fmt: skip
+    """Balance the loads of the experts; see :class:`Balanced`."""
+    return build(
+        Balanced, layers=layers, factor=factor, method=method, tau=tau, iterations=iterations, pool=pool,
+        couples_rows=couples_rows, **scope,
+    )  # fmt: skip
+
+
+def merge(layers: Where, map: Mapping[int, int], **scope: Unpack[Scope]) -> Merge:
+    """Let one expert stand for others; see :class:`Merge`."""
+    return build(Merge, layers=layers, map=dict(map), **scope)
+
+
+def pseudo(layers: Where, experts: int | Iterable[int], *, output: Literal["zero", "copy", "constant"] = "zero",
+           vector: Any = None, **scope: Unpack[Scope]) -> Pseudo:  # fmt: skip
+    """Replace experts by something that costs nothing; see :class:`Pseudo`."""
+    return build(Pseudo, layers=layers, experts=experts, output=output, vector=vector, **scope)

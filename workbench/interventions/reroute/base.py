@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, ClassVar
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, Facts, MoeFacts, scopes_disjoint, sorted_units
@@ -17,19 +17,25 @@ class Stage(IntEnum):
     stage the plan's order holds. A policy decides how many and which experts a token gets; at most one may hold."""
 
     LOGITS = 0
-    SCORES = 1
-    POLICY = 2
-    FORCE = 3
-    PERMUTE = 4
-    WEIGHTS = 5
-    REPLAY = 6
+    ACROSS = 1
+    SCORES = 2
+    POLICY = 3
+    CAPACITY = 4
+    FORCE = 5
+    PERMUTE = 6
+    MERGE = 7
+    WEIGHTS = 8
+    PSEUDO = 9
+    REPLAY = 10
 
 
 class Reroute(Edit):
     """Base of the re-routing edits."""
 
     stage: ClassVar[Stage]
-    after_router: ClassVar[bool] = True
+
+    def acts_after_router(self) -> bool:
+        return True
 
     def _all_layers(self, facts: Facts) -> tuple[int, ...]:
         return facts.moe_layers
@@ -57,13 +63,13 @@ class Reroute(Edit):
     def commutes(self, other: Edit) -> bool:
         if isinstance(other, Reroute):
             return self.stage != other.stage or scopes_disjoint(self, other)
-        return True
+        return other.site not in ("router_logits", "expert_scores") or scopes_disjoint(self, other)
 
 
 class ExpertsEdit(Reroute):
     """Base of the edits that name a set of experts."""
 
-    experts: tuple[int, ...]
+    experts: tuple[int, ...] = Field(title="Experts", description="numbers of the experts")
 
     @field_validator("experts", mode="before")
     @classmethod
@@ -75,15 +81,6 @@ class ExpertsEdit(Reroute):
 
     def _named(self) -> str:
         return f"expert{'s' if len(self.experts) > 1 else ''} {', '.join(map(str, self.experts))}"
-
-
-def full_vector(kind: str, vector: tuple[float, ...], layer: int, moe: MoeFacts) -> None:
-    """Refuse a ``vector`` that does not have one number per expert of ``layer``."""
-    if len(vector) != moe.num_experts:
-        raise EditRefused(
-            f"{kind} has {len(vector)} numbers, but layer {layer} has {moe.num_experts} experts.",
-            "Give one number per expert.",
-        )
 
 
 def finite(values: Iterable[float], instead: str) -> None:

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from workbench.errors import EditRefused
 from workbench.interventions.edit import Edit, MoeFacts
+from workbench.interventions.patch import recorded
 from workbench.interventions.reroute.base import ExpertsEdit, Reroute, Stage
 
 
@@ -22,7 +23,7 @@ class TopK(Policy):
     """Use the ``k`` best experts by the family's own rule, with the family's own weights for that set."""
 
     kind: Literal["reroute.top_k"] = "reroute.top_k"
-    k: int = Field(ge=1)
+    k: int = Field(ge=1, title="k", description="experts a token uses")
 
     def _check_moe(self, layer: int, moe: MoeFacts) -> None:
         if self.k > moe.num_experts:
@@ -42,8 +43,8 @@ class TopP(Policy):
     """
 
     kind: Literal["reroute.top_p"] = "reroute.top_p"
-    p: float = Field(gt=0, le=1)
-    max_k: int | None = Field(None, ge=1)
+    p: float = Field(gt=0, le=1, title="p", description="share of the distribution to reach")
+    max_k: int | None = Field(None, ge=1, title="At most", description="experts a token may use")
 
     def _what(self) -> str:
         return f"use experts up to a share of {self.p:g}"
@@ -53,8 +54,8 @@ class Threshold(Policy):
     """Use the experts whose share of the router's distribution is at least ``tau``; at least one, at most ``max_k``."""
 
     kind: Literal["reroute.threshold"] = "reroute.threshold"
-    tau: float = Field(ge=0, le=1)
-    max_k: int | None = Field(None, ge=1)
+    tau: float = Field(ge=0, le=1, title="tau", description="least share of the distribution")
+    max_k: int | None = Field(None, ge=1, title="At most", description="experts a token may use")
 
     def _what(self) -> str:
         return f"use experts with a share of at least {self.tau:g}"
@@ -64,7 +65,7 @@ class RankOffset(Policy):
     """Leave the ``shift`` best experts out and use the next ones: a contrast that keeps everything but the best match."""
 
     kind: Literal["reroute.rank_offset"] = "reroute.rank_offset"
-    shift: int = Field(ge=0)
+    shift: int = Field(ge=0, title="Shift", description="how many of the best are left out")
 
     def _check_moe(self, layer: int, moe: MoeFacts) -> None:
         if self.shift + moe.top_k > moe.num_experts:
@@ -86,7 +87,7 @@ class Random(Policy):
     """
 
     kind: Literal["reroute.random"] = "reroute.random"
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(0, ge=0, lt=2**31, title="Seed", description="of the draw")
 
     def _what(self) -> str:
         return f"random experts (seed {self.seed})"
@@ -99,7 +100,9 @@ class Force(ExpertsEdit):
     """
 
     kind: Literal["reroute.force"] = "reroute.force"
-    weight: float | None = Field(None, allow_inf_nan=False)
+    weight: float | None = Field(
+        None, allow_inf_nan=False, title="Weight", description="an explicit weight; else the family's own"
+    )
     site: ClassVar[str] = "expert_ids"
     stage: ClassVar[Stage] = Stage.FORCE
 
@@ -127,7 +130,7 @@ class Permute(Reroute):
     """
 
     kind: Literal["reroute.permute"] = "reroute.permute"
-    map: tuple[int, ...]
+    map: tuple[int, ...] = Field(title="Map", description="for each expert the one that takes its place")
     site: ClassVar[str] = "expert_ids"
     stage: ClassVar[Stage] = Stage.PERMUTE
 
@@ -152,19 +155,24 @@ class Permute(Reroute):
 class Replay(Reroute):
     """Use the experts and weights that another run used at the same position and layer.
 
-    ``run`` is the id of a run in the same store. Positions that the other run did not record keep their own routes;
-    a run that has no route at all for a layer in scope is refused.
+    ``run`` is the id of a run in the same store. ``token_map`` says from which position of that run a token takes its route
+    and ``layer_map`` from which layer; what they do not name stays the same. Positions that the other run did not record
+    keep their own routes; a run that has no route at all for a layer in scope is refused.
     """
 
     kind: Literal["reroute.replay"] = "reroute.replay"
-    run: int = Field(ge=0)
+    run: int = Field(ge=0, title="Run", description="whose routes are used")
+    token_map: dict[int, int] = Field(
+        {}, title="Token map", description="position here: position in the other run"
+    )
+    layer_map: dict[int, int] = Field({}, title="Layer map", description="layer here: layer of the other run")
     site: ClassVar[str] = "expert_ids"
     stage: ClassVar[Stage] = Stage.REPLAY
 
     @field_validator("run", mode="before")
     @classmethod
     def _run(cls, value: Any) -> Any:
-        return value.id if hasattr(value, "id") else value
+        return recorded(value)
 
     def _what(self) -> str:
         return f"replay the routes of run {self.run}"

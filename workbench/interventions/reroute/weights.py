@@ -7,8 +7,10 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from workbench.errors import EditRefused
+from workbench.interventions.blob import Vector
 from workbench.interventions.edit import MoeFacts
 from workbench.interventions.reroute.base import Reroute, Stage, finite
+from workbench.interventions.vectors import check_vector
 
 Normalise = Literal["as-is", "keep-sum", "one"]
 
@@ -25,24 +27,33 @@ class Uniform(Reroute):
 
 
 class Weights(Reroute):
-    """Re-mix the chosen experts: multiply their weights by ``scale``, or replace them by ``values`` in order of weight.
+    """Re-mix the chosen experts: multiply their weights by ``scale``, add to them, or replace them by ``values``.
 
-    ``scale`` is one factor for all, or a factor by expert (others keep theirs). ``values`` has one number per choice,
-    largest weight first. ``normalise`` then leaves the weights (``as-is``), rescales them to the sum they had
-    (``keep-sum``) or to one (``one``).
+    ``scale`` is one factor for all, or a factor by expert (others keep theirs). ``add`` has one number per expert, added
+    where the expert is chosen. ``values`` has one number per choice, largest weight first. ``normalise`` then leaves the
+    weights (``as-is``), rescales them to the sum they had (``keep-sum``) or to one (``one``).
     """
 
     kind: Literal["reroute.weights"] = "reroute.weights"
-    scale: float | dict[int, float] | None = None
-    values: tuple[float, ...] | None = Field(None, min_length=1)
-    normalise: Normalise = "as-is"
+    scale: float | dict[int, float] | None = Field(
+        None, title="Scale", description="one factor for all weights, or one by expert"
+    )
+    values: tuple[float, ...] | None = Field(
+        None, min_length=1, title="Values", description="explicit weights, largest first"
+    )
+    add: Vector | None = Field(
+        None, title="Add", description="one number per expert, added where it is chosen"
+    )
+    normalise: Normalise = Field(
+        "as-is", title="Normalise", description="leave the sum, keep the old one, or make it one"
+    )
     site: ClassVar[str] = "expert_weights"
     stage: ClassVar[Stage] = Stage.WEIGHTS
 
     @model_validator(mode="after")
     def _one_of(self) -> Weights:
-        if (self.scale is None) == (self.values is None):
-            raise ValueError("give either scale or values")
+        if sum(value is not None for value in (self.scale, self.values, self.add)) != 1:
+            raise ValueError("give one of scale, add and values")
         return self
 
     @field_validator("scale", "values")
@@ -68,8 +79,12 @@ class Weights(Reroute):
                 f"{self.kind} gives {len(self.values)} weights, but a token of layer {layer} uses {moe.top_k} experts.",
                 "Give one weight per choice.",
             )
+        if self.add is not None:
+            check_vector(self, self.add, moe.num_experts, f"experts in layer {layer}")
 
     def _what(self) -> str:
+        if self.add is not None:
+            return "add to the weights by expert"
         if self.values is not None:
             return f"weights {', '.join(f'{v:g}' for v in self.values)}"
         if isinstance(self.scale, dict):

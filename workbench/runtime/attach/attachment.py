@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import routing_kernels
@@ -133,7 +134,7 @@ class Attachment:
             attention.MODULES[module] = attention.AttentionModule(
                 layer, before, backend, self._demanded, unfit=self.reason
             )
-            self._undo.append(lambda module=module: attention.MODULES.pop(module, None))  # type: ignore[misc]
+            self._undo.append(partial(_forget, module))
         name = f"{NAME}_{before}"
         AttentionInterface.register(name, attention.attention_function(before))
         AttentionMaskInterface.register(name, masks[before])
@@ -191,3 +192,7 @@ class Attachment:
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's first parameter."""
     return next(model.parameters()).device
+
+
+def _forget(module: nn.Module) -> None:
+    attention.MODULES.pop(module, None)

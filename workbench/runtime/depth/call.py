@@ -46,7 +46,7 @@ class Call:
     @property
     def hidden(self) -> Tensor:
         """The hidden states [B, S, H]."""
-        return self.named[self.first]  # type: ignore[no-any-return]
+        return self.named[self.first]
 
     @property
     def cache(self) -> Any:

@@ -551,7 +551,7 @@ def _no_query(projection: nn.Linear) -> Callable[[Tensor], Tensor]:
 
 
 def _tensor(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]
+    return output[0] if isinstance(output, tuple) else output
 
 
 def _all_once(hidden: Tensor) -> Decision:

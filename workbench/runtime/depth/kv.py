@@ -210,7 +210,7 @@ class View:
 
     def __init__(
         self,
-        parent: Slot | Shared | View,
+        parent: Store,
         index: Tensor,
         valid: Tensor,
         filled: tuple[Tensor, Tensor, Tensor] | None = None,
@@ -232,7 +232,9 @@ class View:
         if isinstance(self.parent, View):
             slot, at = self.parent.root()
             return slot, at.gather(1, self.index)
-        return (self.parent.first if isinstance(self.parent, Shared) else self.parent), self.index
+        behind = self.parent.first if isinstance(self.parent, Shared) else self.parent
+        assert isinstance(behind, Slot)
+        return behind, self.index
 
     def _spread(self, kept: Tensor) -> Tensor:
         spread = kept.new_zeros(kept.shape[0], self.parent.size + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any
@@ -37,13 +37,28 @@ def hook_heads(
     undo.callback(block.attention.out_proj.register_forward_pre_hook(silence).remove)
 
 
-def hook_attention_rank(scene: Scene, block: Block, record: Record, undo: ExitStack) -> None:
-    """Keep what the attention maps of ``block`` are made of, in passes that read more than one token, for their ranks."""
-    if block.attention is None or not scene.attachment.sees_attention:
-        return
-    attention = block.attention.module
-    listen_to_attention(attention, _read_attention(scene, block.layer, record))
-    undo.callback(listen_to_attention, attention, None)
+def hook_attention(block: Block, sinks: Sequence[AttentionSink], undo: ExitStack) -> None:
+    """Let each of ``sinks`` see every call of the attention of ``block``."""
+    assert block.attention is not None
+
+    def spread(call: AttentionCall) -> None:
+        for sink in sinks:
+            sink(call)
+
+    listen_to_attention(block.attention.module, spread)
+    undo.callback(listen_to_attention, block.attention.module, None)
+
+
+def keep_attention(scene: Scene, layer: int) -> AttentionSink:
+    """Keep the mean attention map of ``layer`` for edits that weigh tokens by it."""
+
+    def keep(call: AttentionCall) -> None:
+        maps = attention_rank.attention_map(
+            call.query, call.key, call.scale, call.mask, softcap=call.softcap, sinks=call.sinks
+        )
+        scene.capture(layer).attended = maps.mean(dim=1)
+
+    return keep
 
 
 def _mask_heads(
@@ -66,7 +81,9 @@ def _mask_heads(
     return apply
 
 
-def _read_attention(scene: Scene, layer: int, record: Record) -> AttentionSink:
+def sample_attention(scene: Scene, layer: int, record: Record) -> AttentionSink:
+    """Keep what the attention maps of ``layer`` are made of, in passes that read more than one token, for their ranks."""
+
     def read(call: AttentionCall) -> None:
         size = call.query.shape[2]
         if size < 2 or size != call.key.shape[2]:

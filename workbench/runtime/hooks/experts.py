@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from workbench.anatomy import Block, expert_inputs
 from workbench.interventions import mask
-from workbench.interventions.routing import NOTHING
+from workbench.interventions.ragged import NOTHING
 from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.attach import bank_of
 from workbench.runtime.calibrate import SAMPLES, tensor

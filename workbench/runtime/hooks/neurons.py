@@ -18,11 +18,11 @@ from workbench.runtime.calibrate import quantile
 from workbench.runtime.capture import Census, Chunks
 from workbench.runtime.depth.decide import uniform
 from workbench.runtime.gated import Gated, gated_of, unfit
-from workbench.runtime.hooks.replaced import replace_forward
 from workbench.runtime.hooks.scene import Planned, Scene, Work
 from workbench.runtime.hooks.units import fill, units_of
 from workbench.runtime.hooks.weights import quiet
 from workbench.runtime.record import Record
+from workbench.runtime.replace import replace_forward
 from workbench.signals import neurons, sparsity
 
 CHUNK = 8
@@ -137,7 +137,7 @@ class _Skipping:
             hidden, ids, weights = expert_inputs(args, kwargs)
             groups = self._groups()
             if not groups:
-                return own(*args, **kwargs)  # type: ignore[no-any-return]
+                return own(*args, **kwargs)
             flat = hidden.reshape(-1, hidden.shape[-1])
             out = torch.zeros_like(flat)
             rest = torch.ones(len(flat), dtype=torch.bool, device=flat.device)

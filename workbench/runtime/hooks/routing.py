@@ -5,12 +5,17 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from routing_kernels import MoeExperts
 from torch import Tensor, nn
 
 from workbench.anatomy import Block, expert_inputs, router_logits
 from workbench.interventions import reroute
-from workbench.interventions.routing import NOTHING, Native, route
+from workbench.interventions.edit import Edit
+from workbench.interventions.ragged import NOTHING
+from workbench.interventions.routing import Native, route
+from workbench.interventions.vectors import pick
+from workbench.runtime.around import Around
 from workbench.runtime.attach import bank_of
 from workbench.runtime.capture import ExpertStats
 from workbench.runtime.hooks.scene import Planned, Scene
@@ -18,7 +23,7 @@ from workbench.runtime.record import Record
 
 
 def hook_routing(
-    scene: Scene, block: Block, edits: Planned[reroute.Reroute], record: Record | None, undo: ExitStack
+    scene: Scene, block: Block, edits: Planned[Edit], record: Record | None, undo: ExitStack
 ) -> None:
     """Read the routing of ``block``, apply ``edits`` to it, and keep the kernel's statistics if there is a ``record``."""
     moe = block.moe
@@ -29,6 +34,8 @@ def hook_routing(
     def read_logits(_: nn.Module, __: Any, output: Any) -> None:
         scene.capture(layer).logits = router_logits(output, moe.num_experts)
 
+    added: list[tuple[reroute.Pseudo, Tensor]] = []
+
     def apply(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         capture = scene.capture(layer)
         ids, weights = expert_inputs(args, kwargs)[1:]
@@ -38,8 +45,10 @@ def hook_routing(
         if scoped:
             # A re-route is refused where the router's logits and rule are not proved.
             assert capture.logits is not None and moe.rule is not None
-            native = Native(capture.logits, ids, weights, scene.now.positions.reshape(-1), layer)
-            routed = route(scoped, native, moe.rule, lambda edit: _routes(scene, edit, layer))
+            routed = route(
+                scoped, _native(scene, layer, capture.logits, ids, weights), moe.rule, Around(scene, layer)
+            )
+            added[:] = routed.pseudo
             capture.ids, capture.weights = routed.ids, routed.weights
             capture.selection, capture.edited = routed.selection, routed.edited
             # Our kernels leave an unused slot out; the model's own know none, so it gets a valid id and no weight.
@@ -47,6 +56,17 @@ def hook_routing(
             return with_choice(args, kwargs, ids, weights, executed, routed.weights)
         return None
 
+    def add(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+        hidden = expert_inputs(args, kwargs)[0]
+        for edit, weight in added:
+            output = output + _pseudo(edit, scene, layer, hidden, weight).reshape(output.shape).to(
+                output.dtype
+            )
+        added.clear()
+        return output
+
+    if any(isinstance(edit, reroute.Pseudo) and edit.output != "zero" for edit, _ in edits):
+        undo.callback(moe.experts.register_forward_hook(add, with_kwargs=True).remove)
     if moe.proved:
         undo.callback(moe.router.register_forward_hook(read_logits).remove)
     undo.callback(moe.experts.register_forward_pre_hook(apply, with_kwargs=True).remove)
@@ -61,12 +81,28 @@ def hook_routing(
         undo.callback(setattr, bank, "sink", None)
 
 
-def _routes(scene: Scene, edit: reroute.Replay, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-    source = scene.lookup(edit.run, layer)
-    positions = scene.now.positions.reshape(-1)
-    inside = positions < source.known.shape[0]
-    at = positions.clamp(max=source.known.shape[0] - 1)
-    return source.ids[at], source.weights[at], source.known[at] & inside
+def _native(scene: Scene, layer: int, logits: Tensor, ids: Tensor, weights: Tensor) -> Native:
+    now = scene.now
+    positions = now.positions
+    steps = (positions - now.prompt_tokens.unsqueeze(-1) + 1).clamp(min=0)
+    rows = torch.arange(len(positions), device=positions.device).unsqueeze(-1).expand_as(positions)
+    valid = torch.ones_like(positions, dtype=torch.bool) if now.valid is None else now.valid
+    positions, tokens, rows, steps, valid = (
+        part.reshape(-1) for part in (positions, now.tokens, rows, steps, valid)
+    )
+    return Native(logits, ids, weights, positions, tokens, rows, steps, valid, layer)
+
+
+def _pseudo(edit: reroute.Pseudo, scene: Scene, layer: int, hidden: Tensor, weight: Tensor) -> Tensor:
+    """What pseudo-experts add [T, H] to the output of the bank, given its input and the ``weight`` [T] of each token."""
+    hidden = hidden.reshape(len(weight), -1)
+    if edit.output == "zero":
+        return torch.zeros_like(hidden)
+    if edit.output == "copy":
+        return weight.unsqueeze(-1).to(hidden.dtype) * hidden
+    assert edit.vector is not None
+    constant = pick(edit, edit.vector, layer, scene.now.positions.reshape(-1), hidden)
+    return weight.unsqueeze(-1).to(hidden.dtype) * constant
 
 
 def with_choice(

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from workbench.anatomy import Anatomy, Block
 from workbench.errors import EditRefused
 from workbench.interventions.edit import Edit
+from workbench.interventions.patch import Patch
 from workbench.runtime.attach import Attachment
 from workbench.runtime.capture import Capture
 from workbench.runtime.conditions import facts
+from workbench.runtime.history import History
 from workbench.runtime.passes import Pass, scope
 from workbench.runtime.record import Record
 
@@ -34,6 +36,9 @@ class SourceRoutes:
 
 Lookup: TypeAlias = Callable[[int, int], SourceRoutes]
 """(run id, layer) -> its routes; raises :class:`EditRefused` where the run has none."""
+
+Values: TypeAlias = Callable[[Patch, int], Tensor]
+"""(patch, layer) -> the values [P, ...] it puts there, by position in the source run."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +115,16 @@ class Scene:
         What to keep, or ``None`` for nothing.
     lookup
         Where replayed routes come from.
+    values
+        Where patched values come from.
     arity
         How many things each block, attention and MLP returns in a tuple, 0 for a bare tensor.
     labels
         The labels of the run in each row of the batch.
     token_text
         The text of a token id.
+    history
+        What earlier passes left.
     managed
         Layers whose depth is edited; what listens to their blocks is called once per visit.
     captures
@@ -139,9 +148,11 @@ class Scene:
     attachment: Attachment
     record: Record | None
     lookup: Lookup
+    values: Values
     arity: Mapping[nn.Module, int]
     labels: Sequence[Mapping[str, Any]]
     token_text: Callable[[int], str]
+    history: History
     managed: frozenset[int] = frozenset()
     captures: dict[int, Capture] = field(default_factory=dict)
     parts: list[tuple[Pass, dict[int, Capture]]] = field(default_factory=list)
@@ -161,6 +172,8 @@ class Scene:
         self.current, self.cache = now, None
         self.captures, self.parts, self.entered, self.events, self.exits = {}, [], {}, [], {}
         self._outer, self._masks, self.work, self.reports = [], {}, [], []
+        if now is not None:
+            self.history.begin(int(now.positions[0, 0]), now.tokens)
 
     @property
     def now(self) -> Pass:
@@ -252,6 +265,11 @@ class Scene:
         finally:
             self.captures, self.entered = outer
             self._outer.pop()
+
+    @property
+    def partial(self) -> bool:
+        """Whether only some tokens of the pass are running."""
+        return bool(self._outer)
 
     def captured(self, layer: int) -> list[tuple[Pass, Capture]]:
         """What ``layer`` has captured so far in this pass, with the pass of the tokens it is of."""

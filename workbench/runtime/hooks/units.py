@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -44,19 +46,28 @@ def _importance(edit: UnitMask, block: Block, artefacts: Artefacts, expert: int)
     return _norms(edit, block, expert).float().cpu()
 
 
+def _down(experts: Any) -> Tensor:
+    """The down projections of an expert bank."""
+    weights: Tensor = experts.down_proj.detach()
+    return weights
+
+
 def _norms(edit: UnitMask, block: Block, expert: int) -> Tensor:
     """Norm of the weights that read each unit."""
     if isinstance(edit, Heads):
         assert block.attention is not None
-        weight: Tensor = block.attention.out_proj.weight.detach()  # type: ignore[assignment]
+        out_proj: Any = block.attention.out_proj
+        weight: Tensor = out_proj.weight.detach()
         return weight.reshape(weight.shape[0], block.attention.num_heads, -1).norm(dim=(0, 2))
     if isinstance(edit, Experts):
         assert block.moe is not None
-        return block.moe.experts.down_proj.detach().flatten(1).norm(dim=-1)  # type: ignore[union-attr,operator]
+        return _down(block.moe.experts).flatten(1).norm(dim=-1)
     if block.moe is not None:
-        return block.moe.experts.down_proj.detach()[expert].norm(dim=0)  # type: ignore[union-attr,index]
+        return _down(block.moe.experts)[expert].norm(dim=0)
     assert block.mlp is not None and block.mlp.down_proj is not None
-    return block.mlp.down_proj.weight.detach().norm(dim=0)  # type: ignore[union-attr,operator]
+    down: Any = block.mlp.down_proj
+    weight = down.weight.detach()
+    return weight.norm(dim=0)
 
 
 def fill(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import routing_kernels
@@ -18,8 +19,8 @@ from workbench.runtime.attach import bank_of
 from workbench.runtime.attach.activations import kernel_activation
 from workbench.runtime.attach.experts import unfit_bank
 from workbench.runtime.calibrate import projections
-from workbench.runtime.hooks.replaced import replace_forward
 from workbench.runtime.hooks.scene import Planned, Scene, Work
+from workbench.runtime.replace import replace_forward
 from workbench.runtime.weight_masks import kept_entries
 
 
@@ -174,7 +175,7 @@ def _bank_forward(
                 return run(flat, ids, weights, bank).reshape(hidden.shape)
             if bool(at.any()):
                 part = (flat[at], ids[at], weights[at])
-                out[at] = quiet(module, lambda part=part: own(*part)) if bank is None else run(*part, bank)
+                out[at] = quiet(module, partial(own, *part)) if bank is None else run(*part, bank)
         return out.reshape(hidden.shape)
 
     return forward

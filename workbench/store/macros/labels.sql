@@ -205,3 +205,25 @@ FROM sums AS s
 WHERE s.of_token >= least
 QUALIFY row_number() OVER (PARTITION BY s.layer, s.token ORDER BY s.n DESC, s.expert) = 1
 ORDER BY s.layer, share DESC, tokens DESC, s.token;
+
+-- token_specialisation_by_label: how the experts of a layer divide the values of a label of the tokens (`key` in token_label),
+--   load  = n(e, v) / n(v),  share = n(e, v) / n(e),  lift = n(e, v) * n / (n(e) * n(v)),
+-- as in specialisation, over the choices of the tokens that have the label.
+-- Source: domain specialisation of OLMoE (Muennighoff et al. 2024), by token.
+CREATE OR REPLACE MACRO token_specialisation_by_label(run, key, first := false) AS TABLE
+WITH cells AS (
+    SELECT r.layer, r.expert, t.value AS label, count(*) AS choices
+    FROM routing AS r JOIN token_label AS t ON t.run = r.run AND t.position = r.position
+    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0) AND t.label = key AND t.value IS NOT NULL
+    GROUP BY r.layer, r.expert, t.value
+), sums AS (
+    SELECT c.layer, c.expert, c.label, c.choices,
+           sum(c.choices) OVER (PARTITION BY c.layer, c.label) AS of_label,
+           sum(c.choices) OVER (PARTITION BY c.layer, c.expert) AS of_expert,
+           sum(c.choices) OVER (PARTITION BY c.layer) AS of_layer
+    FROM cells AS c
+)
+SELECT s.layer, s.expert, s.label, s.choices, s.choices / s.of_label AS load, s.choices / s.of_expert AS share,
+       CAST(s.choices AS DOUBLE) * s.of_layer / (CAST(s.of_expert AS DOUBLE) * s.of_label) AS lift
+FROM sums AS s
+ORDER BY s.layer, s.expert, s.label;

@@ -1,0 +1,131 @@
+"""Hooks that write a tensor of the model: patches from other runs, directions, custom functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.anatomy import Block, expert_inputs
+from workbench.interventions.custom import Custom, Place
+from workbench.interventions.direction import Direction
+from workbench.interventions.patch import Patch
+from workbench.interventions.site import SiteEdit
+from workbench.runtime.attach import bank_of
+from workbench.runtime.hooks.scene import Planned, Scene
+
+Write = Callable[[Tensor], Tensor]
+"""The value of a site as the model holds it -> as it is to be."""
+
+
+def hook_site(scene: Scene, block: Block, edit: SiteEdit, rows: Tensor, undo: ExitStack) -> None:
+    """Let ``edit`` write its site of ``block``, for the rows [B] of the batch that have it."""
+    planned: Planned[SiteEdit] = [(edit, rows)]
+
+    def write(value: Tensor, tail: tuple[int, ...] = (), multiplier: float = 1.0) -> Tensor:
+        for one, where in scene.scoped(planned, block.layer):
+            shaped = value.reshape(*where.shape, *(tail or value.shape[-1:]))
+            new = _edited(scene, block.layer, one, shaped * multiplier if multiplier != 1.0 else shaped)
+            new = (new / multiplier if multiplier != 1.0 else new).to(value.dtype)
+            mask = where.reshape(*where.shape, *[1] * (shaped.ndim - 2))
+            value = torch.where(mask, new, shaped).reshape(value.shape)
+        return value
+
+    if edit.site == "resid_pre":
+        undo.callback(_before(block.module, write))
+    elif edit.site == "resid_post":
+        undo.callback(_after(block.module, write))
+    elif edit.site in ("attn_out", "mlp_out"):
+        outlet = block.attn_outlet if edit.site == "attn_out" else block.mlp_outlet
+        assert outlet is not None  # the anatomy refuses these sites where no outlet was proved
+        undo.callback(_after(outlet.module, lambda value: write(value, multiplier=outlet.multiplier)))
+    elif edit.site == "attn_head_out":
+        assert block.attention is not None
+        tail = (block.attention.num_heads, -1)
+        undo.callback(_before(block.attention.out_proj, lambda value: write(value, tail)))
+    elif edit.site == "mlp_act":
+        assert block.mlp is not None and block.mlp.down_proj is not None
+        undo.callback(_before(block.mlp.down_proj, write))
+    else:
+        assert edit.site == "expert_out" and block.moe is not None
+        undo.callback(_combine(scene, block, planned, write))
+
+
+def expert_outputs(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The output [T, k, H] of each chosen expert before its weight, each slot run alone by the bank's own function."""
+    hidden, ids, weights = expert_inputs(args, kwargs)
+    bank = bank_of(module)
+    sink = None if bank is None else bank.sink
+    if bank is not None:
+        bank.sink = None  # these passes are not what the model executes
+    try:
+        slots = []
+        for slot in range(ids.shape[-1]):
+            alone = {id(ids): ids[:, slot : slot + 1], id(weights): torch.ones_like(weights[:, :1])}
+            out = module.forward(
+                *(alone.get(id(value), value) for value in args),
+                **{name: alone.get(id(value), value) for name, value in kwargs.items()},
+            )
+            slots.append(out.reshape(len(ids), -1))
+    finally:
+        if bank is not None:
+            bank.sink = sink
+    return torch.stack(slots, dim=1)
+
+
+def _edited(scene: Scene, layer: int, edit: SiteEdit, value: Tensor) -> Tensor:
+    now = scene.now
+    if isinstance(edit, Direction):
+        return edit.apply(value, layer, now.positions)
+    if isinstance(edit, Custom):
+        return edit.apply(value, Place(edit.site, layer, now.positions, now.tokens))
+    assert isinstance(edit, Patch)
+    source = scene.values(edit, layer).to(value.device, value.dtype)
+    if source.shape[1:] != value.shape[2:]:
+        source = source.reshape(len(source), *value.shape[2:])
+    positions = now.positions.clone()
+    for here, there in edit.token_map.items():
+        positions[now.positions == here] = there
+    known = positions < len(source)
+    taken = source[positions.clamp(max=len(source) - 1)]
+    return torch.where(known.reshape(*known.shape, *[1] * (value.ndim - 2)), taken, value)
+
+
+def _before(module: nn.Module, write: Write) -> Callable[[], None]:
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (write(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": write(kwargs["hidden_states"])}
+
+    return module.register_forward_pre_hook(hook, with_kwargs=True).remove
+
+
+def _after(module: nn.Module, write: Write) -> Callable[[], None]:
+    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+        return (write(output[0]), *output[1:]) if isinstance(output, tuple) else write(output)
+
+    return module.register_forward_hook(hook).remove
+
+
+def _combine(
+    scene: Scene, block: Block, planned: Planned[SiteEdit], write: Callable[..., Tensor]
+) -> Callable[[], None]:
+    """Weigh and add the written outputs of the experts anew, for the tokens that are written."""
+    assert block.moe is not None
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+        scoped = scene.scoped(planned, block.layer)
+        if not scoped:
+            return output
+        weights = expert_inputs(args, kwargs)[2]
+        native = expert_outputs(module, args, kwargs)
+        written = write(native, tuple(native.shape[1:]))
+        added = (weights.unsqueeze(-1).to(native.dtype) * (written - native)).sum(1)
+        changed = (written != native).flatten(1).any(-1, keepdim=True)
+        flat = output.reshape(len(weights), -1)
+        return torch.where(changed, flat + added.to(flat.dtype), flat).reshape(output.shape)
+
+    return block.moe.experts.register_forward_hook(hook, with_kwargs=True).remove

@@ -18,19 +18,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from figures import figure, publish
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 HERE = Path(__file__).resolve().parent
+# transformers imports a published package named kernels: from this folder it would find a script of that name.
 sys.path[:] = [
     str(HERE.parent),
     str(HERE.parent / "kernels"),
     *(p for p in sys.path if Path(p).resolve() != HERE),
-    str(HERE),
 ]
 
 import pandas as pd
-from figures import figure, publish
 
 import workbench as wb
 
@@ -154,10 +155,15 @@ def measured(bench: Any, texts: list[list[int]], edit: Any) -> tuple[float, floa
     runs = [bench.run(ids, edit, record=RECORD) for ids in texts]
     seconds = time.perf_counter() - started
     loss = sum(run.loss * (len(run.tokens) - 1) for run in runs) / sum(len(run.tokens) - 1 for run in runs)
-    done, left = bench.sql(
-        "SELECT coalesce(sum(executed), 0), coalesce(sum(skipped), 0) FROM cost WHERE list_contains(?, run)",
+    tokens = sum(len(run.tokens) for run in runs)
+    done = left = 0.0
+    for op, executed, skipped, covered in bench.sql(
+        "SELECT op, sum(executed), sum(skipped), count(DISTINCT layer) FROM cost WHERE list_contains(?, run) GROUP BY op",
         [[run.id for run in runs]],
-    ).fetchone()
+    ).fetchall():
+        # Of depth only the layers that an edit decides for have rows; the others run for every token.
+        others = bench.anatomy.num_layers - covered if op in ("block", "attn", "mlp") else 0
+        done, left = done + executed + others * tokens, left + skipped
     return loss, float(done / (done + left)) if done + left else 1.0, seconds
 
 

@@ -357,7 +357,11 @@ def test_a_batch_gives_each_row_what_it_gets_alone(bench: Any) -> None:
     for plan, run in zip(plans, one.run(prompts, plans=plans), strict=True):
         alone = one.run(run.tokens.tolist(), plan)
         close(run.logits, alone.logits)
-        for table in ("depth", "routing", "router", "contribution", "cost"):
+        work = (
+            "SELECT op, layer, sum(executed), sum(skipped) FROM cost WHERE run = ? GROUP BY ALL ORDER BY ALL"
+        )
+        assert one.sql(work, [run.id]).fetchall() == one.sql(work, [alone.id]).fetchall()
+        for table in ("depth", "routing", "router", "contribution"):
             count = f"SELECT count(*), sum(layer) FROM {table} WHERE run = ?"
             assert one.sql(count, [run.id]).fetchone() == one.sql(count, [alone.id]).fetchone(), table
 

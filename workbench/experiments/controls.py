@@ -15,8 +15,8 @@ def matched_random(plan: Plan, anatomy: Anatomy, seed: int) -> Plan:
 
     * Bans, forces and masks of heads, experts or neurons name as many units, drawn without replacement from all of the
       layer; a bias keeps its numbers and permutes its experts. An edit on several layers draws for each.
-    * Skips of blocks, attention or MLPs name as many other layers; token-wise depth with a capacity scores at random; a
-      uniform or middle policy becomes skips of as many layers.
+    * Skips of blocks (together, at the end), attention or MLPs name as many others; token-wise depth with a capacity scores
+      at random; a uniform or middle policy becomes skips of as many layers.
     * Activation sparsity, attention masks and weight masks with a share keep it and choose at random.
 
     Disabled edits are left out. The same seed gives the same plan.
@@ -26,7 +26,10 @@ def matched_random(plan: Plan, anatomy: Anatomy, seed: int) -> Plan:
     """
     rng = random.Random(f"{seed}/{plan.hash}")
     edits: list[Edit] = []
+    whole = [edit for edit in plan.active if isinstance(edit, skip.Block) and edit.whole_run]
     for edit in plan.active:
+        if edit in whole:
+            continue
         if isinstance(edit, skip.Skip):
             edits.append(_other_depth(edit, anatomy, rng))
         elif isinstance(edit, mask.Activations | mask.AttentionMask | mask.Weights):
@@ -35,6 +38,8 @@ def matched_random(plan: Plan, anatomy: Anatomy, seed: int) -> Plan:
             edits.extend(_one_layer(edit, layer, anatomy, rng) for layer in edit.layers_in(anatomy))
         else:
             raise _none(edit)
+    if gone := {n for edit in whole for n in edit.layers_in(anatomy)}:
+        edits.append(skip.Block(layers=tuple(sorted(rng.sample(range(anatomy.num_layers), len(gone))))))
     return Plan(edits)
 
 

@@ -72,6 +72,8 @@ class Decider:
             torch.zeros(size, dtype=torch.int64, device=hidden.device),
         )
         for edit, where in self.scene.scoped(self.edits, self.layer):
+            if now.valid is not None:
+                where = where & now.valid
             if isinstance(edit, Repeat):
                 made.visits = torch.where(where & (made.visits > 0), edit.times, made.visits)
                 made.repeat_kv, made.parts = edit.kv, edit.unit
@@ -140,9 +142,14 @@ class Decider:
             gap = score.new_full((rows, past - before.shape[1]), torch.nan)
             before = torch.cat([before, gap], dim=1)
         size = int(positions.max()) + 1
-        seen = score.new_full((rows, size), torch.nan)
+        # One column more than there are positions: padding repeats a token, and may not speak for it.
+        seen = score.new_full((rows, size + 1), torch.nan)
+        valid, kept = self.scene.now.valid, scores.get(key)
+        if valid is not None and kept is not None:  # what another visit of this pass scored stays
+            seen[:, : min(size, kept.shape[1])] = kept[:, :size].expand(rows, -1)
         seen[:, :past] = before
-        seen.scatter_(1, positions, torch.where(where, score, torch.nan))
+        at_column = positions if valid is None else torch.where(valid, positions, size)
+        seen = seen.scatter(1, at_column, torch.where(where, score, torch.nan))[:, :size]
         scores[key] = seen
         counted = ~seen.isnan()
         at = positions.unsqueeze(-1)

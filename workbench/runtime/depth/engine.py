@@ -33,6 +33,7 @@ from workbench.runtime.depth.kv import (
     memory_of,
     slot_of,
 )
+from workbench.runtime.depth.places import leave_empty, put_back, spread
 from workbench.runtime.depth.received import Received
 from workbench.runtime.hooks.scene import DepthEvent, Scene
 from workbench.runtime.passes import Pass
@@ -174,7 +175,7 @@ class Engine:
         for (layer, _), number in memory_of(call.cache).slots.items():
             slot = Slot(call.cache, number, past, call.hidden.shape[1])
             if layer == block.layer and not slot.written:
-                _leave_empty(slot, block.attention, call.hidden)
+                leave_empty(slot, block.attention, call.hidden)
 
     def _gaps(self, layer: Layer, call: Call, past: int) -> bool:
         """Whether some token before left nothing in the layer's own slot."""
@@ -214,7 +215,7 @@ class Engine:
                 self._gates[number] = gate
             out = self._visit(source, number, call, index, valid, view, decision.reindex, keep=visit == 0)
             self._gates.pop(number, None)
-            call = replace(call, named=call.named | {call.first: _put_back(
+            call = replace(call, named=call.named | {call.first: put_back(
                 call.hidden, out, index, valid, gate if decision.gated == "both" else None
             )})  # fmt: skip
         for unit in ("attention", "mlp"):
@@ -300,7 +301,7 @@ class Engine:
         if bool(compute.any()):
             index, valid = chosen(compute)
             keys, values = self._keys_of(block, call, index, valid, store)
-            found = _spread(keys, values, index, valid, compute)
+            found = spread(keys, values, index, valid, compute)
         if bool(copy.any()):
             keys, values, there = self._copies(block.layer, call.cache, store, copy)
             if found is None:
@@ -354,7 +355,7 @@ class Engine:
             return
         filled = self._filled(block, call, decision, store)
         if filled is None:
-            _leave_empty(store, block.attention, call.hidden)
+            leave_empty(store, block.attention, call.hidden)
         else:
             store.put(*filled)
 
@@ -406,7 +407,7 @@ class Engine:
             if store is not None and filled is not None:
                 store.put(*filled)
             elif store is not None:
-                _leave_empty(store, attention, hidden)
+                leave_empty(store, attention, hidden)
             return torch.zeros_like(hidden)
         index, valid = chosen(run)
         part = part_of(self._scene.now, index, valid)
@@ -418,7 +419,7 @@ class Engine:
         with self._scene.within(part, layer.block.layer, layer.block.layer, keep=True):
             out = _tensor(own(**(call.named | changed)))
         gate = None if decision.gate is None else decision.gate.gather(1, index)
-        return _put_back(torch.zeros_like(hidden), out, index, valid, gate)
+        return put_back(torch.zeros_like(hidden), out, index, valid, gate)
 
     def _mlp_forward(self, layer: Layer) -> Callable[..., Any]:
         mlp = layer.block.mlp
@@ -481,7 +482,7 @@ class Engine:
         for layer, count in visits.items():
             attention = self._scene.anatomy.layer(layer).attention
             if count == 0 and call.cache is not None and attention is not None:
-                _leave_empty(Slot(call.cache, layer, past, size), attention, hidden)
+                leave_empty(Slot(call.cache, layer, past, size), attention, hidden)
         return hidden
 
     def _steps(self, call: Call, past: int) -> Tensor:
@@ -569,42 +570,3 @@ def _at(decision: Decision, token: int) -> Decision:
 
 def _row_numbers(positions: Tensor) -> Tensor:
     return torch.arange(positions.shape[0], device=positions.device).unsqueeze(-1).expand_as(positions)
-
-
-def _put_back(base: Tensor, out: Tensor, index: Tensor, valid: Tensor, gate: Tensor | None) -> Tensor:
-    """``base`` [B, S, H] with the tokens ``index`` replaced by ``out`` [B, K, H]; with a gate, moved towards it by that
-    share."""
-    rows, size, width = base.shape
-    flat = (index + torch.arange(rows, device=index.device).unsqueeze(-1) * size).reshape(-1)
-    named = torch.where(valid.reshape(-1), flat, -1)
-    base_rows = base.reshape(rows * size, width)
-    if gate is not None:
-        change = (out - base.gather(1, index.unsqueeze(-1).expand_as(out))).reshape(-1, width)
-        return scatter_add_rows(base_rows, change, named, gate.reshape(-1)).y.reshape(base.shape)
-    kept = valid.reshape(-1)
-    return base_rows.index_copy(0, flat[kept], out.reshape(-1, width)[kept].to(base.dtype)).reshape(
-        base.shape
-    )
-
-
-def _spread(
-    keys: Tensor, values: Tensor, index: Tensor, valid: Tensor, wanted: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Entries [B, M, K, D] of the tokens ``index`` at their places among all tokens [B, S] of the pass."""
-    size = wanted.shape[1]
-    target = torch.where(valid, index, size)
-    spread = []
-    for part in (keys, values):
-        rows, heads, _, width = part.shape
-        at = target[:, None, :, None].expand(rows, heads, -1, width)
-        spread.append(part.new_zeros(rows, heads, size + 1, width).scatter(2, at, part)[:, :, :-1])
-    return spread[0], spread[1], wanted
-
-
-def _leave_empty(store: Store, attention: Attention, hidden: Tensor) -> None:
-    """Placeholders for every token of the pass."""
-    if isinstance(store, Slot):
-        store.leave_empty(hidden.shape[0], attention.num_kv_heads, attention.head_dim, hidden)
-        return
-    blank = hidden.new_zeros(hidden.shape[0], attention.num_kv_heads, store.size, attention.head_dim)
-    store.put(blank, blank, torch.zeros(hidden.shape[0], store.size, dtype=torch.bool, device=hidden.device))

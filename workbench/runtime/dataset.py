@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rich.progress import Progress
+
 from workbench.errors import PromptError
 from workbench.interventions import Plan
 from workbench.runtime.prompts import token_ids
@@ -51,8 +53,8 @@ def record_dataset(
     runs: list[int] = []
     documents: set[int] = set()
     spent = 0
-    bar = _bar(tokens) if progress else None
-    try:
+    with Progress(disable=not progress) as bar:
+        task = bar.add_task("tokens", total=tokens)
         for batch in _batches(_parts(bench, dataset, token_labels), tokens):
             made = bench.run(
                 [part.ids for part in batch], plan=plan, record=record, labels=[part.labels for part in batch]
@@ -63,11 +65,7 @@ def record_dataset(
                 documents.add(part.labels["document"])
             counted = sum(len(part.ids) for part in batch)
             spent += counted
-            if bar is not None:
-                bar.update(counted)
-    finally:
-        if bar is not None:
-            bar.close()
+            bar.advance(task, counted)
     return Recorded(tuple(runs), len(documents), spent)
 
 
@@ -143,9 +141,3 @@ def _write_token_labels(bench: Bench, run: int, part: _Part) -> None:
                 "token_label",
                 {"run": run, "position": at, "label": name, "value": [str(values[n]) for n in at]},
             )
-
-
-def _bar(tokens: int | None) -> Any:
-    from tqdm.auto import tqdm  # type: ignore[import-untyped]
-
-    return tqdm(total=tokens, unit="token", unit_scale=True, desc="recording")

@@ -1,4 +1,5 @@
 /** The whole panel: state from the kernel in, requests out. Knows a `Channel` and the page, and nothing of Jupyter. */
+import { Alerts } from './alerts';
 import { type Channel, type ComputeRequest, type ControlRequest, type Lane, PROTOCOL } from './channel';
 import { ChartsView } from './charts';
 import { CompareView } from './compare';
@@ -14,11 +15,13 @@ import { MapCard } from './mapcard';
 import type { Colour } from './mapdata';
 import { NextTable } from './next';
 import { PlanList } from './planlist';
+import { PromptField } from './prompt';
 import type { BenchCard, Failure, Inspection, Reply, State } from './protocol';
 import { RunList } from './runs';
 import { SqlView } from './sql';
 import { TokenStrip } from './strip';
 import { Tabs } from './tabs';
+import { welcome } from './welcome';
 import { __ } from './words';
 
 export interface Options {
@@ -45,7 +48,6 @@ export interface Memory {
   plan: string;
 }
 
-const EXAMPLE = 'The capital of France is';
 /** Requests that run the model. */
 const COMPUTES = ['run', 'recompute', 'open', 'step', 'try', 'effects_of', 'heads_of'];
 /** Requests that change nothing that anybody could wait for. */
@@ -69,11 +71,11 @@ export class App {
   private readonly help = new Help(() => this.node);
   private readonly strip = new TokenStrip(position => this.select({ layer: this.state?.selected?.layer ?? 0, position }));
   private readonly tabs: Tabs;
-  private readonly prompt: HTMLTextAreaElement;
+  private readonly prompt = new PromptField(() => this.run());
   private readonly runButton: HTMLButtonElement;
   private readonly status = h('span', { class: 'wb-status', attrs: { role: 'status' } });
   private readonly progress = h('progress', { class: 'wb-progress', attrs: { max: '1', 'aria-label': __('Progress'), hidden: true } });
-  private readonly errors = h('div', { class: 'wb-errors' });
+  private readonly alerts = new Alerts();
   private readonly welcome = h('section', { class: 'wb-card wb-welcome' });
   private readonly body: HTMLElement;
   private channel: Channel | null = null;
@@ -152,17 +154,6 @@ export class App {
       open: model => this.open(model),
       help: () => this.help.open()
     });
-    this.prompt = h('textarea', {
-      class: 'wb-input wb-prompt',
-      attrs: {
-        'data-wb-prompt': '',
-        rows: '2',
-        spellcheck: 'false',
-        'aria-label': __('Prompt'),
-        placeholder: __('Type a prompt, for instance: %1', EXAMPLE)
-      },
-      on: { keydown: event => this.promptKey(event), input: () => this.grow() }
-    });
     this.runButton = button(__('Run'), 'run', __('Run the prompt (Enter; Shift+Enter for a new line)'), () => this.run());
     this.runButton.classList.add('wb-primary');
     const map = h('div', { class: 'wb-view' }, this.card.node, this.next.node);
@@ -187,7 +178,7 @@ export class App {
         on: { keydown: event => this.key(event) }
       },
       this.head.node,
-      this.errors,
+      this.alerts.node,
       this.help.node,
       this.welcome,
       this.body
@@ -259,26 +250,11 @@ export class App {
   }
 
   focus(): void {
-    this.prompt.focus();
+    this.prompt.node.focus();
   }
 
   fail(problem: string, remedy: string, retry?: () => void): void {
-    const close = (): void => alert.remove();
-    const alert = h(
-      'div',
-      { class: 'wb-error', attrs: { role: 'alert', 'data-wb-error': problem } },
-      h('span', { class: 'wb-error-mark', text: '!', attrs: { 'aria-hidden': 'true' } }),
-      h('div', { class: 'wb-grow' }, h('strong', { text: problem }), ' ', h('span', { text: remedy })),
-      retry
-        ? button(__('Try again'), 'retry', __('Try again'), () => {
-            close();
-            retry();
-          })
-        : null,
-      button('×', 'dismiss', __('Dismiss'), close)
-    );
-    alert.lastElementChild!.setAttribute('aria-label', __('Dismiss'));
-    this.errors.replaceChildren(alert);
+    this.alerts.show(problem, remedy, retry);
   }
 
   private layout(views: HTMLElement[]): HTMLElement {
@@ -294,7 +270,7 @@ export class App {
         h(
           'section',
           { class: 'wb-card', attrs: { 'aria-label': __('Prompt') } },
-          h('div', { class: 'wb-row wb-prompt-row' }, this.prompt, this.runButton),
+          h('div', { class: 'wb-row wb-prompt-row' }, this.prompt.node, this.runButton),
           h('div', { class: 'wb-row' }, this.strip.node, this.progress, this.status)
         ),
         this.live.node,
@@ -459,7 +435,7 @@ export class App {
   /** Goes on generating, or stops after the token under way. */
   private generate(on: boolean): void {
     if (on && !this.generating) {
-      this.errors.replaceChildren();
+      this.alerts.clear();
       this.send('compute', { type: 'step' });
     }
     this.generating = on && this.channel !== null;
@@ -478,7 +454,7 @@ export class App {
     this.head.showBenches(benches, current);
     if (!current) {
       this.clear();
-      if (this.options?.openDemo && this.opened === undefined && !this.errors.childElementCount) {
+      if (this.options?.openDemo && this.opened === undefined && this.alerts.empty) {
         const memory = this.resume;
         this.open(memory?.model ?? null, memory);
       }
@@ -503,7 +479,7 @@ export class App {
     }
     if ((other && (state.prompt || !this.prompt.value)) || shown) {
       this.prompt.value = state.prompt;
-      this.grow();
+      this.prompt.grow();
     }
     this.state = state;
     if (state.base?.past) {
@@ -520,7 +496,7 @@ export class App {
     this.next.moved(state.selected);
     if (other) {
       this.render();
-      this.grow();
+      this.prompt.grow();
       this.turnTo(this.tabs.current);
       if (this.query !== null) {
         this.ask(this.query);
@@ -539,7 +515,7 @@ export class App {
   private open(model: string | null, memory: Memory | null = null): void {
     this.opened = model;
     this.generating = false;
-    this.errors.replaceChildren();
+    this.alerts.clear();
     const keep = memory?.prompt ? { prompt: memory.prompt, plan: memory.plan } : { prompt: '', plan: null };
     this.send('compute', { type: 'open', model, ...keep });
   }
@@ -547,21 +523,13 @@ export class App {
   private run(): void {
     this.generating = false;
     this.inspector.take(null);
-    this.errors.replaceChildren();
+    this.alerts.clear();
     this.send('compute', { type: 'run', prompt: this.prompt.value });
   }
 
   private select(place: Place): void {
     this.strip.show(this.card.data, place.position);
     this.send('control', { type: 'select', ...place });
-  }
-
-  private promptKey(event: KeyboardEvent): void {
-    if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) {
-      event.preventDefault();
-      event.stopPropagation();
-      this.run();
-    }
   }
 
   private key(event: KeyboardEvent): void {
@@ -580,11 +548,6 @@ export class App {
     }
   }
 
-  private grow(): void {
-    this.prompt.style.height = 'auto';
-    this.prompt.style.height = `${Math.min(160, this.prompt.scrollHeight + 2)}px`;
-  }
-
   // --- drawing ------------------------------------------------------------------------------------------------------
 
   private render(): void {
@@ -598,18 +561,7 @@ export class App {
     this.welcome.hidden = this.state !== null;
     const opening = [...this.pending.values()].includes('open') || this.options === null;
     this.welcome.replaceChildren(
-      ...(opening
-        ? [h('h3', { class: 'wb-title', text: __('Opening a model…') }), h('p', { class: 'wb-note', text: __('The first time this takes a few seconds: the kernel loads torch and the weights.') })]
-        : [
-            h('h3', { class: 'wb-title', text: __('No bench in this kernel yet') }),
-            ...(this.options?.openDemo
-              ? []
-              : [
-                  h('p', {}, __('Run this in a cell of the notebook, and it appears here:')),
-                  h('pre', { class: 'wb-code', text: 'import workbench as wb\nbench = wb.open()' })
-                ]),
-            h('p', {}, __('To open a model from here, name it in the field above (a local folder or a hub id; empty for the demo model) and press Open.'))
-          ])
+      ...welcome(opening, this.options?.openDemo ?? false)
     );
   }
 

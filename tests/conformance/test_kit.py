@@ -79,7 +79,7 @@ def test_a_write_that_nobody_reads_is_wrong(bench: Any, monkeypatch: pytest.Monk
     """The fault of every other tool: the edit is made, recorded, and never reaches the experts."""
     from workbench.runtime.hooks import routing
 
-    monkeypatch.setattr(routing, "_with_choice", lambda args, kwargs, *_: (args, kwargs))
+    monkeypatch.setattr(routing, "with_choice", lambda args, kwargs, *_: (args, kwargs))
     report = examine(bench(build_tiny("olmoe")), only=["reroute.ban"])
     assert report.of("reroute.ban")["effect"].outcome == "wrong"
 

@@ -125,9 +125,9 @@ def test_branches_go_their_own_way(live: Any, demo: Any) -> None:
 
 def test_an_edit_that_cannot_act_midway_is_taken_back(live: Any, demo: Any) -> None:
     steps(live, 2)
-    live.control("add", edit={"kind": "skip.block", "layers": [demo.anatomy.num_layers - 1]})
+    live.control("add", edit={"kind": "reroute.balanced", "layers": [demo.anatomy.num_layers - 1]})
     live.compute("step")
-    assert "Skipped blocks cannot change" in live.view.last("error")["problem"]
+    assert "looks at later tokens" in live.view.last("error")["problem"]
     assert live.state["plan"]["edits"] == [] and len(live.state["live"]["edited"]) == 2
 
 

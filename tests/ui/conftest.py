@@ -180,7 +180,10 @@ def card(page: Any, idle: Callable[[Any], None]) -> Callable[[], Any]:
             panel.get_by_label("Clicks act on").select_option("all")
         if panel.locator("details[open]").count():
             panel.locator("summary").click()
-        panel.get_by_label("Colour by").select_option("expert")
+        panel.get_by_role("tab", name="Map").click()
+        colours = panel.get_by_label("Colour by")
+        if colours.locator('option[value="expert"]').count():
+            colours.select_option("expert")
         panel.locator("[data-wb-prompt]").fill("")
         idle(panel)
         return panel

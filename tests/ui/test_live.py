@@ -137,7 +137,7 @@ def test_every_expert_is_tried_and_the_best_goes_into_the_plan(
     press(ran, "undo", idle)
     assert ran.locator("[data-wb-edit]").count() == 0
     press(ran, "close", idle)
-    assert not ran.locator(".wb-trials").is_visible()
+    assert not ran.locator("[data-wb-trials]").is_visible()
 
 
 def test_boost_reorder_copy_save_and_load(
@@ -195,13 +195,13 @@ def test_one_key_flips_the_map(page: Any, ran: Any, idle: Callable[[Any], None])
     ran.locator('[data-wb-expert][data-wb-state="chosen"] [data-wb-action="ban"]').first.click()
     idle(ran)
     assert chart.get_attribute("data-wb-side") == "edited"
-    ran.locator("canvas").focus()
-    edited = ran.locator("canvas").screenshot()
+    ran.locator(".wb-map-canvas").focus()
+    edited = ran.locator(".wb-map-canvas").screenshot()
     for side in ("base", "edited"):
         page.keyboard.press("b")
         idle(ran)
         assert chart.get_attribute("data-wb-side") == side
-        assert (ran.locator("canvas").screenshot() == edited) == (side == "edited")
+        assert (ran.locator(".wb-map-canvas").screenshot() == edited) == (side == "edited")
     press(ran, "side", idle)
     assert chart.get_attribute("data-wb-side") == "base"
 

@@ -66,7 +66,7 @@ def test_the_main_way(
         "four significant digits"
     )
 
-    box = panel.locator("canvas").bounding_box()
+    box = panel.locator(".wb-map-canvas").bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.7)
     idle(panel)
     layer, token = map(int, panel.locator("[data-wb-cell]").get_attribute("data-wb-cell").split(","))
@@ -192,7 +192,7 @@ def test_every_colour_and_the_table_for_readers(
         panel.get_by_label("Colour by").select_option(colour)
         page.wait_for_timeout(150)
         assert panel.locator("[data-wb-map]").get_attribute("data-wb-color") == colour
-        pictures.add(panel.locator("canvas").screenshot())
+        pictures.add(panel.locator(".wb-map-canvas").screenshot())
     assert len(pictures) == 6
     panel.get_by_label("Colour by").select_option("expert")
     panel.get_by_text("The map as a table").click()

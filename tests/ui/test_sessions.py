@@ -120,7 +120,7 @@ def test_the_inline_view_and_the_panel_agree(
     assert inline.locator("[data-wb-edit]").count() == 1
     shot("inline")
     cells = page.locator(".jp-CodeCell").count()
-    inline.locator("canvas").focus()
+    inline.locator(".wb-map-canvas").focus()
     page.keyboard.press("b")
     assert page.locator(".jp-CodeCell").count() == cells, "keys in the view are not commands of the notebook"
     page.evaluate("window.jupyterapp.commands.execute('workbench:open-notebook').then(() => 0)")

@@ -61,10 +61,11 @@ def routing_map(
         found = [
             name
             for name in COLOURS
-            if name in ("expert", "weight", "flip")
-            and shape.choices
-            or name in arrays
-            and np.isfinite(arrays[name]).any()
+            if (
+                shape.choices
+                if name in ("expert", "weight", "flip")
+                else name in arrays and np.isfinite(arrays[name]).any()
+            )
         ]
     else:
         found = [name for name in COLOURS if name in _ROUTED and shape.choices or _exists(cursor, name, run)]

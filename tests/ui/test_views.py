@@ -161,7 +161,7 @@ def test_charts_difference_runs_and_questions(
     page.wait_for_timeout(400)
     idle(panel)
     found = listed.locator("[data-wb-run-row]")
-    assert found.count() == 2 and found.first.get_attribute("data-wb-run-row") == run
+    assert found.count() >= 2 and found.first.get_attribute("data-wb-run-row") == run
     for n in range(2):
         found.nth(n).locator("input").check()
     shot("runs")

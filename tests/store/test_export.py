@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import numpy as np
@@ -114,6 +115,12 @@ def test_a_page_holds_data_plans_and_environment(filled, tmp_path):
 @pytest.mark.slow
 def test_a_page_opens_offline_and_runs_none_of_its_text(filled, tmp_path):
     file = filled.store.export(tmp_path / "page.html")
+    # In a thread of its own: the tests of the panel may hold a browser in this one, and a second is refused there.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(_read_page, file, filled.routing).result()
+
+
+def _read_page(file, routing):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
@@ -126,7 +133,7 @@ def test_a_page_opens_offline_and_runs_none_of_its_text(filled, tmp_path):
         page.focus("#map")
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowDown")
-        cell = filled.routing.query("run == 101 and position == 0 and layer == 2")
+        cell = routing.query("run == 101 and position == 0 and layer == 2")
         assert f"layer 2: experts {cell.expert.iloc[0]} (" in page.inner_text("#cell")
         for colour in ("weight", "entropy", "margin"):
             page.select_option("#colour", colour)

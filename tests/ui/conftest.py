@@ -172,7 +172,7 @@ def card(page: Any, idle: Callable[[Any], None]) -> Callable[[], Any]:
             panel.locator("[data-wb-prompt]").wait_for()
             idle(panel)
             return panel
-        if panel.locator("[data-wb-error]").count():
+        if panel.locator('[data-wb-action="dismiss"]').count():
             panel.locator('[data-wb-action="dismiss"]').click()
         if panel.locator('[data-wb-action="clear"]').is_enabled():
             panel.locator('[data-wb-action="clear"]').click()

@@ -65,11 +65,15 @@ def _swap_at(layer: int, token: int, rank: int) -> Any:
 def test_flips_between_precisions_are_all_explained(tmp_path: Any) -> None:
     half, base, runs = _two_precisions(tmp_path)
     with half:
-        plain = half.diff(base[3], runs[3])
-        assert set(plain.flips["cause"]) <= {"upstream", "tie"} and len(plain.flips) >= 2
-        found = half.diff(base[3], runs[3], noise=(base[0], runs[0])).flips
-        assert len(found) == len(plain.flips)
-        assert set(found["cause"]) <= {"precision", "tie"}
+        flips = 0
+        for one, other in zip(base[1:], runs[1:], strict=True):
+            plain = half.diff(one, other)
+            assert set(plain.flips["cause"]) <= {"upstream", "tie"}
+            found = half.diff(one, other, noise=(base[0], runs[0])).flips
+            assert len(found) == len(plain.flips)
+            assert set(found["cause"]) <= {"precision", "tie"}
+            flips += len(found)
+        assert flips >= 5
 
 
 @pytest.mark.parametrize("rank", [2, 5])
@@ -81,10 +85,7 @@ def test_a_planted_swap_is_never_explained_away(tmp_path: Any, rank: int) -> Non
         planted = found[(found["layer"] == 1) & (found["position"] == 20)]
         assert list(planted["cause"]) == ["real"]
         after = found[(found["layer"] > 1) & (found["position"] >= 20)]
-        assert set(after["cause"]) <= {
-            "real",
-            "tie",
-        }  # scores that are equal in both are a tie, whatever came before
+        assert set(after["cause"]) <= {"real"}
         before = found[(found["layer"] < 1) | (found["position"] < 20)]
         assert "real" not in set(before["cause"])
 

@@ -59,8 +59,8 @@ def score_noise(cursor: Cursor, one: int, other: int) -> dict[int, float]:
 
 
 def explain(cursor: Cursor, base: int, run: int, flips: pd.DataFrame, noise: dict[int, float]) -> list[str]:
-    """The cause of every row of ``flips`` (:class:`workbench.analysis.RunDiff`): ``'edit'`` and ``'tie'`` stay; the others
-    become one of
+    """The cause of every row of ``flips`` (:class:`workbench.analysis.RunDiff`): ``'edit'`` stays, and so does ``'tie'``
+    where nothing real reaches the cell; the others become one of
 
     ``precision``
         Both runs chose what their own scores say, and either the choices that left and came lie within twice the noise of
@@ -78,11 +78,13 @@ def explain(cursor: Cursor, base: int, run: int, flips: pd.DataFrame, noise: dic
     earlier: list[tuple[int, int, str]] = []
     for row in flips.to_dict("records"):
         cause, cell = str(row["cause"]), (int(row["position"]), int(row["layer"]))
+        reaching = {why for position, layer, why in earlier if layer < cell[1] and position <= cell[0]}
+        if cause == "tie" and reaching & {"real", "edit"}:
+            cause = "real"
         if cause not in ("edit", "tie"):
             at_base = (int(row["base_position"]), cell[1])
             left, came = set(row["base_experts"]), set(row["run_experts"])
             own = _own(mine.get(at_base), left) and _own(theirs.get(cell), came)
-            reaching = {why for position, layer, why in earlier if layer < cell[1] and position <= cell[0]}
             if not own or reaching & {"real", "edit"}:
                 cause = "real"
             elif reaching or _bridged(mine[at_base], theirs[cell], left, came, noise.get(cell[1], 0.0)):

@@ -134,7 +134,7 @@ def test_charts_difference_runs_and_questions(
     page: Any, card: Callable[[], Any], idle: Callable[[Any], None], shot: Callable[[str], None]
 ) -> None:
     panel = card()
-    panel.locator("[data-wb-prompt]").fill(f"{PROMPT} {ATTACK}")
+    panel.locator("[data-wb-prompt]").fill(f"{PROMPT} zanzibar {ATTACK}")
     page.keyboard.press("Enter")
     idle(panel)
     panel.locator('[data-wb-state="chosen"] [data-wb-action="ban"]').first.click()
@@ -144,7 +144,7 @@ def test_charts_difference_runs_and_questions(
     for name in ("load", "contribution", "rank", "sparsity", "entropy", "affinity"):
         charts.locator(f'[data-wb-chart="{name}"][data-wb-drawn]').wait_for()
     marks = charts.locator('[data-wb-chart="load"] .mark-rect path')
-    assert marks.count() >= 6 * 16  # and one behind them
+    assert marks.count() == 6 * 16 + 1  # the cells, and the frame of the layer that is selected
     marks.nth(5 * 16 + 3).click()
     idle(panel)
     assert charts.get_attribute("data-wb-layer") == "5"
@@ -157,11 +157,11 @@ def test_charts_difference_runs_and_questions(
     )
     shot("compare")
     listed = turn_to(panel, "runs", idle)
-    listed.get_by_label("Find runs").fill("onerror")
+    listed.get_by_label("Find runs").fill("zanzibar")
     page.wait_for_timeout(400)
     idle(panel)
     found = listed.locator("[data-wb-run-row]")
-    assert found.count() >= 2 and found.first.get_attribute("data-wb-run-row") == run
+    assert found.count() == 2 and found.first.get_attribute("data-wb-run-row") == run
     for n in range(2):
         found.nth(n).locator("input").check()
     shot("runs")

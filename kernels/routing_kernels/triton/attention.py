@@ -177,7 +177,7 @@ def tile_of(block: int, size: int, dtype: torch.dtype) -> dict[str, int]:
     """Queries and keys of a tile, warps and stages, such that nothing spills at this head size (:mod:`aot` holds it)."""
     wide = dtype == torch.float32
     queries, keys = (min(block, 16 if size > 64 else 32), 16) if wide else (min(block, 64), min(block, 32))
-    return {"BM": queries, "BN": keys, "num_warps": 8 if wide else 4, "num_stages": 2}
+    return {"BM": queries, "BN": keys, "num_warps": 8 if wide or size > 64 else 4, "num_stages": 2}
 
 
 def block_attention(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
@@ -32,9 +33,9 @@ class UnitMask(Edit):
     source: str | None = None
 
     @property
+    @abstractmethod
     def named(self) -> tuple[int, ...] | None:
         """The units by number, or ``None`` where a criterion chooses."""
-        raise NotImplementedError
 
     @model_validator(mode="after")
     def _one_choice(self) -> UnitMask:
@@ -51,9 +52,9 @@ class UnitMask(Edit):
             )
         return self
 
+    @abstractmethod
     def units_of(self, block: BlockFacts) -> int:
         """How many units the layer has."""
-        raise NotImplementedError
 
     def _check_block(self, layer: int, block: BlockFacts) -> None:
         count = self.units_of(block)

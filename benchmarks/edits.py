@@ -11,36 +11,19 @@ their cost is that of the experts.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import statistics
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from figures import figure, publish
+from surroundings import OLMOE, figure, publish
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-HERE = Path(__file__).resolve().parent
-# transformers imports a published package named kernels: from this folder it would find a script of that name.
-sys.path[:] = [
-    str(HERE.parent),
-    str(HERE.parent / "kernels"),
-    *(p for p in sys.path if Path(p).resolve() != HERE),
-]
-
+# isort: split
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import workbench as wb
 
-_OLMOE = {
-    "vocab_size": 8192, "hidden_size": 2048, "intermediate_size": 1024, "num_hidden_layers": 1,
-    "num_attention_heads": 16, "num_key_value_heads": 16, "num_experts": 64, "num_experts_per_tok": 8,
-}  # fmt: skip
 EDITS: dict[str, Any] = {
     "ban": wb.reroute.ban("all", [3, 5]),
     "force": wb.reroute.force("all", 7),
@@ -59,7 +42,7 @@ HELD = ("ban", "force", "bias", "temperature", "permute", "uniform", "scores")
 
 def measure(tokens: int, rounds: int, runs: int, kernels: str) -> dict[str, Any]:
     """Milliseconds of CPU a pass takes under the empty plan, and each edit's ratio to it."""
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("olmoe", **_OLMOE))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("olmoe", **OLMOE))
     with wb.open(model, store=":memory:", kernels=kernels) as bench:
         prompt = torch.randint(0, 8192, (tokens,), generator=torch.Generator().manual_seed(0)).tolist()
         plans = {"no plan": wb.Plan()} | {name: wb.Plan([edit]) for name, edit in EDITS.items()}

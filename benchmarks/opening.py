@@ -10,26 +10,15 @@ calling thread beside wall clock: on a busy machine the wall clock says little.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-HERE = Path(__file__).resolve().parent
-# transformers imports a published package named kernels: from this folder it would find a script of that name.
-sys.path[:] = [
-    str(HERE.parent),
-    str(HERE.parent / "kernels"),
-    *(p for p in sys.path if Path(p or ".").resolve() != HERE),
-]
+from surroundings import figure, publish
 
+# isort: split
 import torch
 from transformers import AutoModelForCausalLM, OlmoeConfig, OlmoeForCausalLM
 
@@ -85,12 +74,18 @@ def main() -> None:
         size = have or make(folder, given.gigabytes)
         rounds = [once(folder) for _ in range(given.rounds + 1)][1:]
     figures = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
-    print(json.dumps({
-        "checkpoint_bytes": size, "rounds": given.rounds, **{name: round(value, 3) for name, value in figures.items()},
-        "share_wall": round(figures["open_wall"] / figures["load_wall"], 4),
-        "share_cpu": round(figures["open_cpu"] / figures["load_cpu"], 4), "budget": 0.10,
-        "torch": torch.__version__, "threads": 1,
-    }, indent=1))  # fmt: skip
+    setting = f"checkpoint of {size / 1e9:.2f} GB, bf16"
+    publish(
+        "opening",
+        [
+            figure(
+                "opening, over loading", setting, figures["open_wall"] / figures["load_wall"], "x", "<= 0.1"
+            ),
+            figure("opening, over loading, CPU", setting, figures["open_cpu"] / figures["load_cpu"], "x"),
+        ],
+        seconds=figures,
+        rounds=given.rounds,
+    )
 
 
 if __name__ == "__main__":

@@ -11,26 +11,14 @@ the same round). Levels are chosen so that a method and its control stand at abo
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from figures import figure, publish
+from surroundings import figure, publish
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-HERE = Path(__file__).resolve().parent
-# transformers imports a published package named kernels: from this folder it would find a script of that name.
-sys.path[:] = [
-    str(HERE.parent),
-    str(HERE.parent / "kernels"),
-    *(p for p in sys.path if Path(p).resolve() != HERE),
-]
-
+# isort: split
 import pandas as pd
 
 import workbench as wb

@@ -1,4 +1,4 @@
-"""Write the figures of the README from the JSON that the benchmarks printed.
+"""Write the figures of the README from the JSON that the benchmarks printed: those that are held against a budget.
 
 python benchmarks/readme_table.py            # from benchmarks/results/*.json into README.md
 python benchmarks/readme_table.py --check    # exit 1 where the README says anything else
@@ -21,20 +21,23 @@ END = "<!-- figures: end -->"
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """The figures of all ``results`` as Markdown, one section a benchmark."""
+    """The figures of all ``results`` with a budget as Markdown, one section a benchmark."""
     parts = []
     for result in results:
-        machine = result["machine"]
-        where = f"{machine['processor']}, {machine['cores']} cores, load {machine['load_average']}"
-        parts.append(f"**{result['benchmark']}** ({where}; `benchmarks/{result['benchmark']}.py`)\n")
+        machine, told = result["machine"], [one for one in result["figures"] if one["budget"] is not None]
+        parts.append(
+            f"<details><summary><code>benchmarks/{result['benchmark']}.py</code>: {sum(map(bool, map(holds, told)))} of "
+            f"{len(told)} budgets kept ({machine['processor']}, {machine['cores']} cores, load "
+            f"{machine['load_average']})</summary>\n"
+        )
         parts.append("| what | setting | measured | budget | kept |\n| --- | --- | --- | --- | --- |")
-        for one in result["figures"]:
-            kept = {True: "yes", False: "no", None: ""}[holds(one)]
+        for one in told:
             unit = "x" if one["unit"] == "x" else f" {one['unit']}"
+            kept = "yes" if holds(one) else "no"
             parts.append(
-                f"| {one['what']} | {one['setting']} | {one['value']:g}{unit} | {one['budget'] or ''} | {kept} |"
+                f"| {one['what']} | {one['setting']} | {one['value']:g}{unit} | {one['budget']} | {kept} |"
             )
-        parts.append("")
+        parts.append("\n</details>\n")
     return "\n".join(parts)
 
 

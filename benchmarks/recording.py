@@ -18,10 +18,8 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,36 +27,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from figures import figure, publish
+from surroundings import DENSE, OLMOE, figure, publish
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-HERE = Path(__file__).resolve().parent
-# transformers imports a published package named kernels: from this folder it would find a script of that name.
-sys.path[:] = [
-    str(HERE.parent),
-    str(HERE.parent / "kernels"),
-    *(p for p in sys.path if Path(p).resolve() != HERE),
-]
-
+# isort: split
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import workbench as wb
 
-_OLMOE = {
-    "vocab_size": 8192, "hidden_size": 2048, "intermediate_size": 1024, "num_hidden_layers": 1,
-    "num_attention_heads": 16, "num_key_value_heads": 16, "num_experts": 64, "num_experts_per_tok": 8,
-}  # fmt: skip
-_DENSE = {
-    "vocab_size": 8192, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 4,
-    "num_attention_heads": 16, "num_key_value_heads": 8,
-}  # fmt: skip
 SETTINGS: dict[str, Callable[[], Any]] = {
     "demo": lambda: None,
-    "olmoe": lambda: AutoModelForCausalLM.from_config(AutoConfig.for_model("olmoe", **_OLMOE)),
-    "dense": lambda: AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **_DENSE)),
+    "olmoe": lambda: AutoModelForCausalLM.from_config(AutoConfig.for_model("olmoe", **OLMOE)),
+    "dense": lambda: AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **DENSE)),
 }
 NAMES = {"demo": "demo model", "olmoe": "1 block at OLMoE-1B-7B width", "dense": "dense 1 B width, 4 layers"}
 BUDGETS = {"demo": "<= 1.25", "olmoe": "<= 1.05", "dense": "<= 1.05"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +60,7 @@ def test_figures_come_from_scripts_alone() -> None:
     begin, end = "<!-- figures: begin", "<!-- figures: end -->"
     assert README.count(begin) == README.count(end) == 1
     assert README.index(begin) < README.index(end)
+    done = subprocess.run(
+        [sys.executable, "benchmarks/readme_table.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from pydantic import Field, model_validator
 
+from workbench.errors import EditRefused
 from workbench.interventions.blob import Vector
 from workbench.interventions.edit import Facts, Layers, Scope, build
 from workbench.interventions.site import SiteEdit
@@ -47,6 +48,13 @@ class Direction(SiteEdit):
 
     def check(self, facts: Facts) -> None:
         super().check(facts)
+        for layer in self.layers_in(facts):
+            streams = facts.layer(layer).streams
+            if streams > 1 and self.site in ("resid_pre", "resid_post"):
+                raise EditRefused(
+                    f"Layer {layer} hands on {streams} residual streams side by side, where a direction has no one place.",
+                    "Write a function of all streams with @wb.edit, or patch them from another run.",
+                )
         check_vector(self, self.vector, facts.hidden_size, "channels of the residual stream")
 
     def apply(self, stream: Tensor, layer: int, positions: Tensor) -> Tensor:

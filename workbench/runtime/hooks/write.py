@@ -27,7 +27,9 @@ def hook_site(scene: Scene, block: Block, edit: SiteEdit, rows: Tensor, undo: Ex
 
     def write(value: Tensor, tail: tuple[int, ...] = (), multiplier: float = 1.0) -> Tensor:
         for one, where in scene.scoped(planned, block.layer):
-            shaped = value.reshape(*where.shape, *(tail or value.shape[-1:]))
+            # A value comes as [B, S, ...] or with the tokens in one axis, [T, ...].
+            own = value.shape[2:] if value.shape[:2] == where.shape else value.shape[1:]
+            shaped = value.reshape(*where.shape, *(tail or own))
             new = _edited(scene, block.layer, one, shaped * multiplier if multiplier != 1.0 else shaped)
             new = (new / multiplier if multiplier != 1.0 else new).to(value.dtype)
             mask = where.reshape(*where.shape, *[1] * (shaped.ndim - 2))

@@ -101,7 +101,10 @@ def test_a_plan_inside_a_trace_equals_the_local_run(bench: Any, family: str) -> 
             one.write_into(traced, edit, IDS)
             logits = traced.output.logits.save()
         expected = one.run(IDS, edit).logits
-        assert torch.equal(logits[0], expected), edit
+        if str(getattr(edit, "kind", "")).startswith("skip."):  # a local run computes the other tokens alone
+            torch.testing.assert_close(logits[0], expected, rtol=1e-4, atol=1e-5)
+        else:
+            assert torch.equal(logits[0], expected), edit
         assert not torch.equal(expected, base)
     with torch.no_grad(), traced.trace(BATCH, use_cache=False):
         one.write_into(traced, wb.Plan(), IDS)

@@ -3,8 +3,8 @@
 ``moe_experts`` runs the chosen experts of a mixture-of-experts layer, ``sparse_mlp`` the active part of a gated MLP,
 ``block_attention`` the kept blocks of an attention map, ``masked_matmul`` the kept entries of a weight matrix;
 ``gather_rows`` and ``scatter_add_rows`` take tokens around a
-block and back; ``residual_stats`` measures what a block does to the residual stream. ``backends`` and ``resolve`` say
-what they run on.
+block and back; ``residual_stats`` measures what a block does to the residual stream, ``map_ranks`` how much of its freedom
+an attention map uses. ``backends`` and ``resolve`` say what they run on.
 """
 
 from routing_kernels.dispatch import Backend, backends, refresh, resolve
@@ -13,6 +13,7 @@ from routing_kernels.ops import (
     ACTIVATIONS,
     BLOCKS,
     BlockAttention,
+    MapRanks,
     MaskedWeight,
     MoeExperts,
     ResidualStats,
@@ -21,6 +22,7 @@ from routing_kernels.ops import (
     block_attention,
     block_rows,
     gather_rows,
+    map_ranks,
     masked_matmul,
     moe_experts,
     n_of_m,
@@ -38,6 +40,7 @@ __all__ = [
     "BackendError",
     "BlockAttention",
     "KernelError",
+    "MapRanks",
     "MaskedWeight",
     "MoeExperts",
     "ResidualStats",
@@ -47,6 +50,7 @@ __all__ = [
     "block_attention",
     "block_rows",
     "gather_rows",
+    "map_ranks",
     "masked_matmul",
     "moe_experts",
     "n_of_m",

@@ -4,6 +4,7 @@ from routing_kernels.ops.attention import BLOCKS, BlockAttention, block_attentio
 from routing_kernels.ops.masked import MaskedWeight, masked_matmul, n_of_m, pack_masked
 from routing_kernels.ops.mlp import SparseMlp, sparse_mlp
 from routing_kernels.ops.moe import ACTIVATIONS, MoeExperts, moe_experts
+from routing_kernels.ops.ranks import MapRanks, map_ranks
 from routing_kernels.ops.residual import ResidualStats, residual_stats
 from routing_kernels.ops.rows import Rows, gather_rows, scatter_add_rows
 
@@ -11,6 +12,7 @@ __all__ = [
     "ACTIVATIONS",
     "BLOCKS",
     "BlockAttention",
+    "MapRanks",
     "MaskedWeight",
     "MoeExperts",
     "ResidualStats",
@@ -19,6 +21,7 @@ __all__ = [
     "block_attention",
     "block_rows",
     "gather_rows",
+    "map_ranks",
     "masked_matmul",
     "moe_experts",
     "n_of_m",

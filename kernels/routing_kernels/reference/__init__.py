@@ -4,6 +4,7 @@ from routing_kernels.reference.attention import block_attention, block_attention
 from routing_kernels.reference.masked import masked_matmul
 from routing_kernels.reference.mlp import sparse_mlp, sparse_mlp_backward
 from routing_kernels.reference.moe import ACTIVATIONS, moe_experts, moe_experts_backward
+from routing_kernels.reference.ranks import map_ranks
 from routing_kernels.reference.residual import residual_stats
 from routing_kernels.reference.rows import gather_rows, scatter_add_rows
 
@@ -12,6 +13,7 @@ __all__ = [
     "block_attention",
     "block_attention_backward",
     "gather_rows",
+    "map_ranks",
     "masked_matmul",
     "moe_experts",
     "moe_experts_backward",

@@ -59,7 +59,9 @@ class _StandIn:
 
     def enter(self, root: Any) -> None:
         """Call the hooks before on what flows into the traced module, and write what they change."""
-        place = _at(root, self.path) if self.before else None
+        if not self.before:
+            return
+        place = _at(root, self.path)
         for hook, with_kwargs in self.before:
             args, kwargs = place.inputs
             changed = hook(self.module, args, kwargs) if with_kwargs else hook(self.module, args)
@@ -68,7 +70,9 @@ class _StandIn:
 
     def leave(self, root: Any) -> None:
         """The same behind it. Hooks that ask for the inputs get those that the hooks before have left."""
-        place = _at(root, self.path) if self.after else None
+        if not self.after:
+            return
+        place = _at(root, self.path)
         inputs = place.inputs if any(with_kwargs for _, with_kwargs in self.after) else ((), {})
         for hook, with_kwargs in self.after:
             given = (*inputs, place.output) if with_kwargs else ((), place.output)

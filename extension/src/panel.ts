@@ -3,7 +3,6 @@ import { MainAreaWidget, type ISessionContext, SessionContextDialogs, Toolbar } 
 import type { Kernel, KernelMessage } from '@jupyterlab/services';
 import { type ITranslator, nullTranslator } from '@jupyterlab/translation';
 import { ToolbarButton, refreshIcon, stopIcon } from '@jupyterlab/ui-components';
-import type { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
 import { CommChannel } from './commChannel';
 import { App, type Memory } from './view/app';
@@ -26,14 +25,9 @@ class View extends Widget {
     super({ node: app.node });
   }
 
-  protected override onAfterShow(message: Message): void {
-    super.onAfterShow(message);
-    this.app.watch(true);
-  }
-
-  protected override onBeforeHide(message: Message): void {
-    super.onBeforeHide(message);
-    this.app.watch(false);
+  override dispose(): void {
+    this.app.dispose();
+    super.dispose();
   }
 
   protected override onActivateRequest(): void {

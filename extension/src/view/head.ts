@@ -22,7 +22,8 @@ export class Head {
   private readonly models: HTMLDataListElement;
   private listed = false;
 
-  constructor(actions: HeadActions) {
+  /** `busy` says what is going on; it has the room between the model and what can be opened. */
+  constructor(actions: HeadActions, busy: HTMLElement) {
     this.picker = choice(__('Bench'), [], actions.use);
     this.models = h('datalist', { attrs: { id: `wb-models-${++lists}` } });
     const open = (): void => actions.open(this.source.value.trim() || null);
@@ -57,7 +58,7 @@ export class Head {
       { class: 'wb-head' },
       this.model,
       this.picker,
-      h('span', { class: 'wb-grow' }),
+      busy,
       h('div', { class: 'wb-open' }, this.source, this.models, this.openButton, help)
     );
   }

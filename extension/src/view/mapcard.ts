@@ -5,7 +5,7 @@ import { wordsOf } from './edits';
 import { savePicture } from './files';
 import { MapLegend } from './legend';
 import { LoadStrip } from './loadstrip';
-import { type Box, type Place, RoutingMapView, type Rows } from './map';
+import { type Arrangement, type Box, type Place, RoutingMapView } from './map';
 import { type Colour, MapData, type Want } from './mapdata';
 import { MapTable } from './maptable';
 import type { Load, RoutingMap, State, TileMessage } from './protocol';
@@ -57,11 +57,12 @@ export class MapCard {
     this.rows = choice(
       __('Rows of the map'),
       [
+        ['zoom', __('rows by zoom')],
         ['layers', __('one row a layer')],
         ['slots', __('every choice')],
         ['lanes', __('experts of the layer')]
       ],
-      value => this.map.arrange(value as Rows)
+      value => this.map.arrange(value as Arrangement)
     );
     this.side = button(__('Show base'), 'side', '', actions.flip);
     this.picture = button(__('Picture'), 'picture', __('Save the map in view as a PNG picture'), () =>
@@ -252,7 +253,8 @@ function nameOf(colour: Colour): string {
     flip: __('flip against base'),
     influence: __('block influence'),
     contribution: __('contribution of the block'),
-    sparsity: __('sparsity: zero activations')
+    sparsity: __('sparsity: zero activations'),
+    depth: __('depth: skipped, repeated, reused')
   };
   return names[colour];
 }

@@ -66,6 +66,12 @@ export class RunList {
     this.render();
   }
 
+  /** Lists the runs that hold a text. */
+  find(text: string): void {
+    this.search.value = text;
+    this.ask();
+  }
+
   ask(before: string | undefined = undefined): void {
     this.actions.send({ type: 'runs_of', text: this.search.value, before: before ?? null });
   }
@@ -95,6 +101,16 @@ export class RunList {
     this.table.hidden = this.rows.length === 0;
     this.body.replaceChildren(...this.rows.map(row => this.row(row)));
     this.both.disabled = this.chosen.length !== 2;
+  }
+
+  /** One click that puts the routes of a run into the plan, for all layers and tokens. */
+  private replay(row: RunRow): HTMLButtonElement {
+    const node = button(__('Replay'), 'replay-run', __('Put this run’s routes into the plan: the prompt in view is routed as it was'), () => {
+      this.actions.send({ type: 'add', edit: { kind: 'reroute.replay', run: row.id } });
+      this.actions.look();
+    });
+    setAttr(node, 'aria-label', __('Replay the routes of run %1', row.id));
+    return node;
   }
 
   private row(row: RunRow): HTMLElement {
@@ -133,6 +149,7 @@ export class RunList {
         { class: 'wb-nowrap' },
         show(__('Open'), 'show', __('Show this run on the map'), false, null),
         row.plan ? show(__('With plan'), 'show-plan', __('Show it and take up its plan'), true, null) : null,
+        this.replay(row),
         row.parent ? show(__('On parent'), 'show-parent', __('Show it against the run it came from'), false, row.parent) : null
       ),
       h('th', { attrs: { scope: 'row' }, title: `${row.model} · ${row.kind} · ${row.id}` }, h('span', { class: 'wb-clip', text: row.text || '∅' })),

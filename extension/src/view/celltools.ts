@@ -31,7 +31,8 @@ export class CellTools {
   private criterion: Criterion = 'magnitude';
   private sight: CellSight | null = null;
 
-  constructor(send: (request: ControlRequest) => void, compute: (request: ComputeRequest) => void, heads: (layer: number) => void) {
+  /** `attempt` is the inspector's own question, first among those that run the model. */
+  constructor(attempt: HTMLElement, send: (request: ControlRequest) => void, compute: (request: ComputeRequest) => void, heads: (layer: number) => void) {
     const skip = (kind: SkipKind, name: string, action: string): [SkipKind, string, HTMLButtonElement] => [
       kind,
       name,
@@ -82,8 +83,9 @@ export class CellTools {
     this.node = h(
       'div',
       { class: 'wb-more' },
-      h('div', { class: 'wb-row', attrs: { role: 'group', 'aria-label': __('Skip') } }, label(__('Skip')), ...this.skips.map(([, , node]) => node), h('span', { class: 'wb-grow' }), look, measure),
-      h('div', { class: 'wb-row', attrs: { role: 'group', 'aria-label': __('Mask neurons') } }, this.neurons, this.ratio, label(__('% of the neurons')), this.criteria),
+      h('div', { class: 'wb-row' }, attempt, measure, look),
+      h('div', { class: 'wb-row', attrs: { role: 'group', 'aria-label': __('Skip') } }, label(__('Skip')), ...this.skips.map(([, , node]) => node)),
+      h('div', { class: 'wb-row', attrs: { role: 'group', 'aria-label': __('Mask neurons') } }, this.neurons, this.ratio, label(__('% of neurons')), this.criteria),
       this.like
     );
   }

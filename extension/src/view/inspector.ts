@@ -60,7 +60,6 @@ export class Inspector {
   ) {
     this.trials = new TrialList(send);
     this.heads = new HeadsCard(send, compute);
-    this.more = new CellTools(send, compute, layer => this.heads.ask(layer));
     this.attempt = button(
       __('Try every expert'),
       'try',
@@ -71,6 +70,7 @@ export class Inspector {
         }
       }
     );
+    this.more = new CellTools(this.attempt, send, compute, layer => this.heads.ask(layer));
     this.scopes = choice(
       __('Clicks act on'),
       [
@@ -97,8 +97,7 @@ export class Inspector {
       'div',
       { class: 'wb-tools' },
       h('label', { class: 'wb-label' }, __('Act on'), ' ', this.scopes),
-      h('label', { class: 'wb-label' }, __('Sort'), ' ', this.orders),
-      this.attempt
+      h('label', { class: 'wb-label' }, __('Sort'), ' ', this.orders)
     );
     this.node = h(
       'section',
@@ -362,8 +361,8 @@ export class Inspector {
     setAttr(row.node, 'data-wb-native', String(data.native));
     const effect = this.here?.experts.find(one => one.expert === data.expert)?.effect ?? null;
     const adds = [
-      ...(data.output === null ? [] : [__('adds %1', digits(data.output, 3))]),
-      ...(effect === null ? [] : [__('to “%1” %2', shown(this.here!.target), signed(effect, 3))])
+      ...(data.output === null ? [] : [__('output %1', digits(data.output, 3))]),
+      ...(effect === null ? [] : [__('logit of “%1” %2', shown(this.here!.target), signed(effect, 3))])
     ];
     row.adds.hidden = !adds.length;
     row.adds.textContent = adds.join(' · ');

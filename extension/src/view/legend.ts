@@ -99,3 +99,19 @@ export class MapLegend {
     ];
   }
 }
+
+/** What a map can be coloured by, in words. */
+export function nameOf(colour: Colour): string {
+  const names: Record<Colour, string> = {
+    expert: __('chosen expert'),
+    weight: __('weight of the first expert'),
+    margin: __('margin'),
+    entropy: __('entropy'),
+    flip: __('flip against base'),
+    influence: __('block influence'),
+    contribution: __('contribution of the block'),
+    sparsity: __('zero activations'),
+    depth: __('depth events')
+  };
+  return names[colour];
+}

@@ -1,6 +1,7 @@
 /** The routing map: tokens across, layers down, one coloured cell each, on a canvas as wide as the window. */
 import { depthEvents } from './depth';
 import { h, setAttr, shown } from './dom';
+import { nameOf } from './legend';
 import { type Colour, type MapData, type Want } from './mapdata';
 import { type Box, GUTTER, type Geometry, type Place, type Rows, SLANT, label, lanesTop, paint } from './paint';
 import { digits } from './scale';
@@ -446,7 +447,7 @@ export function describe(data: MapData, { layer, position }: Place, colour: Colo
         const event = depthEvents()[tile.at('depth', layer, column)];
         parts.push(event?.sign ? __('%1 (%2 %)', event.name, Math.round(100 * tile.at('share', layer, column))) : __('ran once'));
       } else {
-        parts.push(__('mean %1 %2', colour, digits(tile.at(colour === 'weight' ? 'weights' : colour, layer, column), 3)));
+        parts.push(__('mean %1 %2', nameOf(colour), digits(tile.at(colour === 'weight' ? 'weights' : colour, layer, column), 3)));
       }
     }
     return parts.join(' · ');

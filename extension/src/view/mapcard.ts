@@ -3,7 +3,7 @@ import type { ControlRequest } from './channel';
 import { button, choice, h, setAttr } from './dom';
 import { wordsOf } from './edits';
 import { savePicture } from './files';
-import { MapLegend } from './legend';
+import { MapLegend, nameOf } from './legend';
 import { LoadStrip } from './loadstrip';
 import { type Arrangement, type Box, type Place, RoutingMapView } from './map';
 import { type Colour, MapData, type Want } from './mapdata';
@@ -242,19 +242,4 @@ export class MapCard {
     }
     this.actions.brush(box);
   }
-}
-
-function nameOf(colour: Colour): string {
-  const names: Record<Colour, string> = {
-    expert: __('chosen expert'),
-    weight: __('weight of the first expert'),
-    margin: __('margin'),
-    entropy: __('entropy'),
-    flip: __('flip against base'),
-    influence: __('block influence'),
-    contribution: __('contribution of the block'),
-    sparsity: __('sparsity: zero activations'),
-    depth: __('depth: skipped, repeated, reused')
-  };
-  return names[colour];
 }

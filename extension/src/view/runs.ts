@@ -51,7 +51,7 @@ export class RunList {
       h(
         'thead',
         {},
-        h('tr', {}, head(__('compare')), head(__('look')), head(__('text')), head(__('plan')), head(__('labels')), head(__('tokens')), head(__('loss'), __('mean negative log-likelihood of its tokens, nats')), head(__('when')))
+        h('tr', {}, head(__('compare')), head(__('text, plan and labels')), head(__('tokens')), head(__('loss'), __('mean negative log-likelihood of its tokens, nats')), head(__('when')), head(__('look')))
       ),
       this.body
     );
@@ -145,19 +145,22 @@ export class RunList {
       { attrs: { 'data-wb-run-row': row.id, 'aria-current': this.inView.includes(row.id) ? 'true' : undefined } },
       h('td', {}, box),
       h(
-        'td',
-        { class: 'wb-nowrap' },
-        show(__('Open'), 'show', __('Show this run on the map'), false, null),
-        row.plan ? show(__('With plan'), 'show-plan', __('Show it and take up its plan'), true, null) : null,
-        this.replay(row),
-        row.parent ? show(__('On parent'), 'show-parent', __('Show it against the run it came from'), false, row.parent) : null
+        'th',
+        { class: 'wb-run-words', attrs: { scope: 'row' }, title: `${row.model} · ${row.kind} · ${row.id}` },
+        h('span', { class: 'wb-clip', text: row.text || '∅' }),
+        plan || labels.length ? h('span', { class: 'wb-clip wb-quiet', text: [plan, ...labels].filter(Boolean).join(' · '), title: [plan, ...labels].join('\n') }) : null
       ),
-      h('th', { attrs: { scope: 'row' }, title: `${row.model} · ${row.kind} · ${row.id}` }, h('span', { class: 'wb-clip', text: row.text || '∅' })),
-      h('td', { title: plan }, h('span', { class: 'wb-clip', text: plan || '–' })),
-      h('td', { title: labels.join('\n') }, h('span', { class: 'wb-clip', text: labels.join(', ') || '–' })),
       h('td', { class: 'wb-number', text: String(row.tokens) }),
       h('td', { class: 'wb-number', text: row.loss === null ? '–' : digits(row.loss, 4) }),
-      h('td', { class: 'wb-number wb-nowrap', text: row.started.slice(5, 16) || '–', title: row.started })
+      h('td', { class: 'wb-number wb-nowrap', text: row.started.slice(5, 16) || '–', title: row.started }),
+      h(
+        'td',
+        { class: 'wb-run-buttons' },
+        show(__('Open'), 'show', __('Show this run on the map'), false, null),
+        row.plan ? show(__('With plan'), 'show-plan', __('Show it and take up its plan'), true, null) : null,
+        row.parent ? show(__('On parent'), 'show-parent', __('Show it against the run it came from'), false, row.parent) : null,
+        this.replay(row)
+      )
     );
   }
 }

@@ -78,13 +78,14 @@ def block_attention(
     )
     if loader.call("block_rows", isa, record):
         raise bad_block_rows()
-    # Where nothing is masked but by causality, torch's dense kernel is faster than any that looks for blocks. It says
-    # neither lse nor masses; for those ours runs beside it, so that o has the same bits with statistics.
+    # Where nothing is masked but by causality, torch's dense kernel is the faster one, unless ours has the long vectors.
+    # It says neither lse nor masses; for those ours runs beside it, so that o has the same bits with statistics.
     blocks, columns = -(-queries // block), -(-keys // block)
     everything = batch * heads * (blocks * (blocks + 1) // 2 if causal else blocks * columns)
     plain = all(t is None for t in (lengths, sinks, extra, starts)) and not window and not softcap
     dense = (
         plain
+        and isa != "avx512"
         and (queries == keys or not causal)
         and q.dtype == torch.float32
         and executed.item() == everything

@@ -101,8 +101,9 @@ def block_attention(
         "auto", "reference", "cpu" or "triton" (see :func:`routing_kernels.resolve`).
 
     Sums are float32 and rounded once, at the end. A block that is not kept, or that nobody may see, is neither read nor
-    computed. In float32 with every block kept and nothing but causality to mask, the cpu backend gives the work to
-    torch's dense attention. Otherwise a query's row does not depend on the batch; the number of threads never matters.
+    computed. In float32 with every block kept and nothing but causality to mask, the cpu backend without AVX-512 gives the
+    work to torch's dense attention. Otherwise a query's row does not depend on the batch; the number of threads never
+    matters.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 #define RK_VEC_H
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 typedef __m512 vec;
 typedef __m512d dvec;
@@ -40,7 +41,11 @@ static inline float vec_sum(vec v) { return _mm512_reduce_add_ps(v); }
 static inline float vec_most(vec v) { return _mm512_reduce_max_ps(v); }
 
 /* The next values of a packed row in the lanes that the bits name, and a product added in those lanes alone. */
-static inline uint32_t vec_bits(const uint8_t *row, int64_t k) { return (uint32_t)(row[k / 8] | row[k / 8 + 1] << 8); }
+static inline uint32_t vec_bits(const uint8_t *row, int64_t k) {
+    uint16_t bits;
+    memcpy(&bits, row + k / 8, sizeof bits);
+    return bits;
+}
 static inline vec vec_expand(uint32_t bits, vec packed) { return _mm512_maskz_expand_ps((__mmask16)bits, packed); }
 static inline vec vec_fma_where(uint32_t bits, vec a, vec b, vec c) {
     return _mm512_mask3_fmadd_ps(a, b, c, (__mmask16)bits);

@@ -39,11 +39,11 @@ def block_attention(
     sinks, extra = (t if t is None else t.detach().float().contiguous() for t in (sinks, extra))
     (batch, heads, queries, depth), (kv_heads, keys, values) = q.shape, v.shape[1:]
     extras = 0 if extra is None else extra.shape[1]
-    o = torch.empty((batch, heads, queries, values), dtype=q.dtype)
-    sketch = torch.empty((batch, heads, queries, extras) if extras else 0)
-    lse = torch.empty((batch, heads, queries) if stats else 0)
-    mass = torch.empty((batch, len(col)) if stats else 0)
-    executed = torch.empty((), dtype=torch.int64)
+    o = q.new_empty((batch, heads, queries, values))
+    sketch = q.new_empty((batch, heads, queries, extras) if extras else 0, dtype=torch.float32)
+    lse = q.new_empty((batch, heads, queries) if stats else 0, dtype=torch.float32)
+    mass = q.new_empty((batch, len(col)) if stats else 0, dtype=torch.float32)
+    executed = col.new_empty(())
     record = CALL.pack(
         q.data_ptr(),
         k.data_ptr(),

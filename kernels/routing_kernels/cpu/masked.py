@@ -25,7 +25,7 @@ def masked_matmul(x: Tensor, values: Tensor, bits: Tensor, start: Tensor, isa: s
     x = x.contiguous()
     state = _state(values, bits, start)
     checked = state is not None and _CHECKED.get(bits) == state
-    y = torch.empty((x.shape[0], bits.shape[0]), dtype=x.dtype)
+    y = x.new_empty((x.shape[0], bits.shape[0]))
     record = CALL.pack(
         x.data_ptr(),
         values.data_ptr(),

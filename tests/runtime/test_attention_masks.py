@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from torch import Tensor
 
 import workbench as wb
 from workbench.errors import EditRefused
+from workbench.runtime.attach import AttentionCall
+from workbench.runtime.attention_patterns import kept_blocks
 
 IDS = [(7 * n * n + 3 * n) % 64 for n in range(60)]
 BLOCK = 16
@@ -89,7 +92,7 @@ def test_recall_is_the_difference_of_the_log_sums_and_the_oracle_is_the_best(ben
     found: dict[str, tuple[float, float]] = {}
     for pattern, more in (
         ("oracle", {}), ("pooled", {}), ("vertical-slash", {"last": 16}), ("channels", {"channels": 4}),
-        ("clusters", {"clusters": 2}), ("random", {}),
+        ("clusters", {"clusters": 2}), ("hierarchical", {}), ("random", {}),
     ):  # fmt: skip
         run = one.run(IDS, wb.mask.attention(1, pattern, **common, **more))
         rows = one.sql(
@@ -110,6 +113,45 @@ def test_recall_is_the_difference_of_the_log_sums_and_the_oracle_is_the_best(ben
     run = one.run(IDS, edit)
     rows = one.sql("SELECT recall FROM attention_mask WHERE run = ? ORDER BY head", [run.id]).fetchall()
     torch.testing.assert_close(torch.tensor(rows).squeeze(), want, rtol=1e-4, atol=1e-5)
+
+
+def searched(query: Tensor, key: Tensor, count: int, keep: int) -> set[int]:
+    """The blocks that halving spans ends at, for the mean query [D] of a block: spans as (first, last + 1) in a list."""
+    spans = min(2 * keep, count)
+    edges = [round(n * count / spans) for n in range(spans + 1)]
+    open_ = [(edges[n], edges[n + 1]) for n in range(spans)]
+    while True:
+        shown = [float(query @ key[min((a + b) * BLOCK // 2, len(key) - 1)]) for a, b in open_]
+        best = sorted(range(len(open_)), key=lambda n: -shown[n])[:keep]
+        open_ = [open_[n] for n in best]
+        if all(b - a == 1 for a, b in open_):
+            return {a for a, _ in open_}
+        halves = [((a, (a + b + 1) // 2), ((a + b + 1) // 2, b)) for a, b in open_]
+        open_ = [half for pair in halves for half in pair if half[1] > half[0]]
+
+
+def test_a_hierarchical_search_keeps_the_blocks_that_halving_spans_ends_at() -> None:
+    draw = torch.Generator().manual_seed(0)
+    query, key = torch.randn(1, 2, 300, 8, generator=draw), torch.randn(1, 1, 300, 8, generator=draw)
+    call = AttentionCall(query, key, key, None, 0.3, None, None)
+    edit = wb.mask.attention(0, "hierarchical", keep=0.2, block=BLOCK, sinks=0)
+    kept = kept_blocks(edit, call, 0)
+    for row in range(19):
+        count, keep = row + 1, math.ceil(0.2 * (row + 1))
+        for head in range(2):
+            found = searched(query[0, head, row * BLOCK : (row + 1) * BLOCK].mean(0), key[0, 0], count, keep)
+            mine = set(kept[head, row].nonzero().squeeze(-1).tolist())
+            assert (
+                len(mine) == keep and row in mine
+            )  # the block on the diagonal takes the place of the worst found
+            assert mine - {row} <= found and len(found - mine) <= 1
+    # Where the keys of a neighbourhood agree, the search finds what scoring every block finds.
+    slow = torch.sin(torch.arange(320) / 40.0)[None, None, :, None] * torch.ones(8)
+    even = AttentionCall(torch.ones(1, 1, 320, 8), slow, slow, None, 1.0, None, None)
+    kept = kept_blocks(edit, even, 0)[0, -1]
+    means = slow[0, 0].reshape(20, BLOCK, 8).mean((1, 2))
+    best = set(means[:-1].topk(3).indices.tolist()) | {19}
+    assert set(kept.nonzero().squeeze(-1).tolist()) == best
 
 
 def test_a_mass_is_reached_with_the_fewest_blocks(bench: Any) -> None:

@@ -20,7 +20,7 @@ from workbench.interventions.edit import Edit
 from workbench.runtime.artefacts import Artefact, Artefacts
 from workbench.runtime.attach import Attachment, KernelPath, Kernels, device_of
 from workbench.runtime.batch import check_coupled, labels_of
-from workbench.runtime.blobs import load_blobs, write_blobs
+from workbench.runtime.blobs import load_artefacts, load_blobs, write_artefacts, write_blobs
 from workbench.runtime.conditions import check_condition
 from workbench.runtime.counterfactual import counterfactual
 from workbench.runtime.crossed import Crossed, crossed
@@ -40,6 +40,7 @@ from workbench.runtime.recorder import Recorder
 from workbench.runtime.run import Done, Run, Step
 from workbench.runtime.run_rows import Ended, digest_runs
 from workbench.runtime.running import Running, uncompiled
+from workbench.runtime.sae import load_sae
 from workbench.runtime.sources import Sources
 from workbench.store import Store, new_run_id
 
@@ -433,8 +434,11 @@ class Bench:
 
     def add(self, artefact: Artefact | str | Path) -> str:
         """Make tensors that plans name (a calibration, a trained router, masks), or the file of them, known to this bench;
-        gives the hash by which plans name them."""
-        return self.artefacts.add(artefact if isinstance(artefact, Artefact) else Artefact.load(artefact))
+        gives the hash by which plans name them. A folder is read as a sparse autoencoder in the format of SAELens."""
+        if not isinstance(artefact, Artefact):
+            folder = Path(artefact).is_dir()
+            artefact = load_sae(artefact).artefact() if folder else Artefact.load(artefact)
+        return self.artefacts.add(artefact)
 
     def calibrate(self, prompts: Sequence[Prompt], seed: int = 0) -> str:
         """Measure what units do on ``prompts``, for masks that need means, samples, thresholds or norms; gives the hash by
@@ -459,6 +463,7 @@ class Bench:
     ) -> None:
         """Refuse a plan that cannot act on this model, or in a run of so many prompt tokens and computed tokens."""
         load_blobs(self.store, plan)
+        load_artefacts(self.store, self.artefacts, plan)
         plan.check(self.anatomy)
         for edit in plan.active:
             check_tokens(edit, prompt_tokens, total_tokens)
@@ -561,7 +566,9 @@ class Bench:
             done.run, torch.tensor(done.tokens), logits, done.plan, done.prompt_tokens, self, done.labels
         )
         if record is not None:
-            write_blobs(self.store, [plan for _, plan in done.plans] or [done.plan], self._blobs)
+            plans = [plan for _, plan in done.plans] or [done.plan]
+            write_blobs(self.store, plans, self._blobs)
+            write_artefacts(self.store, self.artefacts, plans, self._blobs)
             self.store.describe(digest_runs, Ended(run, done, record, done.dropped))
             self.store.soon()
             self.store.ended(len(done.tokens) * self._choices_a_token)

@@ -167,7 +167,7 @@ class Session:
             if isinstance(edit, mask.Heads):
                 hook_heads(scene, block, [(edit, rows)], self._artefacts, undo)
             elif isinstance(edit, SiteEdit) and not _acts_on_router(edit):
-                hook_site(scene, block, edit, rows, undo)
+                hook_site(scene, block, edit, rows, self._artefacts, undo)
         if masks := [(e, rows) for e, rows in edits if isinstance(e, mask.AttentionMask | mask.Tokens)]:
             hook_attention_mask(scene, block, masks, record is not None, undo)
         parts = scene.record is not None and scene.record.needs_parts  # of every block, recorded or not

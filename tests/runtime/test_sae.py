@@ -43,8 +43,8 @@ def write(folder: Path, width: int, architecture: str = "standard", **config: An
         weights[name] = some(FEATURES, by=0.3).abs() if name == "threshold" else some(FEATURES, by=0.3)
     folder.mkdir(exist_ok=True)
     save_file(weights, folder / "sae_weights.safetensors")
-    known = {"architecture": architecture, "d_in": width, "d_sae": FEATURES, "dtype": "float32", "apply_b_dec_to_input": False,
-             "normalize_activations": "none", "metadata": {"hook_name": "blocks.1.hook_resid_post"}}  # fmt: skip
+    known = {"architecture": architecture, "d_in": width, "d_sae": FEATURES, "normalize_activations": "none",
+             "apply_b_dec_to_input": False, "metadata": {"hook_name": "blocks.1.hook_resid_post"}}  # fmt: skip
     (folder / "cfg.json").write_text(json.dumps(known | config))
     return {name: value.double().numpy() for name, value in weights.items()}
 

@@ -35,8 +35,8 @@ class Sae:
         ``standard`` (ReLU), ``jumprelu`` (a feature below its threshold is 0), ``topk`` (all but the ``k`` largest are 0) or
         ``gated`` (one bias decides whether a feature is on, another how much).
     weights
-        ``W_enc`` [H, M], ``W_dec`` [M, H], ``b_dec`` [H], and by architecture ``b_enc``, ``threshold``, ``b_gate``, ``b_mag``,
-        ``r_mag`` [M].
+        ``W_enc`` [H, M], ``W_dec`` [M, H], ``b_dec`` [H], and by architecture ``b_enc``, ``threshold``, ``b_gate``,
+        ``b_mag``, ``r_mag`` [M].
     scale
         What is done to the stream before: nothing, its mean and deviation are taken out (``layer_norm``), or its norm is set
         to ``sqrt(H)`` (``constant_norm_rescale``).
@@ -92,7 +92,8 @@ class Sae:
         return rebuilt * size + mean
 
     def written(self, stream: Tensor, features: tuple[int, ...], op: str, value: float) -> Tensor:
-        """``stream`` [..., H] with ``features`` ablated (set to 0), raised by ``value`` (``add``) or set to it (``clamp``)."""
+        """``stream`` [..., H] with ``features`` ablated (set to 0), raised by ``value`` (``add``) or set to it
+        (``clamp``)."""
         found, _, size = self._encode(stream.float())
         at = list(features)
         if op == "add":

@@ -46,11 +46,17 @@ def known_of(bench: Any, on: Ground) -> Measured:
     shares = bench.sql("FROM arank_profile(?)", [ids]).df().groupby("layer")["share"].mean()
     rank = [float(shares[n]) if n in order else float("inf") for n in range(bench.anatomy.num_layers)]
     return Measured(
-        bench.calibrate(on.calibration), list(parts["influence"]), list(parts["attention"]), list(parts["mlp"]), rank
+        bench.calibrate(on.calibration),
+        list(parts["influence"]),
+        list(parts["attention"]),
+        list(parts["mlp"]),
+        rank,
     )
 
 
-def rows_of(bench: Any, on: Ground, family: Family, seeds: int, told: Any) -> tuple[list[dict[str, Any]], dict[Any, Outcome]]:
+def rows_of(
+    bench: Any, on: Ground, family: Family, seeds: int, told: Any
+) -> tuple[list[dict[str, Any]], dict[Any, Outcome]]:
     """The measured rows of a family, and the outcomes by (method, number of the case)."""
     layers = bench.anatomy.num_layers if family.op in DEPTH else None
     base = measure(bench, on, None, None, grows=family.grows)
@@ -67,13 +73,17 @@ def rows_of(bench: Any, on: Ground, family: Family, seeds: int, told: Any) -> tu
         if budget not in controls:
             controls[budget] = [of(family.control(budget, seed)) for seed in range(seeds)]
             for seed, control in enumerate(controls[budget]):
-                rows.append(_row(Case(family.name, "random", budget, None, seed), budget, control, base, None))
+                rows.append(
+                    _row(Case(family.name, "random", budget, None, seed), budget, control, base, None)
+                )
         rows.append(_row(case, budget, found, base, controls[budget]) | {"number": number})
         told(f"{family.name}, {case.method}, {budget:.2f}: {rows[-1]['change']:+.3f} nats")
     return rows, outcomes
 
 
-def _row(case: Case, budget: float, found: Outcome, base: Outcome, controls: list[Outcome] | None) -> dict[str, Any]:
+def _row(
+    case: Case, budget: float, found: Outcome, base: Outcome, controls: list[Outcome] | None
+) -> dict[str, Any]:
     row: dict[str, Any] = {
         "family": case.family, "method": case.method, "control": case.seed is not None, "seed": case.seed,
         "budget": budget, "work": found.work, "time": found.time, "accuracy": float(found.right.mean()),
@@ -93,7 +103,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=192)
     parser.add_argument("--items", type=int, default=16, help="of each task")
     parser.add_argument("--seeds", type=int, default=2, help="random controls of each budget")
-    parser.add_argument("--block", type=int, default=16, choices=(16, 32, 64, 128), help="of the attention map")
+    parser.add_argument(
+        "--block", type=int, default=16, choices=(16, 32, 64, 128), help="of the attention map"
+    )
     parser.add_argument("--families", nargs="+", help="only those whose name holds one of these words")
     given = parser.parse_args()
     started = time.process_time()

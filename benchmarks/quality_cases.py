@@ -111,8 +111,18 @@ def _layers(size: int, known: Measured) -> list[Family]:
         ]
         attentions += [
             Case("attention sublayers", "last first", share, wb.skip.attention(range(size - n, size))),
-            Case("attention sublayers", "lowest contribution", share, wb.skip.attention(_lowest(known.attention, n))),
-            Case("attention sublayers", "lowest attention rank", share, wb.skip.attention(_lowest(known.rank, n))),
+            Case(
+                "attention sublayers",
+                "lowest contribution",
+                share,
+                wb.skip.attention(_lowest(known.attention, n)),
+            ),
+            Case(
+                "attention sublayers",
+                "lowest attention rank",
+                share,
+                wb.skip.attention(_lowest(known.rank, n)),
+            ),
         ]
         mlps += [
             Case("MLP sublayers", "last first", share, wb.skip.mlp(range(size - n, size))),
@@ -138,13 +148,22 @@ def _tokens(layers: list[int], unit: Any, kv: Any) -> Family:
     def make(score: Any, share: float, **more: Any) -> Any:
         return wb.skip.tokens(layers, capacity=share, score=score, unit=unit, kv=kv, protect=0, **more)
 
-    cases = [Case(name, f"by {score}", share, make(score, share)) for share in SHARES for score in ("norm", "position")]
+    cases = [
+        Case(name, f"by {score}", share, make(score, share))
+        for share in SHARES
+        for score in ("norm", "position")
+    ]
     if (unit, kv) == ("block", "compute"):
         cases += [
             Case(name, "by attention received, looking ahead", share, make("attention", share, causal=False))
             for share in SHARES
         ]
-    return Family(name, {"attention": "attn"}.get(unit, unit), cases, lambda share, seed: make("random", share, seed=seed))
+    return Family(
+        name,
+        {"attention": "attn"}.get(unit, unit),
+        cases,
+        lambda share, seed: make("random", share, seed=seed),
+    )
 
 
 def _exits() -> Family:
@@ -153,13 +172,20 @@ def _exits() -> Family:
         Case(name, "by similarity", None, wb.skip.policy("early_exit", similarity=similarity, kv="copy-last"))
         for similarity in (0.9, 0.95, 0.98)
     ]
-    return Family(name, "block", cases, lambda share, seed: wb.skip.policy("random", share=share, protect=0, seed=seed))
+    return Family(
+        name, "block", cases, lambda share, seed: wb.skip.policy("random", share=share, protect=0, seed=seed)
+    )
 
 
 def _decays(layers: int) -> Family:
     name = "depth of generated tokens"
     cases = [
-        Case(name, "geometric decay", None, wb.skip.policy("decay", alpha=alpha, min_layers=max(1, layers // 3)))
+        Case(
+            name,
+            "geometric decay",
+            None,
+            wb.skip.policy("decay", alpha=alpha, min_layers=max(1, layers // 3)),
+        )
         for alpha in (0.999, 0.997, 0.99)
     ]
 
@@ -179,11 +205,19 @@ def _attention(block: int) -> Family:
         ("oracle", {}), ("pooled", {}), ("vertical-slash", {"last": 32}), ("channels", {"channels": 8}),
         ("clusters", {"clusters": 3}), ("hierarchical", {}),
     )  # fmt: skip
-    cases = [Case(name, pattern, share, make(pattern, share, **more)) for share in SHARES for pattern, more in chosen]
+    cases = [
+        Case(name, pattern, share, make(pattern, share, **more))
+        for share in SHARES
+        for pattern, more in chosen
+    ]
     for width in (block, 3 * block):
         cases += [
-            Case(name, "window and sinks", None, wb.mask.attention("all", "window", window=width, block=block)),
-            Case(name, "window", None, wb.mask.attention("all", "window", window=width, block=block, sinks=0)),
+            Case(
+                name, "window and sinks", None, wb.mask.attention("all", "window", window=width, block=block)
+            ),
+            Case(
+                name, "window", None, wb.mask.attention("all", "window", window=width, block=block, sinks=0)
+            ),
         ]
     cases += [
         Case(name, "strided", None, wb.mask.attention("all", "strided", stride=stride, block=block))
@@ -197,7 +231,9 @@ def _activations(source: str) -> Family:
     cases = []
     for gone in LEFT_OUT:
         for method in ("magnitude", "weight-informed"):
-            cases.append(Case(name, method, 1 - gone, wb.mask.activations("all", method, sparsity=gone, source=source)))
+            cases.append(
+                Case(name, method, 1 - gone, wb.mask.activations("all", method, sparsity=gone, source=source))
+            )
         # The gate is computed in full: one of the three products.
         gated = wb.mask.activations("all", "gate", sparsity=gone, source=source)
         cases.append(Case(name, "gate", 1 / 3 + 2 / 3 * (1 - gone), gated))
@@ -225,7 +261,9 @@ def _weights(source: str) -> list[Family]:
     for shape in ("rows", "columns"):
         name = f"weights, whole {shape}"
         cases = [
-            Case(name, by, 1 - gone, make(by, shape=shape, ratio=gone)) for gone in (0.1, 0.3) for by in single[:2]
+            Case(name, by, 1 - gone, make(by, shape=shape, ratio=gone))
+            for gone in (0.1, 0.3)
+            for by in single[:2]
         ]
         found.append(Family(
             name, "masked_matmul", cases,

@@ -25,7 +25,12 @@ class Claim:
     other_family: str | None = None
 
 
-_MAP, _ACT, _ENTRIES, _PAIRS = "blocks of the attention map", "activations", "weights, single entries", "weights, 2 of 4"
+_MAP, _ACT, _ENTRIES, _PAIRS = (
+    "blocks of the attention map",
+    "activations",
+    "weights, single entries",
+    "weights, 2 of 4",
+)
 
 CLAIMS = (
     Claim("Unified Layer Skipping (Liu et al. 2024)", "layers skipped evenly cost less than a contiguous span",

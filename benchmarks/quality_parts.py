@@ -108,11 +108,17 @@ def measure(
         tokens = np.array([len(run.tokens) - 1 for run in runs])
         loss = np.array([run.loss for run in runs]) * tokens
     right = bench.evaluate(on.items, plans=[edit])["correct"].to_numpy(dtype=bool)
-    work = None if op is None or edit is None else _work(bench, on, edit, op, layers, grows, [] if grows else runs)
+    work = (
+        None
+        if op is None or edit is None
+        else _work(bench, on, edit, op, layers, grows, [] if grows else runs)
+    )
     return Outcome(loss, tokens, right, work, _time(bench, on, edit, grows))
 
 
-def _work(bench: Any, on: Ground, edit: Any, op: str, layers: int | None, grows: bool, runs: list[Any]) -> float:
+def _work(
+    bench: Any, on: Ground, edit: Any, op: str, layers: int | None, grows: bool, runs: list[Any]
+) -> float:
     """Share of the units of ``op`` that were done, counted in the store."""
     if grows:
         prompt = on.texts[0][: len(on.texts[0]) // 4]

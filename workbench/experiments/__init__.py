@@ -2,11 +2,13 @@
 
 from workbench.experiments.controls import matched_random
 from workbench.experiments.effects import by_layer, cka, recovery_layer, skip_effects
+from workbench.experiments.mask_search import MaskSearch, search_mask
 from workbench.experiments.oracle import Paths, choice_losses, oracle
 from workbench.experiments.paired import paired
 from workbench.experiments.sweep import Sweep, sweep
 
 __all__ = [
+    "MaskSearch",
     "Paths",
     "Sweep",
     "by_layer",
@@ -16,6 +18,7 @@ __all__ = [
     "oracle",
     "paired",
     "recovery_layer",
+    "search_mask",
     "skip_effects",
     "sweep",
 ]

@@ -235,11 +235,6 @@ class Edit(BaseModel):
         """The arrays that the edit names by their content."""
         return tuple(value for _, value in self if isinstance(value, Blob))
 
-    def artefacts(self) -> tuple[str, ...]:
-        """The hashes of the files that the edit names: a calibration or masks, a router, an autoencoder."""
-        named = (getattr(self, field, None) for field in ("source", "router", "sae"))
-        return tuple(name for name in named if isinstance(name, str))
-
     def trained(self) -> bool:
         """Whether the edit holds a tensor in training."""
         return any(blob.live for blob in self.blobs())

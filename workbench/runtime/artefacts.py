@@ -1,4 +1,4 @@
-"""Tensors that plans name by content hash: calibrations, trained routers, given masks, sparse autoencoders."""
+"""Tensors that plans name by content hash: calibrations, trained routers, given masks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from workbench.errors import PlanError
 
 @dataclass(frozen=True)
 class Artefact:
-    """Named tensors with a ``kind`` (``calibration``, ``router``, ``masks``, ``sae``) and what else must be known to use
-    them."""
+    """Named tensors with a ``kind`` (``calibration``, ``router``, ``masks``) and what else must be known to use them."""
 
     kind: str
     tensors: dict[str, Tensor]
@@ -31,52 +30,31 @@ class Artefact:
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    @property
-    def size(self) -> int:
-        """Bytes of the tensors."""
-        return sum(value.numel() * value.element_size() for value in self.tensors.values())
-
-    def to_bytes(self) -> bytes:
-        """Tensors, kind and meta as the content of a safetensors file."""
-        from safetensors.torch import save
-
-        about = json.dumps({"kind": self.kind, "meta": self.meta})
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.tensors.items()}
-        return save(tensors, {"workbench": about})
-
-    @classmethod
-    def from_bytes(cls, content: bytes, whence: str) -> Artefact:
-        """The inverse of :meth:`to_bytes`; raises :class:`PlanError`, which names ``whence``, for anything else."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        try:
-            tensors = load(content)
-            head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            about = json.loads(head["__metadata__"]["workbench"])
-            return cls(about["kind"], tensors, about["meta"])
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise PlanError(
-                f"{whence} holds no tensors of a plan: {error}.", "Name a file that save() wrote."
-            ) from None
-
     def save(self, folder: str | Path) -> Path:
         """Write a safetensors file into ``folder``, named by the hash; gives its path."""
+        from safetensors.torch import save_file
+
         path = Path(folder) / f"{self.hash}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self.to_bytes())
+        about = json.dumps({"kind": self.kind, "meta": self.meta})
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.tensors.items()}
+        save_file(tensors, path, {"workbench": about})
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> Artefact:
         """Read what :meth:`save` wrote; raises :class:`PlanError` for anything else, or content that is not its name."""
+        from safetensors import SafetensorError, safe_open
+
         try:
-            content = Path(path).read_bytes()
-        except OSError as error:
+            with safe_open(str(path), framework="pt") as file:
+                about = json.loads((file.metadata() or {})["workbench"])
+                tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+            found = cls(about["kind"], tensors, about["meta"])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise PlanError(
                 f"{path} holds no tensors of a plan: {error}.", "Name a file that save() wrote."
             ) from None
-        found = cls.from_bytes(content, str(path))
         if Path(path).stem != found.hash:
             raise PlanError(
                 f"{path} holds {found.hash}, not what its name says.", "Save it again under its hash."
@@ -100,10 +78,7 @@ class Artefacts:
         """The artefact with that hash; raises :class:`PlanError` where it is not known or of another kind."""
         found = self.known.get(name)
         if found is None:
-            raise PlanError(
-                f"{name} is not known to this bench.",
-                "Load its file with bench.add(path), or open the store in which a run under this plan was recorded.",
-            )
+            raise PlanError(f"{name} is not known to this bench.", "Load its file with bench.add(path).")
         if found.kind != kind:
             raise PlanError(f"{name} is of the kind {found.kind}, not {kind}.", f"Name a {kind}.")
         return found

@@ -20,7 +20,7 @@ from workbench.interventions.edit import Edit
 from workbench.runtime.artefacts import Artefact, Artefacts
 from workbench.runtime.attach import Attachment, KernelPath, Kernels, device_of
 from workbench.runtime.batch import check_coupled, labels_of
-from workbench.runtime.blobs import load_artefacts, load_blobs, write_artefacts, write_blobs
+from workbench.runtime.blobs import load_blobs, write_blobs
 from workbench.runtime.conditions import check_condition
 from workbench.runtime.counterfactual import counterfactual
 from workbench.runtime.crossed import Crossed, crossed
@@ -463,7 +463,6 @@ class Bench:
     ) -> None:
         """Refuse a plan that cannot act on this model, or in a run of so many prompt tokens and computed tokens."""
         load_blobs(self.store, plan)
-        load_artefacts(self.store, self.artefacts, plan)
         plan.check(self.anatomy)
         for edit in plan.active:
             check_tokens(edit, prompt_tokens, total_tokens)
@@ -566,9 +565,7 @@ class Bench:
             done.run, torch.tensor(done.tokens), logits, done.plan, done.prompt_tokens, self, done.labels
         )
         if record is not None:
-            plans = [plan for _, plan in done.plans] or [done.plan]
-            write_blobs(self.store, plans, self._blobs)
-            write_artefacts(self.store, self.artefacts, plans, self._blobs)
+            write_blobs(self.store, [plan for _, plan in done.plans] or [done.plan], self._blobs)
             self.store.describe(digest_runs, Ended(run, done, record, done.dropped))
             self.store.soon()
             self.store.ended(len(done.tokens) * self._choices_a_token)

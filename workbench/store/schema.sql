@@ -59,12 +59,12 @@ CREATE TABLE run_plan (
     plan VARCHAR NOT NULL
 );
 
--- Vectors, matrices and files (calibrations, routers, masks, autoencoders) that plans name by content.
+-- Vectors, matrices and router files that plans name by content.
 CREATE TABLE blob (
     blob  VARCHAR NOT NULL,          -- hash of the content, hexadecimal
-    dtype VARCHAR,                   -- element type of data; 'safetensors' for a whole file
-    shape INTEGER[],                 -- extents, outermost first; of a file its bytes
-    data  BLOB                       -- elements in C order, little endian; or the file
+    dtype VARCHAR,                   -- element type of data
+    shape INTEGER[],                 -- extents, outermost first
+    data  BLOB                       -- elements in C order, little endian
 );
 
 -- One row a token of a run.

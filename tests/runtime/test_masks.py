@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 import workbench as wb
 from workbench.errors import EditRefused, PlanError
-from workbench.runtime.artefacts import Artefact
+from workbench.runtime.artefacts import Artefact, opened
 from workbench.runtime.weight_masks import exchanged, overlap
 
 IDS = [5, 17, 3, 60, 22, 9, 41, 8, 33, 2, 19, 50]
@@ -103,7 +104,7 @@ def test_neurons_of_one_expert_and_of_some_tokens(bench: Any) -> None:
 def test_masked_experts_and_what_stands_for_them(bench: Any) -> None:
     one = bench("olmoe")
     source = one.calibrate([OTHER, IDS, OTHER[::-1]])
-    known = one.artefacts.open(source, "calibration").tensors
+    known = opened(source, "calibration").tensors
 
     def zero(model: Any) -> None:
         model.model.layers[1].mlp.experts.down_proj[[1, 4]] = 0
@@ -218,7 +219,7 @@ def test_hidden_tokens_get_no_attention(bench: Any, family: str) -> None:
 def test_activations_below_their_thresholds_are_left_out(bench: Any, family: str) -> None:
     one = bench(family)
     source = one.calibrate([OTHER])
-    points = one.artefacts.open(source, "calibration").tensors
+    points = opened(source, "calibration").tensors
 
     def bound(what: str, share: float) -> float:
         return (
@@ -367,21 +368,41 @@ def test_activation_weighted_masks_use_the_recorded_norms_and_exchanges_lessen_t
     assert chance == pytest.approx(0.3 / (2 - 0.3), abs=0.01) and found == pytest.approx(chance, abs=0.03)
 
 
-def test_calibrations_are_named_by_content_and_come_back_from_their_file(bench: Any, tmp_path: Any) -> None:
+def test_calibrations_are_named_by_content_and_come_back_from_file_and_store(
+    bench: Any, tmp_path: Any
+) -> None:
     one = bench("llama")
     source = one.calibrate([OTHER])
     assert one.calibrate([OTHER]) == source
-    path = one.artefacts.open(source, "calibration").save(tmp_path)
+    path = opened(source, "calibration").save(tmp_path)
     edit = wb.mask.activations(1, sparsity=0.5, source=source)
     run = one.run(IDS, edit)
+    text = run.plan.to_json()
     other = bench("llama")
-    with pytest.raises(PlanError, match="not known to this bench"):
+    _forget(source)
+    with pytest.raises(PlanError, match="is not at hand"):
         other.run(IDS, edit)
     assert other.add(path) == source
-    assert torch.equal(other.run(IDS, wb.Plan.from_json(run.plan.to_json())).logits, run.logits)
+    assert torch.equal(other.run(IDS, wb.Plan.from_json(text)).logits, run.logits)
+    _forget(source)
+    assert torch.equal(one.run(IDS, wb.Plan.from_json(text)).logits, run.logits)
+    with pytest.raises(PlanError, match="of the kind calibration, not masks"):
+        one.run(IDS, wb.mask.weights(1, "down_proj", criterion="given", source=source))
+    array = wb.blob(list(range(300))).blob
+    with pytest.raises(PlanError, match="an array, not a calibration"):
+        one.run(IDS, edit.model_copy(update={"source": array}))
     path.rename(tmp_path / "0000000000000000.safetensors")
     with pytest.raises(PlanError, match="not what its name says"):
         other.add(tmp_path / "0000000000000000.safetensors")
+    (tmp_path / "1.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(PlanError, match="holds no tensors of a plan"):
+        other.add(tmp_path / "1.safetensors")
+
+
+def _forget(name: str) -> None:
+    """What another process would not know."""
+    importlib.import_module("workbench.interventions.blob")._ARRAYS.pop(name)
+    importlib.import_module("workbench.runtime.artefacts")._opened.cache_clear()
 
 
 def test_refusals(bench: Any) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import workbench as wb
 from workbench.errors import EditRefused, PlanError
+from workbench.runtime.artefacts import opened
 from workbench.runtime.sae import Sae, load_sae
 
 IDS = [5, 17, 3, 60, 22, 9, 41, 8]
@@ -102,7 +103,7 @@ def test_features_are_edited_and_the_error_term_stays(bench: Any, form: str, tmp
     name = one.add(tmp_path / form)
     base = one.run(IDS, record=None)
     stream = base.tensor("resid_post", layers=1)
-    z = Sae.of(one.artefacts.open(name, "sae")).encode(stream)
+    z = Sae.of(opened(name, "sae")).encode(stream)
     hand = np.stack([by_hand(weights, row, form, FORMS[form])[0] for row in stream.double().numpy()])
     np.testing.assert_allclose(z.numpy(), hand, rtol=1e-4, atol=1e-4)
     busy = [int(m) for m in z.sum(0).topk(2).indices]
@@ -169,9 +170,8 @@ def test_a_plan_with_features_is_scoped_saved_and_replayed_from_the_store(bench:
         )
     finally:
         other.close()
-    fresh = bench(build_tiny("llama"))
-    with pytest.raises(PlanError, match="not known to this bench"):
-        fresh.run(IDS, again)
+    with pytest.raises(PlanError, match="not at hand"):
+        one.run(IDS, wb.mask.direction(1, sae="0" * 32, features=1))
 
 
 def test_refusals(bench: Any, tmp_path: Path) -> None:

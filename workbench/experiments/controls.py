@@ -32,7 +32,7 @@ def matched_random(plan: Plan, anatomy: Anatomy, seed: int) -> Plan:
             continue
         if isinstance(edit, skip.Skip):
             edits.append(_other_depth(edit, anatomy, rng))
-        elif isinstance(edit, mask.Activations | mask.AttentionMask | mask.Weights):
+        elif isinstance(edit, mask.Activations | mask.AttentionMask | mask.WeightMask):
             edits.append(_drawn(edit, rng))
         elif isinstance(edit, mask.UnitMask | reroute.Bias | reroute.Ban | reroute.Force):
             edits.extend(_one_layer(edit, layer, anatomy, rng) for layer in edit.layers_in(anatomy))
@@ -81,8 +81,8 @@ def _drawn(edit: Edit, rng: random.Random) -> Edit:
     if isinstance(edit, mask.AttentionMask) and edit.keep is not None:
         change = {"pattern": "random", "channels": None, "clusters": None, "seed": seed}
         return mask.AttentionMask(**edit.model_dump() | change)
-    if isinstance(edit, mask.Weights) and edit.criterion != "given":
-        return mask.Weights(**edit.model_dump() | {"criterion": "random", "source": None, "seed": seed})
+    if isinstance(edit, mask.WeightMask) and edit.criterion != "given":
+        return mask.WeightMask(**edit.model_dump() | {"criterion": "random", "source": None, "seed": seed})
     raise _none(edit)
 
 

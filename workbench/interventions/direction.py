@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 
 from pydantic import Field, field_validator, model_validator
 
+from workbench.errors import EditRefused
 from workbench.interventions.blob import Vector
 from workbench.interventions.edit import Facts, Layers, Scope, build, sorted_units
 from workbench.interventions.site import SiteEdit
@@ -30,6 +31,7 @@ class Direction(SiteEdit):
     """
 
     kind: Literal["mask.direction"] = "mask.direction"
+    files: ClassVar[tuple[str, ...]] = ("sae",)
     site: WideSite = Field("resid_post", title="Site", description="what is written")  # type: ignore[misc]
     vector: Vector | None = Field(
         None, title="Vector", description="one number per channel, or per layer, token and channel"
@@ -64,6 +66,13 @@ class Direction(SiteEdit):
 
     def check(self, facts: Facts) -> None:
         super().check(facts)
+        for layer in self.layers_in(facts):
+            streams = facts.layer(layer).streams
+            if streams > 1 and self.site in ("resid_pre", "resid_post"):
+                raise EditRefused(
+                    f"Layer {layer} hands on {streams} residual streams side by side, where a direction has no one place.",
+                    "Write a function of all streams with @wb.edit, or patch them from another run.",
+                )
         if self.vector is not None:
             check_vector(self, self.vector, facts.hidden_size, "channels of the residual stream")
 

@@ -17,7 +17,7 @@ from workbench.anatomy import Anatomy, prove, read
 from workbench.errors import PlanError, PromptError, WorkbenchError
 from workbench.interventions import Plan, reroute
 from workbench.interventions.edit import Edit
-from workbench.runtime.artefacts import Artefact, Artefacts
+from workbench.runtime.artefacts import Artefact
 from workbench.runtime.attach import Attachment, KernelPath, Kernels, device_of
 from workbench.runtime.batch import check_coupled, labels_of
 from workbench.runtime.blobs import load_blobs, write_blobs
@@ -139,7 +139,6 @@ class Bench:
         self._attachment = attachment
         self.revision = revision
         self.arity = arity
-        self.artefacts = Artefacts()
         self.checkpoint = fingerprint(model)
         self._lock = threading.RLock()
         sparse = (anatomy.layer(layer).moe for layer in anatomy.moe_layers)
@@ -433,16 +432,16 @@ class Bench:
             self.store.close()
 
     def add(self, artefact: Artefact | str | Path) -> str:
-        """Make tensors that plans name (a calibration, a trained router, masks), or the file of them, known to this bench;
-        gives the hash by which plans name them. A folder is read as a sparse autoencoder in the format of SAELens."""
+        """Make tensors that plans name (a calibration, a trained router, masks), or the file of them, known; gives the hash by
+        which plans name them. A folder is read as a sparse autoencoder in the format of SAELens."""
         if not isinstance(artefact, Artefact):
             folder = Path(artefact).is_dir()
             artefact = load_sae(artefact).artefact() if folder else Artefact.load(artefact)
-        return self.artefacts.add(artefact)
+        return artefact.hash
 
     def calibrate(self, prompts: Sequence[Prompt], seed: int = 0) -> str:
         """Measure what units do on ``prompts``, for masks that need means, samples, thresholds or norms; gives the hash by
-        which plans name it (:func:`workbench.runtime.calibrate.calibrate`). ``bench.artefacts`` has the tensors."""
+        which plans name it (:func:`workbench.runtime.calibrate.calibrate`)."""
         from workbench.runtime.calibrate import calibrate
 
         return self.add(calibrate(self, list(prompts), seed))
@@ -508,7 +507,7 @@ class Bench:
         sources = Sources(self, plans)
         return Session(
             anatomy or self.anatomy, self._attachment, plans, record, sources.routes, sources.values, self.arity, labels,
-            self.token_text, self.artefacts, manage_depth, history,
+            self.token_text, manage_depth, history,
         )  # fmt: skip
 
     def _forward(

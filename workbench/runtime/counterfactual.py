@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench.errors import EditRefused, PromptError
 from workbench.interventions import Plan, reroute
 from workbench.runtime.attach import device_of
+from workbench.runtime.cache import new_cache
 from workbench.runtime.history import History
 from workbench.runtime.passes import Pass
 from workbench.runtime.run import Run
@@ -101,7 +102,6 @@ def _exchanges(
 
 def _values(bench: Bench, run: Run, token: int, plans: list[Plan], target: int) -> list[tuple[float, float]]:
     """For each plan the log-probability in nats of ``target`` after ``token``, and of all tokens that followed."""
-    from transformers import DynamicCache
 
     ids = run.tokens[: len(run.logits)].to(device_of(bench.model))
     follows = run.tokens[token + 1 :]
@@ -109,7 +109,7 @@ def _values(bench: Bench, run: Run, token: int, plans: list[Plan], target: int) 
     # Where later tokens may change earlier ones, the prefix is no longer the same for all exchanges.
     first = 0 if any(edit.looks_ahead() for edit in run.plan.active) else token
     with bench.running():
-        prefix, past = DynamicCache(config=bench.model.config), History()
+        prefix, past = new_cache(bench.model), History()
         if first:
             _pass(bench, run, [run.plan], ids[:first].unsqueeze(0), 0, prefix, past)
         for start in range(0, len(plans), _ROWS):

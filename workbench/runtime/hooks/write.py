@@ -14,7 +14,7 @@ from workbench.interventions.custom import Custom, Place
 from workbench.interventions.direction import Direction
 from workbench.interventions.patch import Patch
 from workbench.interventions.site import SiteEdit
-from workbench.runtime.artefacts import Artefacts
+from workbench.runtime.artefacts import opened
 from workbench.runtime.attach import bank_of
 from workbench.runtime.hooks.scene import Planned, Scene
 from workbench.runtime.sae import Sae, check_features
@@ -23,19 +23,19 @@ Write = Callable[[Tensor], Tensor]
 """The value of a site as the model holds it -> as it is to be."""
 
 
-def hook_site(
-    scene: Scene, block: Block, edit: SiteEdit, rows: Tensor, artefacts: Artefacts, undo: ExitStack
-) -> None:
+def hook_site(scene: Scene, block: Block, edit: SiteEdit, rows: Tensor, undo: ExitStack) -> None:
     """Let ``edit`` write its site of ``block``, for the rows [B] of the batch that have it."""
     planned: Planned[SiteEdit] = [(edit, rows)]
     sae: Sae | None = None
     if isinstance(edit, Direction) and edit.sae is not None and edit.features is not None:
-        sae = Sae.of(artefacts.open(edit.sae, "sae"))
+        sae = Sae.of(opened(edit.sae, "sae"))
         check_features(sae, edit.features, scene.anatomy.hidden_size)
 
     def write(value: Tensor, tail: tuple[int, ...] = (), multiplier: float = 1.0) -> Tensor:
         for one, where in scene.scoped(planned, block.layer):
-            shaped = value.reshape(*where.shape, *(tail or value.shape[-1:]))
+            # A value comes as [B, S, ...] or with the tokens in one axis, [T, ...].
+            own = value.shape[2:] if value.shape[:2] == where.shape else value.shape[1:]
+            shaped = value.reshape(*where.shape, *(tail or own))
             new = _edited(scene, block.layer, one, sae, shaped * multiplier if multiplier != 1.0 else shaped)
             new = (new / multiplier if multiplier != 1.0 else new).to(value.dtype)
             mask = where.reshape(*where.shape, *[1] * (shaped.ndim - 2))

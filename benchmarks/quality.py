@@ -86,7 +86,7 @@ def _row(
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
         "family": case.family, "method": case.method, "control": case.seed is not None, "seed": case.seed,
-        "budget": budget, "work": found.work, "time": found.time, "accuracy": float(found.right.mean()),
+        "budget": budget, "work": found.work, "time": found.time, "accuracy": float(found.right.mean()) if len(found.right) else None,
     }  # fmt: skip
     measures = {"change": change(found, [base]), "points": points(found, [base])}
     if controls is not None:

@@ -35,7 +35,8 @@ _MAP, _ACT, _ENTRIES, _PAIRS = (
 CLAIMS = (
     Claim("Unified Layer Skipping (Liu et al. 2024)", "layers skipped evenly cost less than a contiguous span",
           "blocks", "uniform", "contiguous middle"),
-    Claim("Unified Layer Skipping (Liu et al. 2024)", "layers skipped evenly cost less than random ones", "blocks", "uniform"),
+    Claim("Unified Layer Skipping (Liu et al. 2024)", "layers skipped evenly cost less than random ones", "blocks",
+          "uniform"),
     Claim("ShortGPT (Men et al. 2024)", "the layers of lowest block influence cost less than random ones", "blocks",
           "lowest block influence"),
     Claim("gamma-MoD (Luo et al. 2024)", "the layers of lowest attention rank cost less than random ones", "blocks",
@@ -48,16 +49,16 @@ CLAIMS = (
           "MLP sublayers"),
     Claim("MindSkip (He et al. 2024)", "tokens past the attention cost less than past the whole block",
           "tokens past the attention, kv compute", "by norm", "by norm", "tokens past the block, kv compute"),
-    Claim("Mixture-of-Depths (Raposo et al. 2024), untrained", "tokens of large norm need the block more than random ones",
-          "tokens past the block, kv compute", "by norm"),
-    Claim("gamma-MoD (Luo et al. 2024), untrained", "tokens that receive much attention need the block more than random ones",
-          "tokens past the block, kv compute", "by attention received, looking ahead"),
+    Claim("Mixture-of-Depths (Raposo et al. 2024), untrained",
+          "tokens of large norm need the block more than random ones", "tokens past the block, kv compute", "by norm"),
+    Claim("gamma-MoD (Luo et al. 2024), untrained",
+          "tokens that receive much attention need the block more than random ones", "tokens past the block, kv compute", "by attention received, looking ahead"),
     Claim("MuE (Tang et al. 2023), untrained", "leaving early by similarity costs less than leaving at random",
           "early exit, kv copy-last", "by similarity"),
     Claim("D^3 (Fan et al. 2025)", "depth that decays over generated tokens costs less than the same depth at random",
           "depth of generated tokens", "geometric decay"),
-    Claim("StreamingLLM (Xiao et al. 2023)", "a window with sinks costs less than the window alone", _MAP, "window and sinks",
-          "window"),
+    Claim("StreamingLLM (Xiao et al. 2023)", "a window with sinks costs less than the window alone", _MAP,
+          "window and sinks", "window"),
     Claim("StreamingLLM (Xiao et al. 2023)", "a window with sinks costs less than random blocks", _MAP, "window and sinks"),
     Claim("Sparse Transformer (Child et al. 2019), untrained", "strided blocks cost less than random ones", _MAP, "strided"),
     Claim("MInference (Jiang et al. 2024)", "vertical-slash costs less than random blocks", _MAP, "vertical-slash"),
@@ -84,8 +85,8 @@ CLAIMS = (
 def claims(frame: pd.DataFrame, outcomes: dict[Any, Outcome]) -> list[dict[str, Any]]:
     """Each claim at each budget that both sides have: the difference of the loss with its 95 % interval, and a verdict.
 
-    ``as claimed``: lower at every budget and surely so at one; ``not as claimed``: nowhere surely lower, and surely higher at
-    one; ``undecided``: no sure difference at all; ``mixed``: anything else.
+    ``as claimed``: lower at every budget and surely so at one; ``not as claimed``: nowhere surely lower, and surely higher
+    at one; ``undecided``: no sure difference at all; ``mixed``: anything else.
     """
     return [told for claim in CLAIMS if (told := _decided(claim, frame, outcomes)) is not None]
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of quality share: held-out texts and items, one plan measured on them, and how sure its numbers are."""
+"""What the benchmarks of quality share: held-out texts and items, one plan measured on them, and how sure a number is."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Ground:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One plan on the ground: loss in nats and tokens of each text [texts], each item right or wrong [items], share of the
-    work that was done, and time over that of the bare model."""
+    """One plan on the ground: loss in nats and tokens of each text [texts], each item right or wrong [items; none where the
+    plan acts on generated tokens alone], share of the work that was done, and time over that of the bare model."""
 
     loss: np.ndarray
     tokens: np.ndarray
@@ -107,7 +107,11 @@ def measure(
         runs = bench.run(on.texts, edit, record=RECORD)
         tokens = np.array([len(run.tokens) - 1 for run in runs])
         loss = np.array([run.loss for run in runs]) * tokens
-    right = bench.evaluate(on.items, plans=[edit])["correct"].to_numpy(dtype=bool)
+    right = (
+        np.zeros(0, dtype=bool)
+        if grows
+        else bench.evaluate(on.items, plans=[edit])["correct"].to_numpy(dtype=bool)
+    )
     work = (
         None
         if op is None or edit is None
@@ -163,6 +167,8 @@ def points(one: Outcome, others: list[Outcome], seed: int = 0) -> tuple[float, f
 
 def _interval(sums: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float, float, float]:
     """A ratio of sums with its percentile-bootstrap interval over units."""
+    if not len(sums):
+        return float("nan"), float("nan"), float("nan")
     drawn = np.random.default_rng(seed).integers(0, len(sums), (DRAWS, len(sums)))
     ratios = sums[drawn].sum(1) / sizes[drawn].sum(1)
     low, high = np.quantile(ratios, [0.025, 0.975])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 import workbench as wb
 from workbench.errors import EditRefused, PlanError
+from workbench.runtime import artefacts
 from workbench.runtime.artefacts import opened
 from workbench.runtime.sae import Sae, load_sae
 
@@ -146,7 +148,9 @@ def test_the_rebuilt_stream_and_its_error_are_the_stream(bench: Any, tmp_path: P
         )
 
 
-def test_a_plan_with_features_is_scoped_saved_and_replayed_from_the_store(bench: Any, tmp_path: Path) -> None:
+def test_a_plan_with_features_is_scoped_saved_and_replayed_from_the_store(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = bench("llama")
     write(tmp_path / "sae", one.anatomy.hidden_size)
     plan = wb.Plan(
@@ -163,6 +167,10 @@ def test_a_plan_with_features_is_scoped_saved_and_replayed_from_the_store(bench:
     assert again.hash == plan.hash and "features 2, 5" in plan.describe()
     file = tmp_path / "runs.duckdb"
     one.snapshot(file)
+    monkeypatch.setattr(
+        import_module("workbench.interventions.blob"), "_ARRAYS", {}
+    )  # a process that never saw the folder
+    artefacts._opened.cache_clear()
     other = wb.open(build_tiny("llama"), store=file)
     try:
         assert torch.equal(other.run(IDS, again).logits, run.logits), (

@@ -258,7 +258,9 @@ def _refusal(block: Block, name: str, write: bool) -> str | None:
     if name in ("attn_out", "resid_mid", "mlp_out", "attn", "mlp") and not block.additive:
         return block.reason
     if name == "mlp" and block.mlp is not None and block.mlp.module is block.mlp.down_proj:
-        return "its MLP is no module of its own that could be left out, but two layers among others in the block"
+        return (
+            "its MLP is no module of its own that could be left out, but two layers among others in the block"
+        )
     if name == "mlp_act" and moe is None and block.mlp is not None and block.mlp.down_proj is None:
         return "no down projection was found in its MLP"
     if moe is None:

@@ -40,8 +40,8 @@ class MaskSearch:
         Share in 0..1 of the random masks of the same budget whose loss on the held-out prompts is at least that of the found
         mask: 1 is better than all of them, 0.5 is chance.
     table
-        One row a mask: ``mask`` (``none``, ``found``, ``ranked`` by its units' own losses, ``random``), ``seed`` of a random one,
-        ``loss`` on the prompts of the search (NA for random masks) and ``held_out``, both in nats a token.
+        One row a mask: ``mask`` (``none``, ``found``, ``ranked`` by its units' own losses, ``random``), ``seed`` of a random
+        one, ``loss`` on the prompts of the search (NA for random masks) and ``held_out``, both in nats a token.
     tried
         Masks whose loss was measured in the search, the units alone included.
     """
@@ -67,8 +67,8 @@ def search_mask(
 ) -> MaskSearch:
     """Look for the ``budget`` units whose absence costs the least loss on ``prompts``.
 
-    Every unit is left out alone, and the ``budget`` least harmful make the first mask; then ``swaps`` times one of its units is
-    exchanged for another, and kept where the loss falls. The found mask and ``nulls`` masks of as many units, drawn
+    Every unit is left out alone, and the ``budget`` least harmful make the first mask; then ``swaps`` times one of its
+    units is exchanged for another, and kept where the loss falls. The found mask and ``nulls`` masks of as many units, drawn
     uniformly without replacement, are scored on ``held_out``, which the search never saw: on its own prompts any search
     beats chance.
 
@@ -85,8 +85,8 @@ def search_mask(
 
     Notes
     -----
-    Source: the percentile in the empirical distribution of random masks of equal budget, as in Li and Talwalkar 2020, "Random
-    Search and Reproducibility for Neural Architecture Search".
+    Source: the percentile in the empirical distribution of random masks of equal budget, as in Li and Talwalkar 2020,
+    "Random Search and Reproducibility for Neural Architecture Search".
     """
     pool = pool_of(bench.anatomy, units, layers)
     if not 0 < budget < len(pool):

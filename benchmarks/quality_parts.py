@@ -63,7 +63,7 @@ def ground(bench: Any, texts: int, tokens: int, items: int) -> Ground:
         {"prompt": bench.tokenizer.decode(ids[:half]), "answer": rest, "choices": [rest]}
         for ids in chosen for rest in [bench.tokenizer.decode(ids[half:])]
     ])  # fmt: skip
-    return Ground(chosen, pd.concat(frames, ignore_index=True), going, both[-8:], chosen[:4])
+    return Ground(chosen, pd.concat(frames, ignore_index=True), going, both[-8:], chosen[:3])
 
 
 def _lessons(bench: Any, count: int, tokens: int) -> list[list[int]]:
@@ -141,11 +141,11 @@ def _work(
 
 
 def _time(bench: Any, on: Ground, edit: Any, grows: bool) -> float:
-    """Processor time of this thread for the timed texts over that without the edit, the least of three turns each."""
+    """Processor time of this thread for the timed texts over that without the edit, the less of two turns each."""
     if grows:
         return float("nan")
     spent: dict[bool, list[float]] = {True: [], False: []}
-    for _ in range(3):
+    for _ in range(2):
         for bare in (True, False):
             started = time.thread_time()
             bench.run(on.timed, None if bare else edit, record=None)

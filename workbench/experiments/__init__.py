@@ -1,7 +1,7 @@
 """Questions that need many runs: sweeps over plans, matched random controls, paired tests."""
 
 from workbench.experiments.controls import matched_random
-from workbench.experiments.effects import by_layer, cka, recovery_layer, skip_effects
+from workbench.experiments.effects import by_layer, cka, recovery_layer, skip_effects, tolerable_levels
 from workbench.experiments.mask_search import MaskSearch, search_mask
 from workbench.experiments.oracle import Paths, choice_losses, oracle
 from workbench.experiments.paired import paired
@@ -21,4 +21,5 @@ __all__ = [
     "search_mask",
     "skip_effects",
     "sweep",
+    "tolerable_levels",
 ]

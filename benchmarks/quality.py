@@ -84,9 +84,10 @@ def rows_of(
 def _row(
     case: Case, budget: float, found: Outcome, base: Outcome, controls: list[Outcome] | None
 ) -> dict[str, Any]:
+    accuracy = float(found.right.mean()) if len(found.right) else None
     row: dict[str, Any] = {
         "family": case.family, "method": case.method, "control": case.seed is not None, "seed": case.seed,
-        "budget": budget, "work": found.work, "time": found.time, "accuracy": float(found.right.mean()) if len(found.right) else None,
+        "budget": budget, "work": found.work, "time": found.time, "accuracy": accuracy,
     }  # fmt: skip
     measures = {"change": change(found, [base]), "points": points(found, [base])}
     if controls is not None:

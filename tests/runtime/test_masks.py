@@ -13,6 +13,7 @@ from torch import Tensor
 
 import workbench as wb
 from workbench.errors import EditRefused, PlanError
+from workbench.runtime import weight_masks
 from workbench.runtime.artefacts import Artefact, opened
 from workbench.runtime.weight_masks import exchanged, overlap
 
@@ -325,6 +326,28 @@ def test_masked_weights_are_zeros_and_the_weights_stay(bench: Any, family: str) 
     one.close()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+def test_a_mask_of_weights_is_computed_once_and_anew_where_the_weight_was_written_to(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_tiny("llama")
+    one = bench(model)
+    made: list[str] = []
+    own = weight_masks._kept
+    monkeypatch.setattr(weight_masks, "_kept", lambda *args: made.append(args[3]) or own(*args))
+    plan = wb.mask.weights(1, ["q_proj", "down_proj"], ratio=0.5)
+    first = one.run(IDS, plan, record=None)
+    assert sorted(made) == ["down_proj", "q_proj"]
+    assert torch.equal(one.run(IDS, plan, record=None).logits, first.logits) and len(made) == 2
+    with torch.no_grad():
+        model.model.layers[1].self_attn.q_proj.weight.mul_(torch.linspace(1, 3, model.config.hidden_size))
+    assert not torch.equal(one.run(IDS, plan, record=None).logits, first.logits)
+    assert made[2:] == ["q_proj"]
+    for seed in range(weight_masks.REMEMBERED):
+        one.run(IDS, wb.mask.weights(1, "q_proj", ratio=0.5, criterion="random", seed=seed), record=None)
+    one.run(IDS, plan, record=None)
+    assert made[-1] == "q_proj", "only so many are remembered"
 
 
 def test_activation_weighted_masks_use_the_recorded_norms_and_exchanges_lessen_the_error(bench: Any) -> None:

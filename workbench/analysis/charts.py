@@ -91,8 +91,8 @@ def skip_effects(frame: pd.DataFrame, value: str = "effect") -> alt.Chart:
 
 
 def layer_effects(frame: pd.DataFrame) -> alt.Chart:
-    """How far plans move the residual stream, by layer, from ``layer_effect`` or ``experiments.by_layer``: one panel for each
-    of CKA, distance and KL, one line a plan."""
+    """How far plans move the residual stream, by layer, from ``layer_effect`` or ``experiments.by_layer``: one panel for
+    each of CKA, distance and KL, one line a plan."""
     import altair as alt
 
     named = frame if "plan" in frame else frame.assign(plan="")
@@ -182,7 +182,9 @@ def _quality_panel(rows: pd.DataFrame, family: str) -> alt.LayerChart:
         chance.mark_area(color="#888888", opacity=0.2).encode(x=x, y=alt.Y("change_low:Q"), y2="change_high:Q"),
         chance.mark_line(color="#666666", strokeDash=[4, 3], point={"color": "#666666"}).encode(x=x, y=y, tooltip=tooltip),
         drawn.mark_rule().encode(x=x, y="change_low:Q", y2="change_high:Q", color=colour),
-        drawn.mark_line(point=True).encode(x=x, y=y, color=colour, shape=alt.Shape("method:N", legend=None), tooltip=tooltip),
+        drawn.mark_line(point=True).encode(
+            x=x, y=y, color=colour, shape=alt.Shape("method:N", legend=None), tooltip=tooltip
+        ),
         title=alt.TitleParams(family, subtitle="grey: random at the same budget"), width=260, height=200,
     )  # fmt: skip
 

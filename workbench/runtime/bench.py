@@ -432,8 +432,8 @@ class Bench:
             self.store.close()
 
     def add(self, artefact: Artefact | str | Path) -> str:
-        """Make tensors that plans name (a calibration, a trained router, masks), or the file of them, known; gives the hash by
-        which plans name them. A folder is read as a sparse autoencoder in the format of SAELens."""
+        """Make tensors that plans name (a calibration, a trained router, masks), or the file of them, known; gives the hash
+        by which plans name them. A folder is read as a sparse autoencoder in the format of SAELens."""
         if not isinstance(artefact, Artefact):
             folder = Path(artefact).is_dir()
             artefact = load_sae(artefact).artefact() if folder else Artefact.load(artefact)

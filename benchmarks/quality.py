@@ -92,6 +92,7 @@ def _row(
     measures = {"change": change(found, [base]), "points": points(found, [base])}
     if controls is not None:
         measures |= {"better": change(found, controls), "better_points": points(found, controls)}
+    row |= found.kept
     for name, (value, low, high) in measures.items():
         row |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return row

@@ -35,13 +35,15 @@ class Ground:
 @dataclass(frozen=True)
 class Outcome:
     """One plan on the ground: loss in nats and tokens of each text [texts], each item right or wrong [items; none where the
-    plan acts on generated tokens alone], share of the work that was done, and time over that of the bare model."""
+    plan acts on generated tokens alone], share of the work that was done, and time over that of the bare model. ``kept`` is
+    what a mask of the attention map kept: mean density, recall and error."""
 
     loss: np.ndarray
     tokens: np.ndarray
     right: np.ndarray
     work: float | None
     time: float
+    kept: dict[str, float]
 
 
 def ground(bench: Any, texts: int, tokens: int, items: int) -> Ground:
@@ -117,7 +119,16 @@ def measure(
         if op is None or edit is None
         else _work(bench, on, edit, op, layers, grows, [] if grows else runs)
     )
-    return Outcome(loss, tokens, right, work, _time(bench, on, edit, grows))
+    kept = _kept(bench, runs) if op == "attention_blocks" else {}
+    return Outcome(loss, tokens, right, work, _time(bench, on, edit, grows), kept)
+
+
+def _kept(bench: Any, runs: list[Any]) -> dict[str, float]:
+    found = bench.sql(
+        "SELECT avg(density), avg(recall), avg(error) FROM attention_mask WHERE list_contains(?, run)",
+        [[run.id for run in runs]],
+    ).fetchone()
+    return {} if found[0] is None else dict(zip(("density", "recall", "error"), found, strict=True))
 
 
 def _work(

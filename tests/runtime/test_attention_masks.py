@@ -1,4 +1,4 @@
-"""Attention masks in blocks: what is kept, what it costs, how much attention it holds; and everything in one plan."""
+"""Attention masks in blocks: what is kept, what it costs, how much attention it holds."""
 
 from __future__ import annotations
 
@@ -182,54 +182,3 @@ def test_identities_and_estimators_in_generation(bench: Any) -> None:
     decode = wb.mask.attention("all", "window", window=8, block=BLOCK, sinks=0, phase="decode")
     text = one.generate(IDS[:40], 4, decode)
     assert torch.equal(text.logits[:40], one.generate(IDS[:40], 4, record=None).logits[:40])
-
-
-ONE_PLAN = wb.Plan([
-    wb.reroute.ban([1, 2], [0, 1, 2]), wb.skip.tokens([1, 2], capacity=0.5, score="random", kv="compute"),
-    wb.mask.heads(1, [0]), wb.mask.attention([1, 2], "window", window=16, block=BLOCK),
-    wb.mask.tokens(2, tokens=[3]), wb.mask.neurons(2, range(8)), wb.skip.attention(0, tokens=[5, 6]),
-])  # fmt: skip
-
-
-def test_everything_is_one_plan_in_a_pass_a_batch_and_a_generation(bench: Any) -> None:
-    one = bench("olmoe")
-    again = wb.Plan.from_json(ONE_PLAN.to_json())
-    run, same = one.run(IDS, ONE_PLAN), one.run(IDS, again)
-    assert torch.equal(run.logits, same.logits) and run.plan.hash == same.plan.hash
-    rows = one.sql(
-        "SELECT DISTINCT expert FROM routing WHERE run = ? AND layer IN (1, 2)", [run.id]
-    ).fetchall()
-    assert not {expert for (expert,) in rows} & {0, 1, 2}
-    events = one.sql("SELECT unit, layer, event FROM depth WHERE run = ? GROUP BY ALL", [run.id]).fetchall()
-    assert {("block", 1, "skip"), ("block", 2, "execute"), ("attn", 0, "skip")} <= set(events)
-    for n in range(len(ONE_PLAN)):  # every one of them acts
-        assert not torch.equal(one.run(IDS, ONE_PLAN.without(n), record=None).logits, run.logits), (
-            ONE_PLAN.edits[n].kind
-        )
-    prompts = [IDS, IDS[:20], IDS[5:45]]
-    plans = [ONE_PLAN, None, wb.Plan(ONE_PLAN.edits[:4])]
-    for row in one.run(prompts, plans=plans):
-        close(row.logits, one.run(row.tokens.tolist(), row.plan).logits)
-    text, twin = one.generate(IDS[:40], 5, ONE_PLAN), one.generate(IDS[:40], 5, again)
-    assert torch.equal(text.logits, twin.logits)
-    close(text.logits, one.run(text.tokens[:-1].tolist(), ONE_PLAN).logits)
-    with pytest.raises(EditRefused, match="ranks blocks by all their queries"):
-        one.run(IDS, wb.Plan([ONE_PLAN.edits[1], wb.mask.attention(1, "pooled", keep=0.5, block=BLOCK)]))
-
-
-def test_a_session_leaves_nothing_behind(bench: Any) -> None:
-    model = build_tiny("olmoe")
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    one = bench(model)
-    one.run(IDS, ONE_PLAN)
-    with pytest.raises(EditRefused):
-        one.run(IDS, wb.Plan([*ONE_PLAN.edits[:2], wb.mask.attention(1, "pooled", keep=0.5, block=BLOCK)]))
-    with torch.no_grad():
-        inside = model(torch.tensor([IDS])).logits[0]
-    one.close()
-    with torch.no_grad():
-        want = build_tiny("olmoe")(torch.tensor([IDS])).logits[0]
-        assert torch.equal(model(torch.tensor([IDS])).logits[0], want)
-    close(inside, want)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not any("forward" in module.__dict__ or module._forward_pre_hooks for module in model.modules())

@@ -103,8 +103,8 @@ def estimators(rows: list[dict[str, Any]]) -> str:
     )
     lines = [
         "## What masks keep of the attention map\n",
-        "*recall* is the share of the attention that is kept, exp(lse masked - lse), *density* the share of the visible map, "
-        "*error* the relative error of the heads' output; means over layers, heads and texts. The oracle knows the map.\n",
+        "*recall*: share of the attention that is kept, exp(lse masked - lse); *density*: share of the visible map; "
+        "*error*: relative error of the heads' output; means over layers, heads and texts. The oracle knows the map.\n",
         "| budget | mask | density | recall | error |", "| --- | --- | --- | --- | --- |",
     ]  # fmt: skip
     for row in some.sort_values(["budget", "recall"], ascending=[True, False]).itertuples():

@@ -33,6 +33,7 @@ from workbench.experiments.depth_router import (
 )
 from workbench.runtime.artefacts import Artefact
 from workbench.runtime.depth.routers import DepthRouter
+from workbench.runtime.sae import Sae
 
 
 class Words:
@@ -196,6 +197,32 @@ def test_controls_are_of_the_same_amount(bench: Any) -> None:
     for edit in (wb.skip.path([0, 1]), wb.skip.alias(1, 0), wb.skip.tokens(1, threshold=1.0)):
         with pytest.raises(PlanError, match="no matched random control"):
             matched_random(wb.Plan([edit]), one.anatomy, seed=0)
+
+
+def test_a_direction_is_controlled_by_a_random_one_of_its_length(bench: Any) -> None:
+    one = bench("llama")
+    width = one.anatomy.hidden_size
+    vector = np.linspace(-1, 2, width).astype(np.float32)
+    many = np.stack([vector, 3 * vector])
+    plan = wb.Plan([wb.mask.direction(1, vector, op="add"), wb.mask.direction([0, 1], many, op="add")])
+    single, both = matched_random(plan, one.anatomy, seed=1)
+    drawn = np.asarray(single.vector.numbers if hasattr(single.vector, "numbers") else single.vector)
+    assert np.linalg.norm(drawn) == pytest.approx(np.linalg.norm(vector), rel=1e-5)
+    assert abs(drawn @ vector) < 0.6 * np.linalg.norm(vector) ** 2
+    assert np.linalg.norm(both.vector.numbers, axis=-1) == pytest.approx(
+        np.linalg.norm(many, axis=-1), rel=1e-5
+    )
+    assert matched_random(plan, one.anatomy, seed=1).hash != matched_random(plan, one.anatomy, seed=2).hash
+    weights = {"W_enc": torch.randn(width, 12), "W_dec": torch.randn(12, width), "b_dec": torch.zeros(width),
+               "b_enc": torch.zeros(12)}  # fmt: skip
+    name = one.add(Sae("standard", weights).artefact())
+    asked = wb.Plan([wb.mask.direction(1, sae=name, features=[0, 1, 2], op="clamp", value=2.0)])
+    drawn_features = {matched_random(asked, one.anatomy, seed=seed).edits[0].features for seed in range(4)}
+    assert len(drawn_features) > 1 and all(len(set(f)) == 3 and max(f) < 12 for f in drawn_features)
+    control = matched_random(asked, one.anatomy, seed=0)
+    assert control.edits[0].value == 2.0 and not torch.equal(
+        one.run(IDS, control, record=None).logits, one.run(IDS, record=None).logits
+    )
 
 
 def test_tolerable_sparsity_has_a_bound_and_names_the_worst_task() -> None:

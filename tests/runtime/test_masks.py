@@ -194,6 +194,58 @@ def test_masked_heads_become_their_mean_or_a_sample(bench: Any, family: str) -> 
 
 
 @pytest.mark.parametrize("family", ["olmoe", "llama"])
+def test_masked_channels_hold_what_stands_for_them(bench: Any, family: str) -> None:
+    one = bench(family)
+    width, channels = one.anatomy.hidden_size, [1, 4, 9]
+    source = one.calibrate([OTHER])
+    known = opened(source, "calibration").tensors
+    stream = one.run(OTHER, record=None).tensor("attn_out", layers=[1])[0]
+    torch.testing.assert_close(known["1.channels.attn_out.mean"], stream.mean(0), rtol=1e-4, atol=1e-5)
+
+    def with_channels(site: str, value: Tensor) -> Callable[[Any], Any]:
+        def change(model: Any) -> None:
+            layer = model.model.layers[1]
+
+            def hook(_: Any, __: Any, output: Any) -> Any:
+                held = (output[0] if isinstance(output, tuple) else output).clone()
+                held[..., channels] = value
+                return (held, *output[1:]) if isinstance(output, tuple) else held
+
+            where = {"resid_post": layer, "attn_out": layer.self_attn, "mlp_out": layer.mlp}
+            if site == "resid_pre":
+                model.model.layers[0].register_forward_hook(hook)
+            else:
+                where[site].register_forward_hook(hook)
+
+        return change
+
+    for site in ("resid_pre", "attn_out", "mlp_out", "resid_post"):
+        run = one.run(IDS, wb.mask.channels(1, channels, site=site))
+        close(run.logits, altered(family, with_channels(site, torch.zeros(3))))
+        mean = known[f"1.channels.{site}.mean"][channels]
+        run = one.run(IDS, wb.mask.channels(1, channels, site=site, replacement="mean", source=source))
+        close(run.logits, altered(family, with_channels(site, mean)))
+    sampled = one.run(IDS, wb.mask.channels(1, channels, replacement="resample", source=source))
+    held = sampled.tensor("resid_post", layers=[1])[0][:, channels]
+    drawn = known["1.channels.resid_post.samples"][:, channels]
+    assert all(any(torch.allclose(row, one_drawn, atol=1e-5) for one_drawn in drawn) for row in held)
+    layer = build_tiny(family).model.layers[1]
+    norm = layer.self_attn.o_proj.weight.detach().norm(dim=1)
+    least = norm.argsort()[: width // 4].sort().values.tolist()
+    plan = wb.mask.channels(1, ratio=0.25, criterion="magnitude", site="attn_out")
+    close(one.run(IDS, plan).logits, one.run(IDS, wb.mask.channels(1, least, site="attn_out")).logits)
+    quiet = known["1.channels.resid_post.absolute"].argsort()[: width // 4].sort().values.tolist()
+    plan = wb.mask.channels(1, ratio=0.25, criterion="activation", source=source)
+    close(one.run(IDS, plan).logits, one.run(IDS, wb.mask.channels(1, quiet)).logits)
+    text = one.generate(IDS, 3, wb.mask.channels([1, 2], ratio=0.5, seed=2))
+    close(text.logits, one.run(text.tokens[:-1].tolist(), text.plan).logits)
+    with pytest.raises(EditRefused, match="names channel"):
+        one.run(IDS, wb.mask.channels(1, width))
+    with pytest.raises(PlanError, match="channel has no input"):
+        wb.mask.channels(1, 0, replacement="identity")
+
+
+@pytest.mark.parametrize("family", ["olmoe", "llama"])
 def test_hidden_tokens_get_no_attention(bench: Any, family: str) -> None:
     one = bench(family)
     run = one.run(IDS, wb.mask.tokens([1, 2], tokens=[0, 3, 4]))

@@ -178,15 +178,20 @@ def _quality_panel(rows: pd.DataFrame, family: str) -> alt.LayerChart:
     colour = alt.Color(
         "method:N", scale=alt.Scale(domain=methods, range=PALETTE), legend=alt.Legend(title=None)
     )
-    return alt.layer(
-        chance.mark_area(color="#888888", opacity=0.2).encode(x=x, y=alt.Y("change_low:Q"), y2="change_high:Q"),
-        chance.mark_line(color="#666666", strokeDash=[4, 3], point={"color": "#666666"}).encode(x=x, y=y, tooltip=tooltip),
+    layers = [
+        chance.mark_area(color="#888888", opacity=0.2).encode(
+            x=x, y=alt.Y("change_low:Q"), y2="change_high:Q"
+        ),
+        chance.mark_line(color="#666666", strokeDash=[4, 3], point={"color": "#666666"}).encode(
+            x=x, y=y, tooltip=tooltip
+        ),
         drawn.mark_rule().encode(x=x, y="change_low:Q", y2="change_high:Q", color=colour),
         drawn.mark_line(point=True).encode(
             x=x, y=y, color=colour, shape=alt.Shape("method:N", legend=None), tooltip=tooltip
         ),
-        title=alt.TitleParams(family, subtitle="grey: random at the same budget"), width=260, height=200,
-    )  # fmt: skip
+    ]
+    title = alt.TitleParams(family, subtitle="grey: random at the same budget")
+    return alt.LayerChart(layer=layers, title=title, width=260, height=200)
 
 
 def scatter(frame: pd.DataFrame, colour: str) -> alt.Chart:

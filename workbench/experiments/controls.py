@@ -17,8 +17,8 @@ from workbench.runtime.sae import Sae
 def matched_random(plan: Plan, anatomy: Anatomy, seed: int) -> Plan:
     """A plan with the scopes of ``plan`` and random units in place of its own.
 
-    * Bans, forces and masks of heads, experts or neurons name as many units, drawn without replacement from all of the
-      layer; a bias keeps its numbers and permutes its experts. An edit on several layers draws for each.
+    * Bans, forces and masks of heads, experts, neurons or channels name as many units, drawn without replacement from all
+      of the layer; a bias keeps its numbers and permutes its experts. An edit on several layers draws for each.
     * Skips of blocks (together, at the end), attention or MLPs name as many others; token-wise depth with a capacity scores
       at random; a uniform or middle policy becomes skips of as many layers.
     * Activation sparsity, attention masks and weight masks with a share keep it and choose at random.

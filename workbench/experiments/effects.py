@@ -70,10 +70,10 @@ def skip_effects(
         for (s, layer), values in found.items()
     ]  # fmt: skip
     frame = pd.DataFrame(rows).astype({"layer": "Int64"})
-    tokens = "future" if future else "current"
+    which = "future" if future else "current"
     wide = frame.rename(columns={"effect": "largest"}).melt(["skipped", "layer"], ["largest", "mean"], "name")
-    about = {"unit": unit, "tokens": tokens, "prompts": len(prompts)}
-    return _kept(bench, "skip effects", about, frame, wide.assign(unit=_OPS[unit], tokens=tokens))
+    about = {"unit": unit, "tokens": which, "prompts": len(prompts)}
+    return _kept(bench, "skip effects", about, frame, wide.assign(unit=_OPS[unit], tokens=which))
 
 
 def _kept(
@@ -81,7 +81,7 @@ def _kept(
 ) -> pd.DataFrame:
     """``frame`` with the number of the experiment under which ``rows`` were written into the store."""
     number = start(bench, name, about)
-    columns = {column: [None if pd.isna(v) else v for v in rows[column]] for column in rows}
+    columns = {str(column): [None if pd.isna(v) else v for v in rows[column]] for column in rows}
     bench.store.write("effect", {"experiment": number, **columns})
     frame.attrs["experiment"] = number
     return frame

@@ -26,7 +26,7 @@ import pandas as pd
 import workbench as wb
 from benchmarks.quality_cases import Case, Family, Measured, families
 from benchmarks.quality_claims import claims
-from benchmarks.quality_parts import Ground, Outcome, change, ground, measure, points
+from benchmarks.quality_parts import Ground, Outcome, change, ground, measure, points, work_of
 from workbench.experiments.depth_router import layers_by_rank
 
 DEPTH = ("block", "attn", "mlp")
@@ -71,7 +71,12 @@ def rows_of(
         found = outcomes[family.name, case.method, number] = of(case.edit)
         budget = round(case.budget if case.budget is not None else found.work or 0.0, 4)
         if budget not in controls:
-            controls[budget] = [of(family.control(budget, seed)) for seed in range(seeds)]
+            aim = budget
+            if case.budget is None and not family.grows:
+                # A control that keeps at least some blocks of every row does a little more than it is asked for.
+                more = (work_of(bench, on, family.control(budget, 0), family.op, layers) or budget) - budget
+                aim = min(1.0, max(0.01, budget - more))
+            controls[budget] = [of(family.control(aim, seed)) for seed in range(seeds)]
             for seed, control in enumerate(controls[budget]):
                 rows.append(
                     _row(Case(family.name, "random", budget, None, seed), budget, control, base, None)

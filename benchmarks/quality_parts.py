@@ -131,6 +131,13 @@ def _kept(bench: Any, runs: list[Any]) -> dict[str, float]:
     return {} if found[0] is None else dict(zip(("density", "recall", "error"), found, strict=True))
 
 
+def work_of(bench: Any, on: Ground, edit: Any, op: str | None, layers: int | None) -> float | None:
+    """Share of the work that ``edit`` does on the timed texts."""
+    if op is None:
+        return None
+    return _work(bench, on, edit, op, layers, False, bench.run(on.timed, edit, record=RECORD))
+
+
 def _work(
     bench: Any, on: Ground, edit: Any, op: str, layers: int | None, grows: bool, runs: list[Any]
 ) -> float:

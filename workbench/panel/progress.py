@@ -57,10 +57,8 @@ def _downloads(tell: Tell) -> Iterator[None]:
         total = getattr(bar, "total", None)
         if total and getattr(bar, "unit", "B") == "B":
             with lock:
-                name, done, _ = files.get(
-                    id(bar), (str(getattr(bar, "desc", "") or "").rstrip(": "), bar.n, total)
-                )
-                files[id(bar)] = (name, min(total, done + (amount or 0)), total)
+                before, _ = files.get(id(bar), (bar.n, total))
+                files[id(bar)] = (min(total, before + (amount or 0)), total)
                 done = sum(so_far for _, so_far in files.values())
                 whole = sum(size for size, _ in files.values())
                 now = time.monotonic()

@@ -77,7 +77,7 @@ def _hook_linear(
     for rows, held in _groups(edits):
         kept = torch.ones(weight.shape, dtype=torch.bool)
         for edit in held:
-            kept &= kept_entries(edit, weight, layer, part, reads)
+            kept &= kept_entries(edit, linear, weight, layer, part, reads)
         whole = bool(kept.all())
         packed.append((rows, None if whole else routing_kernels.pack_masked(weight, kept.to(weight.device))))
     own = linear.forward
@@ -137,7 +137,7 @@ def _masked_bank(held: list[mask.WeightMask], module: Any, layer: int) -> tuple[
         for edit in held:
             for e in range(len(weight)):
                 kept[e] &= kept_entries(
-                    edit, weight[e], layer, f"experts.{e}.{name}", f"{layer}.expert.{e}.{reads}"
+                    edit, module, weight[e], layer, f"experts.{e}.{name}", f"{layer}.expert.{e}.{reads}"
                 )
         found.append(weight.masked_fill(~kept.to(weight.device), 0.0))
     return found[0], found[1]

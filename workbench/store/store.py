@@ -22,6 +22,7 @@ from workbench.store import schema, summary
 from workbench.store.connect import StoreInUse, unreadable
 from workbench.store.export import export
 from workbench.store.sharing import Server, find_owner, first_line, quote
+from workbench.store.transaction import transaction
 from workbench.store.writer import POLICIES, Deferred, Digest, Policy, Writer
 
 DEFAULT_PATH = "workbench.duckdb"
@@ -418,18 +419,13 @@ class _LocalSink:
         self._cursor = cursor
 
     def __call__(self, tables: Mapping[str, pa.Table]) -> None:
-        self._cursor.execute("BEGIN TRANSACTION")
-        try:
+        with transaction(self._cursor):
             for table, rows in tables.items():
                 self._cursor.register("waiting_rows", rows)
                 try:
                     self._cursor.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM waiting_rows')
                 finally:
                     self._cursor.unregister("waiting_rows")
-            self._cursor.execute("COMMIT")
-        except BaseException:
-            self._cursor.execute("ROLLBACK")
-            raise
 
 
 def _connect(path: Path | None, threads: int) -> duckdb.DuckDBPyConnection:

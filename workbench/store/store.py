@@ -96,6 +96,7 @@ class Store:
         policy: Policy = "block",
         interval: float = INTERVAL,
         share: bool = True,
+        memory: int | None = None,
     ) -> Store:
         """Open a store for recording, and create or bring forward its file.
 
@@ -116,6 +117,9 @@ class Store:
             Seconds after which waiting rows are committed although they are few.
         share
             Serve the store to other processes of this user, on loopback with a token.
+        memory
+            Bytes that DuckDB may keep of the file and use for questions, larger ones spill to disk; a quarter of the
+            machine's where not given. A long recording holds no more than this, ``capacity`` and the model.
 
         Raises
         ------
@@ -129,6 +133,7 @@ class Store:
             "capacity": capacity,
             "policy": policy,
             "interval": interval,
+            "memory": _quarter() if memory is None else memory,
         }
         with _registry:
             if path is None:
@@ -169,7 +174,7 @@ class Store:
         if joined is not None:  # a notebook cell that ran again
             joined._users += 1
             return joined
-        connection = _connect(path, int(options["threads"]))
+        connection = _connect(path, int(options["threads"]), int(options["memory"]))
         try:
             schema.prepare(connection)
         except duckdb.Error as error:
@@ -428,11 +433,17 @@ class _LocalSink:
                     self._cursor.unregister("waiting_rows")
 
 
-def _connect(path: Path | None, threads: int) -> duckdb.DuckDBPyConnection:
+def _quarter() -> int:
+    """A quarter of the machine's memory, in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+
+
+def _connect(path: Path | None, threads: int, memory: int) -> duckdb.DuckDBPyConnection:
     config: dict[str, str | bool | int | float | list[str]] = {
         "storage_compatibility_version": schema.STORAGE_VERSION,
         "python_enable_replacements": False,  # a query must not read variables of the caller
         "threads": threads,
+        "memory_limit": f"{memory // 2**20}MiB",
     }
     if path is None:
         return duckdb.connect(":memory:", config=config)

@@ -247,6 +247,21 @@ CREATE TABLE experiment (
     config     JSON
 );
 
+-- What leaving something out does, as an experiment measured it over many runs.
+CREATE TABLE effect (
+    experiment BIGINT NOT NULL,      -- of the table experiment
+    plan       VARCHAR,              -- hash of the plan whose effect it is
+    level      DOUBLE,               -- share that it leaves out, where an experiment goes through several
+    unit       VARCHAR,              -- the unit that was skipped: 'block', 'attn' or 'mlp'; NULL for other plans
+    skipped    USMALLINT,            -- and its layer
+    tokens     VARCHAR,              -- 'current': measured at the tokens that skipped, 'future': at those behind them
+    layer      USMALLINT,            -- where it was measured; NULL for the output
+    task       VARCHAR,              -- task of the item, where items were measured
+    item       INTEGER,              -- number of the item
+    name       VARCHAR NOT NULL,     -- 'largest', 'mean', 'cka', 'distance', 'kl' or 'loss_change'
+    value      DOUBLE                -- see the macros that read it
+);
+
 -- What parts of the network add directly to one logit; see workbench.signals.logit_effect.
 CREATE TABLE logit_effect (
     run      BIGINT NOT NULL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,13 @@ from workbench.runtime.attach.activations import kernel_activation
 
 @dataclass
 class Bank:
-    """How one expert bank runs: kernel backend, activation, and who wants the statistics of the next call."""
+    """How one expert bank runs: kernel backend, activation, and who wants the statistics of the next call and the seconds it
+    took the calling thread."""
 
     backend: str
     act: str
     threshold: float = 0.01
-    sink: Callable[[routing_kernels.MoeExperts], None] | None = None
+    sink: Callable[[routing_kernels.MoeExperts, float], None] | None = None
 
 
 _BANKS: WeakKeyDictionary[nn.Module, Bank] = WeakKeyDictionary()
@@ -34,12 +36,13 @@ def experts_function(own: str) -> Callable[[Any, Tensor, Tensor, Tensor], Tensor
         bank = _BANKS.get(module)
         if bank is None:
             return _own_function(own, module)(module, hidden, ids, weights)
+        started = time.perf_counter()
         out = routing_kernels.moe_experts(
             hidden, ids, weights, module.gate_up_proj, module.down_proj,
             act=bank.act, stats=bank.sink is not None, threshold=bank.threshold, backend=bank.backend,
         )  # fmt: skip
         if bank.sink is not None:
-            bank.sink(out)
+            bank.sink(out, time.perf_counter() - started)
         return out.y
 
     return experts

@@ -24,3 +24,10 @@ def keeps_all(cache: Any) -> bool:
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
     return type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def can_repeat(cache: Any) -> bool:
+    """Whether one read text can be repeated for a batch: MiniMax' own cache fails at it where the last layer attends."""
+    from transformers.cache_utils import DynamicCache
+
+    return type(cache) is DynamicCache

@@ -17,6 +17,7 @@ from workbench.interventions.patch import Patch
 from workbench.interventions.site import SiteEdit
 from workbench.runtime.artefacts import opened
 from workbench.runtime.attach import bank_of
+from workbench.runtime.hooks.expert_neurons import hook_expert_neurons
 from workbench.runtime.hooks.scene import Planned, Scene
 from workbench.runtime.hooks.units import fill, units_of
 from workbench.runtime.sae import Sae, check_features
@@ -53,6 +54,8 @@ def hook_site(scene: Scene, block: Block, edit: SiteEdit, rows: Tensor, undo: Ex
         assert block.attention is not None
         tail = (block.attention.num_heads, -1)
         undo.callback(_before(block.attention.out_proj, lambda value: write(value, tail)))
+    elif edit.site == "mlp_act" and block.moe is not None:
+        undo.callback(hook_expert_neurons(scene, block, planned, write))
     elif edit.site == "mlp_act":
         assert block.mlp is not None and block.mlp.down_proj is not None
         undo.callback(_before(block.mlp.down_proj, write))

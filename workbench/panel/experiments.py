@@ -62,9 +62,7 @@ def listed(cursor: Any) -> answers.Experiments:
     )
 
 
-def _row(
-    row: tuple[Any, ...], plans: list[answers.PlanProgress], quiet: float | None
-) -> answers.Experiment:
+def _row(row: tuple[Any, ...], plans: list[answers.PlanProgress], quiet: float | None) -> answers.Experiment:
     experiment, name, created, config = row
     runs, expected = sum(plan.runs for plan in plans), _expected(config)
     unfinished = expected is None or runs < expected

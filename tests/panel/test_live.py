@@ -270,9 +270,9 @@ def test_contributions_are_parts_of_the_logit(live: Any, demo: Any) -> None:
     run = demo.run(PROMPT, plan=wb.Plan.from_json(live.state["plan"]["text"]))
     model = demo.model
     final = run.tensor("resid_post", layers=demo.anatomy.num_layers - 1, tokens=[position])[0].double()
-    row = model.lm_head.weight[run.tokens[position + 1]].double()
+    row = model.lm_head.weight[run.tokens[position + 1]].detach().double()
     norm = model.model.norm
-    seen = row * norm.weight.double() / (final.square().mean() + norm.variance_epsilon).sqrt()
+    seen = row * norm.weight.detach().double() / (final.square().mean() + norm.variance_epsilon).sqrt()
     assert told["target"] == demo.token_text(int(run.tokens[position + 1]))
     for unit, site in (("attention", "attn_out"), ("mlp", "mlp_out")):
         part = run.tensor(site, layers=layer, tokens=[position])[0].double()

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from surroundings import figure, publish
+from surroundings import figure, filled, publish
 
 # isort: split
 import torch
@@ -34,11 +34,9 @@ def make(folder: Path, gigabytes: float) -> int:
         hidden_size=width, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=16, num_experts=experts,
         num_key_value_heads=16, num_experts_per_tok=8, vocab_size=8192, dtype="bfloat16",
     )  # fmt: skip
-    torch.manual_seed(0)
-    model = OlmoeForCausalLM(config).to(torch.bfloat16)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.02)
-    model.save_pretrained(folder)
+    with torch.device("meta"):
+        shape = OlmoeForCausalLM(config).to(torch.bfloat16)
+    filled(shape).save_pretrained(folder)
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 

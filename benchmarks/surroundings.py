@@ -10,7 +10,7 @@ from typing import Any
 
 from figures import figure, publish
 
-__all__ = ["DENSE", "OLMOE", "figure", "publish"]
+__all__ = ["DENSE", "OLMOE", "figure", "filled", "publish"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -34,3 +34,21 @@ DENSE: dict[str, Any] = {
     "num_attention_heads": 16, "num_key_value_heads": 8,
 }  # fmt: skip
 """A dense model of about 1 B in width, at four layers."""
+
+
+def filled(model: Any) -> Any:
+    """A model made on the meta device, on the CPU with random weights: what initialises each module takes longer than all
+    the passes that are measured."""
+    import torch
+
+    model = model.to_empty(device="cpu")
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "original_inv_freq"):  # what a checkpoint does not hold is computed anew
+            model.set_submodule(name, type(module)(module.config))
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            torch.nn.init.ones_(parameter)
+        else:
+            torch.nn.init.uniform_(parameter, -0.035, 0.035, generator=generator)
+    return model.eval()

@@ -4,8 +4,8 @@
 ``expert_linear``, ``sparse_mlp`` the active part of a gated MLP,
 ``block_attention`` the kept blocks of an attention map, ``masked_matmul`` the kept entries of a weight matrix;
 ``gather_rows`` and ``scatter_add_rows`` take tokens around a
-block and back; ``residual_stats`` measures what a block does to the residual stream. ``backends`` and ``resolve`` say
-what they run on.
+block and back; ``residual_stats`` measures what a block does to the residual stream, ``map_ranks`` how much of its freedom
+an attention map uses. ``backends`` and ``resolve`` say what they run on.
 """
 
 from routing_kernels.dispatch import Backend, backends, refresh, resolve
@@ -15,6 +15,7 @@ from routing_kernels.ops import (
     BLOCKS,
     BlockAttention,
     ExpertLinear,
+    MapRanks,
     MaskedWeight,
     MoeExperts,
     ResidualStats,
@@ -25,6 +26,7 @@ from routing_kernels.ops import (
     composed_experts,
     expert_linear,
     gather_rows,
+    map_ranks,
     masked_matmul,
     moe_experts,
     n_of_m,
@@ -43,6 +45,7 @@ __all__ = [
     "BlockAttention",
     "ExpertLinear",
     "KernelError",
+    "MapRanks",
     "MaskedWeight",
     "MoeExperts",
     "ResidualStats",
@@ -54,6 +57,7 @@ __all__ = [
     "composed_experts",
     "expert_linear",
     "gather_rows",
+    "map_ranks",
     "masked_matmul",
     "moe_experts",
     "n_of_m",

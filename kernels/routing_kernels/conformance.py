@@ -170,7 +170,7 @@ def cases(dtype: torch.dtype, seed: int = 0) -> Iterator[Case]:
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=random).to(dtype)
 
-    for make in (_experts, _linear, _mlp, _attention, _rows, _masked, _residual):
+    for make in (_experts, _linear, _mlp, _attention, _rows, _masked, _residual, _ranks):
         yield from make(normal, random)
 
 
@@ -350,7 +350,32 @@ def _residual(normal: Normal, random: torch.Generator) -> Iterator[Case]:
     yield Case("residual_stats", "zero vectors", zeros, fields, statistics=False)
 
 
+def _ranks(normal: Normal, random: torch.Generator) -> Iterator[Case]:
+    if normal(0).dtype != torch.float32:
+        return  # a map is the output of a softmax in float32
+    sure = torch.randn(2, 3, 19, 19, generator=random) * 3
+    causal = sure.masked_fill(torch.ones(19, 19, dtype=torch.bool).triu(1), -torch.inf).softmax(-1)
+    columns = torch.rand(2, 19, generator=random).argsort(1)[:, :7].sort(1).values
+    maps = {
+        "causal maps": {"maps": causal},
+        "sampled rows": {
+            "maps": torch.stack([m[:, c] for m, c in zip(causal, columns, strict=True)]),
+            "columns": columns,
+        },
+        "the same columns for all": {"maps": causal[:, :, columns[0]], "columns": columns[0]},
+        "nothing": {"maps": causal * 0},
+        "one token": {"maps": causal[..., :1, :1]},
+        "no map": {"maps": causal[:0]},
+        "equal rows": {"maps": torch.full((1, 5, 5), 0.2)},
+        "every row sees itself": {"maps": torch.eye(6).unsqueeze(0)},
+        "not a number": {"maps": torch.where(torch.arange(19) == 3, torch.nan, causal)},
+    }
+    for name, arguments in maps.items():
+        close = ("stable_rank", "effective_rank", "entropy")
+        yield Case("map_ranks", name, arguments, close, ("rank",), statistics=False)
+
+
 OPS = (
     "moe_experts", "expert_linear", "sparse_mlp", "block_attention", "gather_rows", "scatter_add_rows", "masked_matmul",
-    "residual_stats",
+    "residual_stats", "map_ranks",
 )  # fmt: skip

@@ -143,11 +143,14 @@ def test_bad_edits_are_refused_when_made(make: Any) -> None:
 
 def _facts() -> Any:
     """A model of three layers: sparse, dense without attention, sparse but unproved."""
-    sparse = SimpleNamespace(num_experts=4, top_k=2, proved=True, reason="")
-    unproved = SimpleNamespace(num_experts=4, top_k=2, proved=False, reason="its rule is unknown")
+    sparse = SimpleNamespace(num_experts=4, choosable=4, top_k=2, proved=True, reason="")
+    unproved = SimpleNamespace(
+        num_experts=4, choosable=4, top_k=2, proved=False, reason="its rule is unknown"
+    )
     heads = SimpleNamespace(num_heads=2)
     blocks = [
-        SimpleNamespace(moe=m, attention=a) for m, a in ((sparse, heads), (None, None), (unproved, heads))
+        SimpleNamespace(moe=m, attention=a, streams=1, hands_on=False)
+        for m, a in ((sparse, heads), (None, None), (unproved, heads))
     ]
 
     def layer(number: int) -> Any:

@@ -55,6 +55,21 @@ def test_every_site_that_both_have_is_equal(bench: Any, family: str) -> None:
         Address.from_nnsight("model.layers.0.mlp.output", paths)
 
 
+@wb.edit("attn_head_out")
+def doubled_heads(value: Any, place: Any) -> Any:
+    return value * 2
+
+
+@wb.edit("router_logits")
+def inverted(value: Any, place: Any) -> Any:
+    return -value
+
+
+@wb.edit("expert_out")
+def louder_experts(value: Any, place: Any) -> Any:
+    return value * 2
+
+
 PLANS = [
     wb.reroute.ban(layers=1, experts=[0, 1, 2]),
     wb.reroute.force(layers=[0, 2], experts=[5]),
@@ -63,6 +78,16 @@ PLANS = [
     wb.reroute.weights(layers=2, values=[0.2, 0.9]),
     wb.mask.heads(layers=1, heads=[0, 2]),
     wb.reroute.ban(layers=1, experts=[0, 1, 2], tokens=[2, 5]),
+    wb.reroute.pseudo(layers=1, experts=[1, 2, 3], output="copy"),
+    wb.mask.experts(layers=2, experts=[0, 1, 2, 3], replacement="identity"),
+    wb.mask.direction(layers=1, vector=[1.0, -1.0] * 16, op="add"),
+    wb.mask.direction(layers=[0, 2], vector=[1.0, -1.0] * 16, site="mlp_out", tokens=[3]),
+    wb.mask.direction(layers=1, vector=[1.0, -1.0] * 16, site="resid_pre", op="clamp", value=2.0),
+    wb.skip.mlp(layers=1, tokens=[1, 4]),
+    wb.skip.attention(layers=2),
+    wb.skip.block(layers=1),
+    doubled_heads(layers=1, tokens=[2, 3]),
+    inverted(layers=2),
 ]
 
 
@@ -87,8 +112,17 @@ def test_a_plan_inside_a_trace_equals_the_local_run(bench: Any, family: str) -> 
 def test_what_a_trace_cannot_do_is_refused(bench: Any) -> None:
     traced = nnsight.NNsight(build_tiny("olmoe"))
     one = bench(traced)
-    with pytest.raises(EditRefused, match="cannot be written into a trace"):
-        one.write_into(traced, wb.skip.block(layers=1), IDS)
+    for edit, says in (
+        (wb.skip.block(layers=1, tokens=[3]), "the others would still attend"),
+        (wb.skip.repeat(layers=1), "changes how a module computes"),
+        (wb.mask.weights(layers=1, ratio=0.5), "changes how a module computes"),
+        (wb.mask.tokens(tokens=[2]), "changes how a module computes"),
+        (wb.reroute.smooth(layers=1), "does not flow through any module"),
+        (louder_experts(layers=1), "needs the weights of the experts"),
+        (wb.patch("resid_post", one.run(IDS), 1), "reads another run"),
+    ):
+        with pytest.raises(EditRefused, match=f"cannot be written into a trace: .*{says}"):
+            one.write_into(traced, edit, IDS)
     with pytest.raises(EditRefused, match="experts are left|legal experts|cannot|fewer"):
         one.write_into(traced, wb.reroute.ban(layers=1, experts=list(range(7))), IDS)
 

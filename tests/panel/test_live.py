@@ -123,6 +123,46 @@ def test_branches_go_their_own_way(live: Any, demo: Any) -> None:
     assert first in {run for (run,) in demo.sql("SELECT run FROM run").fetchall()}, "leaving writes the runs"
 
 
+def test_a_plan_of_all_verbs_acts_at_the_next_token_and_replays_from_the_page(live: Any, demo: Any) -> None:
+    steps(live, 2)
+    for edit in (
+        {"kind": "reroute.ban", "layers": [3], "experts": [1]},
+        {"kind": "skip.tokens", "layers": [1, 2], "capacity": 0.5, "score": "random", "kv": "compute"},
+        {"kind": "mask.heads", "layers": [2], "heads": [0]},
+        {"kind": "mask.attention", "layers": [2], "pattern": "window", "window": 8, "block": 16, "sinks": 0},
+    ):  # fmt: skip
+        live.control("add", edit=edit)
+        assert "error" not in live.view.kinds(), live.view.last("error")
+    steps(live, 3)
+    plan = wb.Plan.from_json(live.state["plan"]["text"])
+    assert [edit.kind for edit in plan] == ["reroute.ban", "skip.tokens", "mask.heads", "mask.attention"]
+    hand = demo.live(PROMPT)
+    hand.step()
+    hand.step()
+    hand.edit(plan)
+    for _ in range(3):
+        hand.step()
+    assert live.state["live"]["edited"] == [
+        demo.token_text(token) for token in hand.tokens[hand.prompt_tokens :]
+    ]
+    mine, shown = hand.run, int(live.state["edited"]["id"])
+    demo.store.flush()
+    for table in ("routing", "depth", "attention_mask"):
+        asked = f"SELECT * EXCLUDE (run) FROM {table} WHERE run = ? ORDER BY ALL"
+        found = demo.sql(asked, [mine]).fetchall()
+        assert found and demo.sql(asked, [shown]).fetchall() == found, table
+    live.compute("run", prompt=PROMPT)
+    live.control("clear")
+    live.control("load", plan=plan.to_json())
+    live.compute("recompute")
+    run = demo.run(PROMPT, plan=plan)
+    asked = "SELECT position, layer, slot, expert, weight FROM routing WHERE run = ? ORDER BY ALL"
+    again = int(live.state["edited"]["id"])
+    assert demo.sql(asked, [again]).fetchall() == demo.sql(asked, [run.id]).fetchall(), (
+        "read anew, to the bit"
+    )
+
+
 def test_an_edit_that_cannot_act_midway_is_taken_back(live: Any, demo: Any) -> None:
     steps(live, 2)
     live.control("add", edit={"kind": "reroute.balanced", "layers": [demo.anatomy.num_layers - 1]})

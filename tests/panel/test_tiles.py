@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workbench.panel.tiles import COARSE, WHOLE
+from workbench.panel.grids import WHOLE
+from workbench.panel.tiles import COARSE
 from workbench.store import Store
 
 TOKENS, LAYERS, EXPERTS, TOP_K = 9000, 6, 16, 2

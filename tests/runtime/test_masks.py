@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import Tensor
 
 import workbench as wb
 from workbench.errors import EditRefused, PlanError
-from workbench.runtime.artefacts import Artefact
+from workbench.runtime import weight_masks
+from workbench.runtime.artefacts import Artefact, opened
 from workbench.runtime.weight_masks import exchanged, overlap
 
 IDS = [5, 17, 3, 60, 22, 9, 41, 8, 33, 2, 19, 50]
@@ -103,7 +105,7 @@ def test_neurons_of_one_expert_and_of_some_tokens(bench: Any) -> None:
 def test_masked_experts_and_what_stands_for_them(bench: Any) -> None:
     one = bench("olmoe")
     source = one.calibrate([OTHER, IDS, OTHER[::-1]])
-    known = one.artefacts.open(source, "calibration").tensors
+    known = opened(source, "calibration").tensors
 
     def zero(model: Any) -> None:
         model.model.layers[1].mlp.experts.down_proj[[1, 4]] = 0
@@ -192,6 +194,58 @@ def test_masked_heads_become_their_mean_or_a_sample(bench: Any, family: str) -> 
 
 
 @pytest.mark.parametrize("family", ["olmoe", "llama"])
+def test_masked_channels_hold_what_stands_for_them(bench: Any, family: str) -> None:
+    one = bench(family)
+    width, channels = one.anatomy.hidden_size, [1, 4, 9]
+    source = one.calibrate([OTHER])
+    known = opened(source, "calibration").tensors
+    stream = one.run(OTHER, record=None).tensor("attn_out", layers=[1])[0]
+    torch.testing.assert_close(known["1.channels.attn_out.mean"], stream.mean(0), rtol=1e-4, atol=1e-5)
+
+    def with_channels(site: str, value: Tensor) -> Callable[[Any], Any]:
+        def change(model: Any) -> None:
+            layer = model.model.layers[1]
+
+            def hook(_: Any, __: Any, output: Any) -> Any:
+                held = (output[0] if isinstance(output, tuple) else output).clone()
+                held[..., channels] = value
+                return (held, *output[1:]) if isinstance(output, tuple) else held
+
+            where = {"resid_post": layer, "attn_out": layer.self_attn, "mlp_out": layer.mlp}
+            if site == "resid_pre":
+                model.model.layers[0].register_forward_hook(hook)
+            else:
+                where[site].register_forward_hook(hook)
+
+        return change
+
+    for site in ("resid_pre", "attn_out", "mlp_out", "resid_post"):
+        run = one.run(IDS, wb.mask.channels(1, channels, site=site))
+        close(run.logits, altered(family, with_channels(site, torch.zeros(3))))
+        mean = known[f"1.channels.{site}.mean"][channels]
+        run = one.run(IDS, wb.mask.channels(1, channels, site=site, replacement="mean", source=source))
+        close(run.logits, altered(family, with_channels(site, mean)))
+    sampled = one.run(IDS, wb.mask.channels(1, channels, replacement="resample", source=source))
+    held = sampled.tensor("resid_post", layers=[1])[0][:, channels]
+    drawn = known["1.channels.resid_post.samples"][:, channels]
+    assert all(any(torch.allclose(row, one_drawn, atol=1e-5) for one_drawn in drawn) for row in held)
+    layer = build_tiny(family).model.layers[1]
+    norm = layer.self_attn.o_proj.weight.detach().norm(dim=1)
+    least = norm.argsort()[: width // 4].sort().values.tolist()
+    plan = wb.mask.channels(1, ratio=0.25, criterion="magnitude", site="attn_out")
+    close(one.run(IDS, plan).logits, one.run(IDS, wb.mask.channels(1, least, site="attn_out")).logits)
+    quiet = known["1.channels.resid_post.absolute"].argsort()[: width // 4].sort().values.tolist()
+    plan = wb.mask.channels(1, ratio=0.25, criterion="activation", source=source)
+    close(one.run(IDS, plan).logits, one.run(IDS, wb.mask.channels(1, quiet)).logits)
+    text = one.generate(IDS, 3, wb.mask.channels([1, 2], ratio=0.5, seed=2))
+    close(text.logits, one.run(text.tokens[:-1].tolist(), text.plan).logits)
+    with pytest.raises(EditRefused, match="names channel"):
+        one.run(IDS, wb.mask.channels(1, width))
+    with pytest.raises(PlanError, match="channel has no input"):
+        wb.mask.channels(1, 0, replacement="identity")
+
+
+@pytest.mark.parametrize("family", ["olmoe", "llama"])
 def test_hidden_tokens_get_no_attention(bench: Any, family: str) -> None:
     one = bench(family)
     run = one.run(IDS, wb.mask.tokens([1, 2], tokens=[0, 3, 4]))
@@ -218,7 +272,7 @@ def test_hidden_tokens_get_no_attention(bench: Any, family: str) -> None:
 def test_activations_below_their_thresholds_are_left_out(bench: Any, family: str) -> None:
     one = bench(family)
     source = one.calibrate([OTHER])
-    points = one.artefacts.open(source, "calibration").tensors
+    points = opened(source, "calibration").tensors
 
     def bound(what: str, share: float) -> float:
         return (
@@ -326,6 +380,28 @@ def test_masked_weights_are_zeros_and_the_weights_stay(bench: Any, family: str) 
     assert not any("forward" in module.__dict__ for module in model.modules())
 
 
+def test_a_mask_of_weights_is_computed_once_and_anew_where_the_weight_was_written_to(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_tiny("llama")
+    one = bench(model)
+    made: list[str] = []
+    own = weight_masks._kept
+    monkeypatch.setattr(weight_masks, "_kept", lambda *args: made.append(args[3]) or own(*args))
+    plan = wb.mask.weights(1, ["q_proj", "down_proj"], ratio=0.5)
+    first = one.run(IDS, plan, record=None)
+    assert sorted(made) == ["down_proj", "q_proj"]
+    assert torch.equal(one.run(IDS, plan, record=None).logits, first.logits) and len(made) == 2
+    with torch.no_grad():
+        model.model.layers[1].self_attn.q_proj.weight.mul_(torch.linspace(1, 3, model.config.hidden_size))
+    assert not torch.equal(one.run(IDS, plan, record=None).logits, first.logits)
+    assert made[2:] == ["q_proj"]
+    for seed in range(weight_masks.REMEMBERED):
+        one.run(IDS, wb.mask.weights(1, "q_proj", ratio=0.5, criterion="random", seed=seed), record=None)
+    one.run(IDS, plan, record=None)
+    assert made[-1] == "q_proj", "only so many are remembered"
+
+
 def test_activation_weighted_masks_use_the_recorded_norms_and_exchanges_lessen_the_error(bench: Any) -> None:
     one = bench("llama")
     source = one.calibrate([OTHER, IDS])
@@ -367,21 +443,41 @@ def test_activation_weighted_masks_use_the_recorded_norms_and_exchanges_lessen_t
     assert chance == pytest.approx(0.3 / (2 - 0.3), abs=0.01) and found == pytest.approx(chance, abs=0.03)
 
 
-def test_calibrations_are_named_by_content_and_come_back_from_their_file(bench: Any, tmp_path: Any) -> None:
+def test_calibrations_are_named_by_content_and_come_back_from_file_and_store(
+    bench: Any, tmp_path: Any
+) -> None:
     one = bench("llama")
     source = one.calibrate([OTHER])
     assert one.calibrate([OTHER]) == source
-    path = one.artefacts.open(source, "calibration").save(tmp_path)
+    path = opened(source, "calibration").save(tmp_path)
     edit = wb.mask.activations(1, sparsity=0.5, source=source)
     run = one.run(IDS, edit)
+    text = run.plan.to_json()
     other = bench("llama")
-    with pytest.raises(PlanError, match="not known to this bench"):
+    _forget(source)
+    with pytest.raises(PlanError, match="is not at hand"):
         other.run(IDS, edit)
     assert other.add(path) == source
-    assert torch.equal(other.run(IDS, wb.Plan.from_json(run.plan.to_json())).logits, run.logits)
+    assert torch.equal(other.run(IDS, wb.Plan.from_json(text)).logits, run.logits)
+    _forget(source)
+    assert torch.equal(one.run(IDS, wb.Plan.from_json(text)).logits, run.logits)
+    with pytest.raises(PlanError, match="of the kind calibration, not masks"):
+        one.run(IDS, wb.mask.weights(1, "down_proj", criterion="given", source=source))
+    array = wb.blob(list(range(300))).blob
+    with pytest.raises(PlanError, match="an array, not a calibration"):
+        one.run(IDS, edit.model_copy(update={"source": array}))
     path.rename(tmp_path / "0000000000000000.safetensors")
     with pytest.raises(PlanError, match="not what its name says"):
         other.add(tmp_path / "0000000000000000.safetensors")
+    (tmp_path / "1.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(PlanError, match="holds no tensors of a plan"):
+        other.add(tmp_path / "1.safetensors")
+
+
+def _forget(name: str) -> None:
+    """What another process would not know."""
+    importlib.import_module("workbench.interventions.blob")._ARRAYS.pop(name)
+    importlib.import_module("workbench.runtime.artefacts")._opened.cache_clear()
 
 
 def test_refusals(bench: Any) -> None:

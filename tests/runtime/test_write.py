@@ -11,6 +11,7 @@ import torch
 
 import workbench as wb
 from workbench.address import WRITE_SITES
+from workbench.conformance.families import build
 from workbench.errors import EditRefused, PlanError
 from workbench.interventions.site import SiteEdit
 
@@ -98,7 +99,70 @@ def test_the_output_of_an_expert_is_read_and_written(bench: Any, kernels: str) -
     )
 
 
-def test_neurons_of_a_dense_model_are_patched_and_experts_neurons_refused(bench: Any) -> None:
+@wb.edit("mlp_act")
+def stronger(value: Any, place: Any, by: float = 2.0) -> Any:
+    assert value.shape[:2] == place.positions.shape
+    return value * by
+
+
+@pytest.mark.parametrize("kernels", ["auto", "model"])
+def test_neurons_of_experts_are_read_and_written(bench: Any, kernels: str) -> None:
+    one = bench("olmoe", kernels=kernels)
+    a, b = one.run(A), one.run(B)
+    found = a.tensor("mlp_act", layers=LAYER)
+    ids, slots = a.tensor("expert_ids", layers=LAYER), a.tensor("expert_out", layers=LAYER)
+    down = one.model.model.layers[LAYER].mlp.experts.down_proj.detach()
+    torch.testing.assert_close(torch.einsum("tkf,tkhf->tkh", found, down[ids]), slots, rtol=1e-4, atol=1e-5)
+    run = one.run(A, stronger(LAYER, by=3.0, tokens=[2, 5]))
+    own, after = a.tensor("mlp_out", layers=LAYER), run.tensor("mlp_out", layers=LAYER)
+    torch.testing.assert_close(after[[2, 5]], 3 * own[[2, 5]], rtol=1e-4, atol=1e-5)
+    assert torch.equal(after[:2], own[:2])
+    assert torch.equal(one.run(A, stronger(LAYER, by=1.0)).logits, a.logits)
+    assert one.generate(A, 2, stronger(LAYER, by=1.0)).tokens.tolist()[:8] == A
+    # A patch takes neurons of the same expert alone.
+    assert torch.equal(one.run(A, wb.patch("mlp_act", a, LAYER)).logits, a.logits)
+    patched = one.run(A, wb.patch("mlp_act", b, LAYER))
+    theirs, weights = b.tensor("mlp_act", layers=LAYER), a.tensor("expert_weights", layers=LAYER)
+    same = (ids == b.tensor("expert_ids", layers=LAYER)).unsqueeze(-1)
+    assert bool(same.any()) and not bool(same.all())
+    mixed = torch.einsum("tkf,tkhf->tkh", torch.where(same, theirs, found), down[ids])
+    torch.testing.assert_close(
+        patched.tensor("mlp_out", layers=LAYER), (weights.unsqueeze(-1) * mixed).sum(1), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("family", ["gpt_oss", pytest.param("aria_text", marks=pytest.mark.slow),
+                                    pytest.param("nemotron_h", marks=pytest.mark.slow)])  # fmt: skip
+def test_banks_with_biases_transposed_or_without_a_gate_show_their_neurons_too(
+    bench: Any, family: str
+) -> None:
+    one = bench(build(family))
+    bank = one.anatomy.layer(LAYER).moe.experts
+    a = one.run(A)
+    base, ids = a.tensor("mlp_act", layers=LAYER), a.tensor("expert_ids", layers=LAYER)
+    down = bank.down_proj.detach() if bank.is_transposed else bank.down_proj.detach().mT
+    out = torch.einsum("tkf,tkfh->tkh", base, down[ids])
+    if bank.has_bias:
+        out = out + bank.down_proj_bias.detach()[ids]
+    torch.testing.assert_close(out, a.tensor("expert_out", layers=LAYER), rtol=1e-4, atol=1e-5)
+    run = one.run(A, stronger(LAYER, by=3.0, tokens=[2]))
+    weights = a.tensor("expert_weights", layers=LAYER)
+    added = 2 * (weights.unsqueeze(-1) * torch.einsum("tkf,tkfh->tkh", base, down[ids])).sum(1)[2]
+    change = run.tensor("resid_post", layers=LAYER)[2] - a.tensor("resid_post", layers=LAYER)[2]
+    torch.testing.assert_close(change, added, rtol=1e-3, atol=1e-4)
+
+
+def test_neurons_of_a_bank_that_is_not_known_are_refused_with_the_reason(bench: Any) -> None:
+    one = bench(build("dbrx"))
+    with pytest.raises(
+        EditRefused, match="cannot be reached: DbrxExperts is not in transformers' experts registry"
+    ):
+        one.run(A, stronger(LAYER))
+    with pytest.raises(EditRefused, match="cannot be reached"):
+        one.run(A).tensor("mlp_act", layers=LAYER)
+
+
+def test_neurons_of_a_dense_model_are_patched_and_what_is_not_there_is_refused(bench: Any) -> None:
     dense = bench("llama")
     a, b = dense.run(A), dense.run(B)
     run = dense.run(A, wb.patch("mlp_act", b, LAYER, tokens=[4]))
@@ -107,8 +171,6 @@ def test_neurons_of_a_dense_model_are_patched_and_experts_neurons_refused(bench:
     )
     assert float((run.logits - a.logits).abs().max()) > 1e-3
     sparse = bench("olmoe")
-    with pytest.raises(EditRefused, match="bank of experts"):
-        sparse.run(A, wb.patch("mlp_act", sparse.run(B), LAYER))
     with pytest.raises(EditRefused, match="not in this store"):
         sparse.run(A, wb.patch("resid_post", 12345, LAYER))
     with pytest.raises(PlanError, match="not recorded"):

@@ -80,13 +80,22 @@ class Moe:
     proved: bool = False
     reason: str = NOT_PROVED
 
+    @property
+    def choosable(self) -> int:
+        """How many experts one token may choose from: where the family selects groups first, those of its groups."""
+        if self.rule is None:
+            return self.num_experts
+        return self.num_experts * self.rule.topk_group // self.rule.n_group
+
 
 @dataclass
 class Block:
     """One decoder block. ``layer`` is its number in the module path.
 
     ``additive`` says that resid_post == resid_pre + attn_out + mlp_out was seen to hold, where attn_out and mlp_out are
-    what ``attn_outlet`` and ``mlp_outlet`` give; ``reason`` says why not.
+    what ``attn_outlet`` and ``mlp_outlet`` give; ``reason`` says why not. ``streams`` counts the residual streams that it
+    hands on side by side (hyper-connections have several). ``hands_on`` says that the next block works with something else
+    that this one computed, beside the residual stream. ``hidden_size`` counts the channels of a residual stream.
     """
 
     layer: int
@@ -99,6 +108,9 @@ class Block:
     mlp_outlet: Outlet | None = None
     additive: bool = False
     reason: str = NOT_PROVED
+    streams: int = 1
+    hands_on: bool = False
+    hidden_size: int = 0
 
 
 @dataclass
@@ -246,6 +258,10 @@ def _refusal(block: Block, name: str, write: bool) -> str | None:
     moe = block.moe
     if name in ("attn_out", "resid_mid", "mlp_out", "attn", "mlp") and not block.additive:
         return block.reason
+    if name == "mlp" and block.mlp is not None and block.mlp.module is block.mlp.down_proj:
+        return (
+            "its MLP is no module of its own that could be left out, but two layers among others in the block"
+        )
     if name == "mlp_act" and moe is None and block.mlp is not None and block.mlp.down_proj is None:
         return "no down projection was found in its MLP"
     if moe is None:

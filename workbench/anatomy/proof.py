@@ -107,6 +107,9 @@ def prove(anatomy: Anatomy, tokens: int = 8) -> Proof:
     """
     watch = _run(anatomy, tokens)
     layers = [_additive(block, watch) for block in anatomy.blocks]
+    for block, following in zip(anatomy.blocks, (*anatomy.blocks[1:], None), strict=True):
+        block.streams = _streams(watch.once(block.module), anatomy.hidden_size)
+        block.hands_on = following is not None and _takes_over(watch.once(following.module))
     failures: list[ContractError] = []
     for number, block in enumerate(anatomy.blocks):
         if block.moe is None:
@@ -297,6 +300,23 @@ def _compare_ids(chosen: Tensor, ids: Tensor, selection: Tensor, exact: bool) ->
             f"{ids[token].tolist()} where the rule gives {chosen[token].tolist()}",
         )
     return int(differs.sum()), int(tied.sum())
+
+
+def _streams(call: _Call | None, hidden_size: int) -> int:
+    """How many residual streams go into a block: side by side as [B, S, C, H], or as one of the width C x H."""
+    given = None if call is None else call.given
+    if given is None or given.dim() < 3:
+        return 1
+    return given.shape[2:].numel() // hidden_size
+
+
+def _takes_over(call: _Call | None) -> bool:
+    """Whether a block hands on the very indices that it was given: those of a block before it, which it worked with."""
+    if call is None:
+        return False
+    given = [t for t in _tensors((call.args, call.kwargs)) if not t.is_floating_point()]
+    gave = [t for t in _tensors(call.gave) if not t.is_floating_point()]
+    return any(torch.equal(one, other) for one in gave for other in given)
 
 
 def _additive(block: Block, watch: _Watch) -> LayerProof:

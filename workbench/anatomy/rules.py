@@ -122,8 +122,15 @@ class RoutingRule:
         ``k`` replaces the family's number of choices. Ties fall as ``torch.topk`` lets them fall on the device.
         """
         if self.n_group > 1:
-            selection = selection.masked_fill(~self._legal(selection), self.fill)
+            limited = selection.masked_fill(~self._in_groups(selection), self.fill)
+            # Where the fill is finite an expert that an edit has removed could come back through it.
+            selection = limited.masked_fill(selection.isneginf(), float("-inf"))
         return selection.topk(self.top_k if k is None else k, dim=-1, sorted=self.sorted).indices
+
+    def usable(self, selection: Tensor) -> Tensor:
+        """Mask [T, E] of the experts that may be chosen: not minus infinity, and within the family's group limits."""
+        usable = ~selection.isneginf()
+        return usable & self._in_groups(selection) if self.n_group > 1 else usable
 
     def weigh(self, scores: Tensor, ids: Tensor) -> Tensor:
         """Combine weights [T, k] in fp32 of ``ids`` [T, k], from the uncorrected ``scores`` [T, E].
@@ -157,7 +164,7 @@ class RoutingRule:
             left = left.scatter(-1, chosen, float("-inf"))
         return torch.cat(weights, dim=-1)
 
-    def _legal(self, selection: Tensor) -> Tensor:
+    def _in_groups(self, selection: Tensor) -> Tensor:
         """Mask [T, E] of the experts in the ``topk_group`` best groups."""
         grouped = selection.unflatten(-1, (self.n_group, -1))
         worth = grouped.topk(2, dim=-1).values.sum(-1) if self.group == "top2sum" else grouped.amax(-1)

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
+
+from workbench.errors import EditRefused
 from workbench.interventions import mask, reroute, skip
 from workbench.interventions.custom import edit
 from workbench.interventions.edit import Edit
@@ -24,12 +27,14 @@ class Subject:
     """The model under examination: what examples need to know of it.
 
     ``layer`` has experts whose rule is proved, if any layer has; ``used`` are the experts that the base run chose there,
-    busiest first; ``experts`` and ``k`` are its numbers, 0 where there is no such layer.
+    busiest first; ``experts`` and ``k`` are its numbers, 0 where there is no such layer. ``attended`` is a layer with
+    softmax attention, the same where that has it; ``heads`` are its heads, 0 where no layer has any.
     """
 
     bench: Bench
     base: Run
     layer: int
+    attended: int
     experts: int
     k: int
     used: tuple[int, ...]
@@ -39,6 +44,24 @@ class Subject:
     def beyond(self) -> int:
         """A layer that the model does not have."""
         return self.bench.anatomy.num_layers
+
+    def fair(self) -> float:
+        """The least factor at which the layer's choices can be balanced: where tokens choose among a few groups, the mean
+        load may not be reachable."""
+        for factor in (1.0, 1.25, 1.5, 2.0):
+            try:
+                self.bench.run(
+                    self.base.tokens.tolist(), reroute.balanced(self.layer, factor, pool="step"), record=None
+                )
+            except EditRefused:
+                continue
+            return factor
+        return 3.0
+
+    def tau(self) -> float:
+        """A temperature that moves the weights: those of SparseMixer compare near rivals, which only a low one parts."""
+        moe = self.bench.anatomy.layer(self.layer).moe
+        return 0.01 if moe is not None and moe.rule is not None and moe.rule.score == "sparsemixer" else 8.0
 
     def earlier(self) -> int:
         """A layer with experts before ``layer``, or ``layer`` itself where there is none."""
@@ -90,14 +113,23 @@ def _skips(subject: Subject, run: Run) -> str:
 
 
 def _silent_heads(subject: Subject, run: Run) -> str:
-    heads = run.tensor("attn_head_out", layers=subject.layer, tokens="all")
+    heads = run.tensor("attn_head_out", layers=subject.attended, tokens="all")
     return "" if float(heads[..., 0, :].abs().max()) == 0.0 else "the masked head still gives something"
+
+
+def _silent_channels(subject: Subject, run: Run) -> str:
+    stream = run.tensor("resid_post", layers=subject.layer)
+    half = subject.bench.anatomy.hidden_size // 2
+    return "" if float(stream[..., :half].abs().max()) == 0.0 else "the masked channels still hold something"
 
 
 @edit("resid_post")
 def _conformance_scaled(value: Any, place: Any, by: float = 2.0) -> Any:
-    """The residual stream by a factor: what a researcher's own edit may be."""
-    return value * by
+    """Every other channel of the residual stream by a factor (a norm takes away what all of them share): what a
+    researcher's own edit may be."""
+    factors = torch.ones(value.shape[-1], dtype=value.dtype, device=value.device)
+    factors[::2] = by
+    return value * factors
 
 
 def _reroutes(s: Subject) -> dict[str, Callable[[], Example]]:
@@ -124,7 +156,7 @@ def _reroutes(s: Subject) -> dict[str, Callable[[], Example]]:
             reroute.bias(layer, {last: 1e3}), lambda b, a: last in a, reroute.bias(layer, [0.0] * e),
             lambda: reroute.bias(layer, {e: 1.0})),
         "reroute.temperature": lambda: Example(
-            reroute.temperature(layer, 8.0), lambda b, a: len(a) == len(b), reroute.temperature(layer, 1.0),
+            reroute.temperature(layer, s.tau()), lambda b, a: len(a) == len(b), reroute.temperature(layer, 1.0),
             lambda: reroute.temperature(s.beyond, 2.0)),
         "reroute.scores": lambda: Example(
             reroute.scores(layer, [1.0 / (x + 2) for x in range(e)]), lambda b, a: len(a) == k,
@@ -171,7 +203,7 @@ def _reroutes(s: Subject) -> dict[str, Callable[[], Example]]:
             _make("reroute.expert_choice", layer, pool="step"), lambda b, a: True,
             refused=lambda: _make("reroute.expert_choice", s.beyond)),
         "reroute.balanced": lambda: Example(
-            _make("reroute.balanced", layer, pool="step"), lambda b, a: len(a) == k,
+            _make("reroute.balanced", layer, s.fair(), pool="step"), lambda b, a: len(a) == k,
             _make("reroute.balanced", layer, 100.0)),
         "reroute.merge": lambda: Example(
             _make("reroute.merge", layer, {used[0]: rare}), lambda b, a: _close(a, merged(b)),
@@ -183,7 +215,7 @@ def _reroutes(s: Subject) -> dict[str, Callable[[], Example]]:
 
 
 def _others(s: Subject) -> dict[str, Callable[[], Example]]:
-    layer, count, hidden = s.layer, s.beyond, s.bench.anatomy.hidden_size
+    layer, attended, count, hidden = s.layer, s.attended, s.beyond, s.bench.anatomy.hidden_size
     mlp = s.bench.anatomy.layer(layer).mlp
     width = 0 if mlp is None else mlp.act_width
     push = [
@@ -193,38 +225,41 @@ def _others(s: Subject) -> dict[str, Callable[[], Example]]:
     return {
         "skip.block": lambda: Example(_make("skip.block", layer), read_back=_skips,
                                       refused=lambda: _make("skip.block", count)),
-        "skip.attention": lambda: Example(_make("skip.attention", layer), read_back=_skips,
+        "skip.attention": lambda: Example(_make("skip.attention", attended), read_back=_skips,
                                           refused=lambda: _make("skip.attention", count)),
         "skip.mlp": lambda: Example(_make("skip.mlp", layer), read_back=_skips, refused=lambda: _make("skip.mlp", count)),
-        "skip.repeat": lambda: Example(_make("skip.repeat", layer, 2), None, _make("skip.repeat", layer, 1),
+        "skip.repeat": lambda: Example(_make("skip.repeat", attended, 2), None, _make("skip.repeat", attended, 1),
                                        lambda: _make("skip.repeat", count), _skips),
         "skip.alias": lambda: Example(_make("skip.alias", layer, 0 if layer else 1), None,
                                       _make("skip.alias", layer, layer), lambda: _make("skip.alias", layer, count)),
         "skip.path": lambda: Example(_make("skip.path", swapped), None, _make("skip.path", list(range(count))),
                                      lambda: _make("skip.path", [0, count])),
-        "skip.tokens": lambda: Example(_make("skip.tokens", layer, capacity=0.5), None,
-                                       _make("skip.tokens", layer, capacity=1.0),
+        "skip.tokens": lambda: Example(_make("skip.tokens", attended, capacity=0.5), None,
+                                       _make("skip.tokens", attended, capacity=1.0),
                                        lambda: _make("skip.tokens", count, capacity=0.5), _skips),
         "skip.policy": lambda: Example(_make("skip.policy", "middle", radius=1), None,
                                        _make("skip.policy", "middle", radius=0),
                                        lambda: _make("skip.policy", "middle", radius=count), _skips),
-        "mask.heads": lambda: Example(_make("mask.heads", layer, [0]), None, _make("mask.heads", layer, ratio=0),
-                                      lambda: _make("mask.heads", layer, s.heads), _silent_heads),
+        "mask.heads": lambda: Example(_make("mask.heads", attended, [0]), None, _make("mask.heads", attended, ratio=0),
+                                      lambda: _make("mask.heads", attended, s.heads), _silent_heads),
         "mask.experts": lambda: Example(
             _make("mask.experts", layer, list(s.used[:3])), lambda b, a: set(a) <= set(b),
             _make("mask.experts", layer, ratio=0), lambda: _make("mask.experts", layer, s.experts)),
         "mask.neurons": lambda: Example(
             _make("mask.neurons", layer, range(max(1, width // 2))), None, _make("mask.neurons", layer, ratio=0),
             lambda: _make("mask.neurons", layer, width)),
+        "mask.channels": lambda: Example(
+            _make("mask.channels", layer, range(hidden // 2)), None, _make("mask.channels", layer, ratio=0),
+            lambda: _make("mask.channels", layer, hidden), _silent_channels),
         "mask.tokens": lambda: Example(
-            _make("mask.tokens", layer, tokens=[2, 3]), refused=lambda: _make("mask.tokens", layer)),
+            _make("mask.tokens", attended, tokens=[2, 3]), refused=lambda: _make("mask.tokens", attended)),
         "mask.activations": lambda: Example(
             _make("mask.activations", layer, "random", sparsity=0.5), None,
             _make("mask.activations", layer, "random", sparsity=0),
             lambda: _make("mask.activations", layer, "given", neurons=[width])),
         "mask.attention": lambda: Example(
-            _make("mask.attention", layer, "explicit", blocks=[], block=16, sinks=0), None,
-            _make("mask.attention", layer, "explicit", blocks=[(1, 0)], block=16, sinks=0),
+            _make("mask.attention", attended, "explicit", blocks=[], block=16, sinks=0), None,
+            _make("mask.attention", attended, "explicit", blocks=[(1, 0)], block=16, sinks=0),
             lambda: _make("mask.attention", count, "window", window=4)),
         "mask.weights": lambda: Example(
             _make("mask.weights", layer, ratio=0.5), None, _make("mask.weights", layer, ratio=0),

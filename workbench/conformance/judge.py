@@ -90,17 +90,21 @@ def examine(bench: Bench, prompt: Sequence[int] | None = None, only: Sequence[st
 def _subject(bench: Bench, prompt: list[int]) -> Subject:
     base = bench.run(prompt)
     proved = [b for b in bench.anatomy.blocks if b.moe is not None and b.moe.proved]
-    block = next((b for b in proved if b.layer > 0), proved[0] if proved else None)
+    # With experts before it, which an edit may copy from and must leave alone.
+    block = next((b for b in proved[1:] if b.layer > 0), proved[0] if proved else None)
     layer = bench.anatomy.num_layers // 2 if block is None else block.layer
+    attends = [b.layer for b in bench.anatomy.blocks if b.attention is not None]
+    attended = layer if layer in attends or not attends else max(attends)
     busiest: Counter[int] = Counter()
     for (number, _), choice in _choices(bench, base).items():
         if number == layer:
             busiest.update(choice.keys())
-    attention = bench.anatomy.layer(layer).attention
+    attention = bench.anatomy.layer(attended).attention
     return Subject(
         bench=bench,
         base=base,
         layer=layer,
+        attended=attended,
         experts=0 if block is None or block.moe is None else block.moe.num_experts,
         k=0 if block is None or block.moe is None else block.moe.top_k,
         used=tuple(expert for expert, _ in busiest.most_common()),
@@ -137,7 +141,7 @@ def _absent(kind: str, subject: Subject) -> str:
     if kind.startswith(("reroute.", "mask.experts")) and not anatomy.moe_layers:
         return anatomy.no_experts or "the model has no experts"
     if kind in ("mask.heads", "mask.attention") and subject.heads == 0:
-        return f"layer {subject.layer} has no softmax attention"
+        return "no layer has one softmax attention of its own"
     return ""
 
 

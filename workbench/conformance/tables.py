@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import transformers
 
 from workbench.anatomy.rules import FAMILIES, UNREADABLE
 from workbench.conformance.families import DENSE, OPAQUE, SPARSE, build
@@ -33,7 +36,7 @@ class FamilyResult:
 
 def examine_family(family: str) -> FamilyResult:
     """Build a tiny model of ``family`` and hold it to the whole kit."""
-    from workbench.runtime.bench import open as open_bench
+    from workbench.runtime.opening import open as open_bench
 
     with open_bench(build(family), store=":memory:") as bench:
         moes = [block.moe for block in bench.anatomy.blocks if block.moe is not None]
@@ -63,9 +66,10 @@ def family_table(results: Sequence[FamilyResult]) -> str:
     lines = [
         "# Model families",
         "",
-        "Written by `python -m workbench.conformance`; do not edit. Each family is a tiny random model that every kind of",
-        "edit was tried on: effect, read-back, identity and refusal are one check each. *proved*: choice and weights were",
-        "recomputed from the router's input, bit for bit. *parts add up*: what attention and MLP add can be read.",
+        *_written(),
+        "Each family is a tiny random model that every kind of edit was tried on: effect, read-back, identity and refusal",
+        "are one check each. *proved*: choice and weights were recomputed from the router's input, bit for bit. *parts add",
+        "up*: what attention and MLP add can be read. What is refused, and why, stands in [edits.md](edits.md).",
         "",
         head,
         "| " + " | ".join(["---"] * 9) + " |",
@@ -83,16 +87,28 @@ def family_table(results: Sequence[FamilyResult]) -> str:
     return "\n".join(lines)
 
 
-def edit_table(report: Report, refused: Mapping[str, int]) -> str:
-    """``docs/edits.md`` as text: the four checks of every kind on ``report``'s family, and in how many families with
-    experts it was refused."""
+def _written() -> list[str]:
+    version = transformers.__version__
+    return [
+        f"Written by `python -m workbench.conformance docs` under transformers {version}; do not edit.",
+        "",
+    ]
+
+
+def edit_table(report: Report, results: Sequence[FamilyResult]) -> str:
+    """``docs/edits.md`` as text: the four checks of every kind on ``report``'s family, in how many families with experts
+    it was refused, and every reason for that."""
+    reasons = _refusals(results)
+    refused = {
+        kind: {name for names in by_reason.values() for name in names} for kind, by_reason in reasons.items()
+    }
     names = list(dict.fromkeys(verdict.kind for verdict in report.verdicts))
     lines = [
         "# Edits",
         "",
-        "Written by `python -m workbench.conformance`; do not edit. A kind is listed with what the kit saw of it on a tiny",
-        f"{report.family} model. *refused in*: families with experts that refuse it, for the reason in `families.md` or",
-        "because a part is missing.",
+        *_written(),
+        f"A kind is listed with what the kit saw of it on a tiny {report.family} model. *refused in*: families of",
+        "[families.md](families.md) with a proved router that refuse the kit's example, for a reason that stands below.",
         "",
         "| kind | effect | read-back | identity | refusal | refused in |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -100,8 +116,24 @@ def edit_table(report: Report, refused: Mapping[str, int]) -> str:
     for name in names:
         verdicts = report.of(name)
         cells = " | ".join(_SIGNS[verdicts[check].outcome] for check in CHECKS)
-        lines.append(f"| `{name}` | {cells} | {refused.get(name, 0)} |")
+        lines.append(f"| `{name}` | {cells} | {len(refused.get(name, ()))} |")
+    if reasons:
+        lines += ["", "## Refused, and why", ""]
+    for kind, by_reason in reasons.items():
+        lines.append(f"- `{kind}`")
+        lines += [f"  - {', '.join(sorted(names))}: {reason}" for reason, names in by_reason.items()]
     return "\n".join([*lines, ""])
+
+
+def _refusals(results: Sequence[FamilyResult]) -> dict[str, dict[str, set[str]]]:
+    """Kind -> reason, with no number of a layer -> the proved families that refuse the kit's example for it."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for result in results:
+        for verdict in result.report.verdicts if result.report is not None and result.proved else ():
+            if verdict.check == "effect" and verdict.outcome == "refused":
+                reason = re.sub(r"\b(layer |Layer |attn\.|mlp\.)\d+", r"\1N", verdict.detail)
+                found.setdefault(verdict.kind, {}).setdefault(reason, set()).add(result.family)
+    return dict(sorted(found.items()))
 
 
 def run_all(progress: bool = False) -> tuple[list[FamilyResult], str, str]:
@@ -117,11 +149,6 @@ def run_all(progress: bool = False) -> tuple[list[FamilyResult], str, str]:
         if progress:
             print(family_row(results[-1]), flush=True)
     results.sort(key=lambda result: (result.experts != "experts", result.family))
-    refused: dict[str, int] = {}
-    for result in results:
-        for verdict in result.report.verdicts if result.report is not None else ():
-            if verdict.check == "effect" and verdict.outcome == "refused" and result.experts == "experts":
-                refused[verdict.kind] = refused.get(verdict.kind, 0) + 1
     olmoe = next(result.report for result in results if result.family == "olmoe")
     assert olmoe is not None
-    return results, family_table(results), edit_table(olmoe, refused)
+    return results, family_table(results), edit_table(olmoe, results)

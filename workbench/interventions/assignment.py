@@ -63,7 +63,7 @@ def limit(
         if full and edit.overflow == "next":
             left = scored[token].masked_fill(torch.from_numpy(load >= limit), float("-inf"))
             again = rule.choose(left.unsqueeze(0), sum(expert != NOTHING for expert in chosen))[0]
-            again = again.masked_fill(left[again].isneginf(), NOTHING)
+            again = again.masked_fill(~rule.usable(left.unsqueeze(0))[0, again], NOTHING)
             rows[token] = NOTHING
             rows[token, : len(again)] = again
             chosen = rows[token].tolist()
@@ -90,28 +90,37 @@ def by_experts(edit: ExpertChoice, selection: Tensor, pools: Tensor, k: int) -> 
     return _slots(taken & ~selection.isneginf())
 
 
-def balanced(edit: Balanced, selection: Tensor, logits: Tensor, pools: Tensor, k: int) -> Tensor:
-    """The choice [T, k] under balanced loads; tokens in no pool get -1 throughout."""
+def balanced(edit: Balanced, selection: Tensor, logits: Tensor, pools: Tensor, k: int, rule: Rule) -> Tensor:
+    """The choice [T, k] under balanced loads, among the experts that ``rule`` lets a token choose from; tokens in no pool
+    get -1 throughout."""
     import torch
 
     taken = torch.zeros(selection.shape, dtype=torch.bool, device=selection.device)
-    for pool in _sizes(pools):
+    usable = rule.usable(selection)
+    for pool, size in _sizes(pools).items():
         members = (pools == pool).nonzero().squeeze(-1)
-        legal = ~selection[members].isneginf()
-        scored = (selection if edit.method == "exact" else logits)[members].double().cpu().numpy()
-        scored = np.where(legal.cpu().numpy(), scored, -np.inf)
-        found = _exact(edit, scored, k) if edit.method == "exact" else _sinkhorn(edit, scored, k)
+        legal = usable[members]
+        scored = (selection if edit.method == "exact" else logits)[members].masked_fill(~legal, float("-inf"))
+        if edit.method == "sinkhorn":
+            found = _sinkhorn(edit, scored.double().cpu().numpy(), k)
+        else:
+            limit = places(edit.factor, k, size, selection.shape[-1])
+            own = torch.zeros_like(legal).scatter_(-1, rule.choose(selection[members], k), True)
+            # What the rule chooses has the largest sum of all, so that it is the answer wherever its loads are allowed.
+            if bool((own <= legal).all()) and int(own.sum(0).max()) <= limit:
+                taken[members] = own
+                continue
+            found = _exact(edit, scored.double().cpu().numpy(), k, limit)
         taken[members] = torch.from_numpy(found).to(taken.device)
     return _slots(taken)
 
 
-def _exact(edit: Balanced, scored: Any, k: int) -> Any:
+def _exact(edit: Balanced, scored: Any, k: int, limit: int) -> Any:
     from scipy.optimize import linprog
     from scipy.sparse import eye_array, kron
 
     tokens, experts = scored.shape
     legal = np.isfinite(scored)
-    limit = places(edit.factor, k, tokens, experts)
     found = linprog(
         -np.where(legal, scored, 0.0).reshape(-1),
         A_ub=kron(np.ones((1, tokens)), eye_array(experts)), b_ub=np.full(experts, float(limit)),
@@ -121,7 +130,7 @@ def _exact(edit: Balanced, scored: Any, k: int) -> Any:
     if found.x is None:
         raise EditRefused(
             f"{edit.kind} finds no assignment of {k} experts to each of {tokens} tokens with {limit} places an expert.",
-            "Use a larger factor, or ban fewer experts.",
+            "Use a larger factor, or ban fewer experts; a family that selects groups first has fewer to choose from.",
         )
     return found.x.reshape(tokens, experts) > 0.5
 

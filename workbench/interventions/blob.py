@@ -1,8 +1,9 @@
 """Numbers too many to be written into a plan: named by their content, kept beside it.
 
-A plan holds a :class:`Blob`, that is the hash, dtype and shape of an array. The array itself stands in this process (made by
-:func:`blob`, or brought back from the table ``blob`` of a store in which a run under such a plan was recorded). A blob may
-also name a tensor that is being trained (:func:`live_blob`): such a plan carries gradients and cannot be saved.
+A plan holds a :class:`Blob`, that is the hash, dtype and shape of an array, or for a whole file of tensors the hash alone.
+The array itself stands in this process (made by :func:`blob`, or brought back from the table ``blob`` of a store in which a
+run under such a plan was recorded). A blob may also name a tensor that is being trained (:func:`live_blob`): such a plan
+carries gradients and cannot be saved.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 INLINE = 256
 """Numbers that are written into the plan itself; more are named by their content."""
 
-_DTYPES = ("float32", "float64", "int64")
+_DTYPES = ("float32", "float64", "int64", "uint8")
 _ARRAYS: dict[str, NDArray[Any]] = {}
 _LIVE: WeakValueDictionary[str, Any] = WeakValueDictionary()
 _numbers = itertools.count()
@@ -56,20 +57,31 @@ class Blob(BaseModel):
     @property
     def known(self) -> bool:
         """Whether the numbers are at hand in this process."""
-        return self.blob in (_LIVE if self.live else _ARRAYS)
+        return at_hand(self.blob)
 
     @property
     def numbers(self) -> Any:
         """The array, or the tensor in training; raises :class:`EditRefused` where it is not at hand."""
-        try:
-            return _LIVE[self.blob] if self.live else _ARRAYS[self.blob]
-        except KeyError:
-            raise EditRefused(
-                f"The plan names the numbers {self.blob}, which are not at hand.",
-                "Train on while the parameter exists."
-                if self.live
-                else "Open the store in which a run under this plan was recorded, or make them again with wb.blob(array).",
-            ) from None
+        return numbers(self.blob)
+
+
+def at_hand(name: str) -> bool:
+    """Whether the numbers of that name are known to this process."""
+    return name in _ARRAYS or name in _LIVE
+
+
+def numbers(name: str) -> Any:
+    """The array of that name, or the tensor in training; raises :class:`EditRefused` where it is not at hand."""
+    live = name.startswith("live-")
+    try:
+        return _LIVE[name] if live else _ARRAYS[name]
+    except KeyError:
+        raise EditRefused(
+            f"The plan names the numbers {name}, which are not at hand.",
+            "Train on while the parameter exists."
+            if live
+            else "Open the store in which a run under this plan was recorded, or make them again with wb.blob(array).",
+        ) from None
 
 
 def blob(array: Any) -> Blob:

@@ -28,6 +28,7 @@ class Rule(Protocol):
     def scores(self, logits: Tensor) -> Tensor: ...
     def selection(self, scores: Tensor) -> Tensor: ...
     def choose(self, selection: Tensor, k: int | None = None) -> Tensor: ...
+    def usable(self, selection: Tensor) -> Tensor: ...
     def weigh(self, scores: Tensor, ids: Tensor) -> Tensor: ...
 
 
@@ -36,6 +37,8 @@ class MoeFacts(Protocol):
 
     @property
     def num_experts(self) -> int: ...
+    @property
+    def choosable(self) -> int: ...
     @property
     def top_k(self) -> int: ...
     @property
@@ -67,6 +70,12 @@ class BlockFacts(Protocol):
     def moe(self) -> MoeFacts | None: ...
     @property
     def attention(self) -> AttentionFacts | None: ...
+    @property
+    def streams(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def hands_on(self) -> bool: ...
 
 
 class Facts(Protocol):
@@ -144,6 +153,8 @@ class Edit(BaseModel):
     site: ClassVar[str]
     derived: ClassVar[frozenset[str]] = frozenset()
     """Fields that the function which makes the edit fills in by itself."""
+    files: ClassVar[tuple[str, ...]] = ()
+    """Fields that name a file of tensors (a calibration, a router, masks) by its content."""
 
     kind: str
     layers: Layers = Field("all", title="Layers", description="layer numbers, or all that have the site")
@@ -231,13 +242,15 @@ class Edit(BaseModel):
         """Whether it asks for the text of tokens."""
         return self.condition is not None and any(one.name == "text" for one in comparisons(self.condition))
 
-    def blobs(self) -> tuple[Blob, ...]:
-        """The arrays that the edit names by their content."""
-        return tuple(value for _, value in self if isinstance(value, Blob))
+    def blobs(self) -> tuple[str, ...]:
+        """The names of the arrays and files of tensors that the edit names by their content."""
+        arrays = tuple(value.blob for _, value in self if isinstance(value, Blob) and not value.live)
+        files = (getattr(self, name) for name in self.files)
+        return arrays + tuple(name for name in files if name is not None)
 
     def trained(self) -> bool:
         """Whether the edit holds a tensor in training."""
-        return any(blob.live for blob in self.blobs())
+        return any(isinstance(value, Blob) and value.live for _, value in self)
 
     def asked_layers(self, layer: int) -> tuple[int, ...]:
         """The layers whose routing must be watched for the edit's action in ``layer``."""

@@ -17,7 +17,8 @@ class Patch(SiteEdit):
 
     ``run`` is the id of a run in the same store; it is computed again under its own plan. ``token_map`` says from which
     position of that run a token takes its value and ``layer_map`` from which layer; what they do not name stays the same.
-    Tokens that the other run does not have keep their own. Routes are patched by ``reroute.replay``.
+    Tokens that the other run does not have keep their own. Values of experts are patched slot by slot, their neurons
+    (``mlp_act``) only where both runs chose the same expert there. Routes are patched by ``reroute.replay``.
     """
 
     kind: Literal["patch"] = "patch"

@@ -92,7 +92,7 @@ def route(edits: Sequence[Scoped], native: Native, rule: Rule, around: Surroundi
 
     ids = native.ids
     if bool(rescored.any()):
-        chosen = _legal(rule.choose(selection, ids.shape[-1]), selection, rescored, shrinks)
+        chosen = _legal(rule.choose(selection, ids.shape[-1]), rule.usable(selection), rescored, shrinks)
         ids = torch.where(rescored.unsqueeze(-1), chosen, ids)
     ids = _policies(edits, ids, selection, scores, logits, rule, native, shrinks)
     ids, lost = _limits(edits, ids, selection, rule, native, around)
@@ -213,9 +213,10 @@ def _shrinks(edits: Sequence[Scoped], native: Native) -> Tensor:
     return found
 
 
-def _legal(chosen: Tensor, selection: Tensor, where: Tensor, shrinks: Tensor) -> Tensor:
-    """``chosen`` [T, k'] without banned experts; refuses a token of ``where`` that needs one, unless it ``shrinks``."""
-    banned = selection.gather(-1, chosen).isneginf()
+def _legal(chosen: Tensor, usable: Tensor, where: Tensor, shrinks: Tensor) -> Tensor:
+    """``chosen`` [T, k'] without experts that are not ``usable`` [T, E]: banned ones, and those of groups that the family's
+    limits leave out. Refuses a token of ``where`` that needs one, unless it ``shrinks``."""
+    banned = ~usable.gather(-1, chosen)
     short = banned.any(dim=-1) & where & ~(shrinks & ~banned.all(dim=-1))
     if bool(short.any()):
         token = int(short.nonzero()[0, 0])
@@ -245,8 +246,7 @@ def _policies(
             if isinstance(edit, reroute.ExpertChoice):
                 chosen = by_experts(edit, selection, pools, native.ids.shape[-1])
             else:
-                banned = logits.masked_fill(selection.isneginf(), float("-inf"))
-                chosen = balanced(edit, selection, banned, pools, native.ids.shape[-1])
+                chosen = balanced(edit, selection, logits, pools, native.ids.shape[-1], rule)
         else:
             chosen = _policy(edit, where, selection, scores, rule, native, shrinks)
         chosen, ids = align(chosen, ids, NOTHING)
@@ -320,26 +320,30 @@ def _policy(
     if isinstance(edit, reroute.Random):
         drawn = _uniform(edit.seed, native.layer, native.positions, experts)
         chosen = drawn.masked_fill(selection.isneginf(), float("-inf")).topk(k, dim=-1).indices
-    elif isinstance(edit, reroute.TopK):
-        chosen = rule.choose(selection, edit.k)
-    elif isinstance(edit, reroute.RankOffset):
-        ranked = rule.choose(selection, k + edit.shift)
-        # Not every family sorts its choice, so the rank is taken from the scores.
-        ranked = ranked.gather(-1, selection.gather(-1, ranked).argsort(dim=-1, descending=True, stable=True))
-        chosen = ranked[..., edit.shift :]
-    else:
-        assert isinstance(edit, reroute.TopP | reroute.Threshold)
-        return _by_share(edit, selection, scores, rule)
-    return _legal(chosen, selection, where, shrinks)
+        return _legal(chosen, ~selection.isneginf(), where, shrinks)
+    usable = rule.usable(selection)
+    if isinstance(edit, reroute.TopK):
+        return _legal(rule.choose(selection, edit.k), usable, where, shrinks)
+    if isinstance(edit, reroute.RankOffset):
+        ranked = _ranked(rule, selection, usable, k + edit.shift)
+        return _legal(ranked[..., edit.shift :], usable, where, shrinks)
+    assert isinstance(edit, reroute.TopP | reroute.Threshold)
+    return _by_share(edit, selection, usable, scores, rule)
+
+
+def _ranked(rule: Rule, selection: Tensor, usable: Tensor, count: int) -> Tensor:
+    """The ``count`` best experts [T, count] by the family's own rule, best first, those that are not usable last."""
+    chosen = rule.choose(selection, count)
+    # Not every family sorts its choice, so the rank is taken from the scores.
+    limited = selection.masked_fill(~usable, float("-inf")).gather(-1, chosen)
+    return chosen.gather(-1, limited.argsort(dim=-1, descending=True, stable=True))
 
 
 def _by_share(
-    edit: reroute.TopP | reroute.Threshold, selection: Tensor, scores: Tensor, rule: Rule
+    edit: reroute.TopP | reroute.Threshold, selection: Tensor, usable: Tensor, scores: Tensor, rule: Rule
 ) -> Tensor:
-    experts = selection.shape[-1]
-    ranked = rule.choose(selection, experts)
-    ranked = ranked.gather(-1, selection.gather(-1, ranked).argsort(dim=-1, descending=True, stable=True))
-    legal = ~selection.gather(-1, ranked).isneginf()
+    ranked = _ranked(rule, selection, usable, selection.shape[-1])
+    legal = usable.gather(-1, ranked)
     distribution = scores.softmax(-1) if rule.ranks_logits else scores / scores.sum(-1, keepdim=True)
     share = distribution.gather(-1, ranked)
     enough = share.cumsum(-1) - share < edit.p if isinstance(edit, reroute.TopP) else share >= edit.tau

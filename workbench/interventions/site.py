@@ -6,8 +6,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from workbench.errors import EditRefused
-from workbench.interventions.edit import BlockFacts, Edit, Facts, scopes_disjoint
+from workbench.interventions.edit import Edit, Facts, scopes_disjoint
 
 StreamSite: TypeAlias = Literal[
     "resid_pre", "attn_head_out", "attn_out", "mlp_act", "expert_out", "mlp_out", "resid_post"
@@ -35,15 +34,8 @@ class SiteEdit(Edit):
         if self.site in ("expert_out", "router_logits", "expert_scores"):
             return facts.moe_layers
         if self.site == "mlp_act":
-            return tuple(n for n, block in enumerate(blocks) if block.mlp is not None and block.moe is None)
+            return tuple(n for n, block in enumerate(blocks) if block.mlp is not None)
         return super()._all_layers(facts)
-
-    def _check_block(self, layer: int, block: BlockFacts) -> None:
-        if self.site == "mlp_act" and block.moe is not None:
-            raise EditRefused(
-                f"The neurons of layer {layer} live in a bank of experts, where {self.kind} cannot reach them.",
-                "Write expert_out or mlp_out there, or choose a dense layer.",
-            )
 
     def commutes(self, other: Edit) -> bool:
         # A function of logits or scores stands among the re-routes, whose stages it may belong to.

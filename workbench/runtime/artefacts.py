@@ -1,16 +1,18 @@
-"""Tensors that plans name by content hash: calibrations, trained routers, given masks."""
+"""Named tensors as one blob: calibrations, trained routers, given masks. A plan names them by content like any array."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
-from workbench.errors import PlanError
+from workbench.errors import EditRefused, PlanError
+from workbench.interventions.blob import Blob, keep, numbers
 
 
 @dataclass(frozen=True)
@@ -21,37 +23,34 @@ class Artefact:
     tensors: dict[str, Tensor]
     meta: dict[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def blob(self) -> Blob:
+        """The tensors with kind and meta as bytes (safetensors), at hand for every plan of this process."""
+        from safetensors.torch import save
+
+        about = json.dumps({"kind": self.kind, "meta": self.meta}, sort_keys=True)
+        # Copies: safetensors takes no two names of one memory.
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.tensors.items()}
+        return keep(np.frombuffer(save(tensors, {"workbench": about}), dtype=np.uint8))
+
     @property
     def hash(self) -> str:
-        """Sixteen hexadecimal digits of the SHA-256 of kind, meta and tensors."""
-        digest = hashlib.sha256(f"{self.kind} {json.dumps(self.meta, sort_keys=True)}".encode())
-        for name, value in sorted(self.tensors.items()):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """The name of :attr:`blob`, by which plans name the artefact."""
+        return self.blob.blob
 
     def save(self, folder: str | Path) -> Path:
         """Write a safetensors file into ``folder``, named by the hash; gives its path."""
-        from safetensors.torch import save_file
-
         path = Path(folder) / f"{self.hash}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
-        about = json.dumps({"kind": self.kind, "meta": self.meta})
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.tensors.items()}
-        save_file(tensors, path, {"workbench": about})
+        path.write_bytes(numbers(self.hash).tobytes())
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> Artefact:
         """Read what :meth:`save` wrote; raises :class:`PlanError` for anything else, or content that is not its name."""
-        from safetensors import SafetensorError, safe_open
-
         try:
-            with safe_open(str(path), framework="pt") as file:
-                about = json.loads((file.metadata() or {})["workbench"])
-                tensors = {name: file.get_tensor(name) for name in list(file.keys())}
-            found = cls(about["kind"], tensors, about["meta"])
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            found = _read(Path(path).read_bytes())
+        except (OSError, ValueError) as error:
             raise PlanError(
                 f"{path} holds no tensors of a plan: {error}.", "Name a file that save() wrote."
             ) from None
@@ -62,23 +61,35 @@ class Artefact:
         return found
 
 
-@dataclass
-class Artefacts:
-    """What a bench knows, by hash."""
+def opened(name: str, kind: str) -> Artefact:
+    """The artefact with that hash; raises :class:`PlanError` where it is not at hand or of another kind."""
+    try:
+        found = _opened(name)
+    except EditRefused:
+        raise PlanError(
+            f"{name} is not at hand.",
+            "Load its file with bench.add(path), or open the store in which a run under this plan was recorded.",
+        ) from None
+    except ValueError:
+        raise PlanError(f"{name} is an array, not a {kind}.", f"Name a {kind}.") from None
+    if found.kind != kind:
+        raise PlanError(f"{name} is of the kind {found.kind}, not {kind}.", f"Name a {kind}.")
+    return found
 
-    known: dict[str, Artefact] = field(default_factory=dict)
 
-    def add(self, artefact: Artefact) -> str:
-        """Make ``artefact`` known; gives its hash, by which plans name it."""
-        name = artefact.hash
-        self.known[name] = artefact
-        return name
+@lru_cache(maxsize=16)
+def _opened(name: str) -> Artefact:
+    return _read(numbers(name).tobytes())
 
-    def open(self, name: str, kind: str) -> Artefact:
-        """The artefact with that hash; raises :class:`PlanError` where it is not known or of another kind."""
-        found = self.known.get(name)
-        if found is None:
-            raise PlanError(f"{name} is not known to this bench.", "Load its file with bench.add(path).")
-        if found.kind != kind:
-            raise PlanError(f"{name} is of the kind {found.kind}, not {kind}.", f"Name a {kind}.")
-        return found
+
+def _read(content: bytes) -> Artefact:
+    """The artefact whose bytes these are; raises ValueError for any others."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        size = int.from_bytes(content[:8], "little")
+        about = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["workbench"])
+        return Artefact(about["kind"], load(content), about["meta"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None

@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench.errors import EditRefused, PromptError
 from workbench.interventions import Plan, reroute
 from workbench.runtime.attach import device_of
+from workbench.runtime.cache import can_repeat, new_cache
 from workbench.runtime.history import History
 from workbench.runtime.passes import Pass
 from workbench.runtime.run import Run
@@ -101,7 +102,6 @@ def _exchanges(
 
 def _values(bench: Bench, run: Run, token: int, plans: list[Plan], target: int) -> list[tuple[float, float]]:
     """For each plan the log-probability in nats of ``target`` after ``token``, and of all tokens that followed."""
-    from transformers import DynamicCache
 
     ids = run.tokens[: len(run.logits)].to(device_of(bench.model))
     follows = run.tokens[token + 1 :]
@@ -109,16 +109,19 @@ def _values(bench: Bench, run: Run, token: int, plans: list[Plan], target: int) 
     # Where later tokens may change earlier ones, the prefix is no longer the same for all exchanges.
     first = 0 if any(edit.looks_ahead() for edit in run.plan.active) else token
     with bench.running():
-        prefix, past = DynamicCache(config=bench.model.config), History()
+        prefix, past = new_cache(bench.model), History()
         if first:
             _pass(bench, run, [run.plan], ids[:first].unsqueeze(0), 0, prefix, past)
         for start in range(0, len(plans), _ROWS):
             batch = plans[start : start + _ROWS]
-            cache = copy.deepcopy(prefix)
-            if first and len(batch) > 1:
+            cache, history = copy.deepcopy(prefix), past.repeated(len(batch))
+            if first and len(batch) > 1 and can_repeat(cache):
                 cache.batch_repeat_interleave(len(batch))
+            elif first and len(batch) > 1:
+                cache, history = new_cache(bench.model), History()
+                before = ids[:first].expand(len(batch), -1)
+                _pass(bench, run, [run.plan] * len(batch), before, 0, cache, history)
             rows = ids[first:].expand(len(batch), -1)
-            history = past.repeated(len(batch))
             log_p = _pass(bench, run, batch, rows, first, cache, history)[:, token - first :].log_softmax(-1)
             after = (
                 log_p[:, : len(follows)].gather(-1, follows.expand(len(batch), -1).unsqueeze(-1)).squeeze(-1)

@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench.errors import PromptError
 from workbench.interventions import Plan
 from workbench.runtime.attach import device_of
+from workbench.runtime.cache import new_cache
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
 from workbench.runtime.run import Done, Run, Step
@@ -59,7 +60,6 @@ def generate(
     sampling: Sampling,
 ) -> Run:
     """Continue ``prompt``; what was generated is kept as a run even if a callback or the user interrupts."""
-    from transformers import DynamicCache
 
     started = time.perf_counter()
     device = device_of(bench.model)
@@ -69,7 +69,7 @@ def generate(
     recorder = None if record is None or run is None else bench.recorder(record, [run])
     tokens: list[int] = list(prompt)
     logits: list[Tensor] = []
-    cache = DynamicCache(config=bench.model.config)
+    cache = new_cache(bench.model)
     fed = torch.tensor([prompt], device=device)
     try:
         with bench.session([plan], record, [labels]) as session:

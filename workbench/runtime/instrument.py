@@ -19,7 +19,6 @@ from workbench.errors import EditRefused
 from workbench.interventions import Plan, mask, reroute
 from workbench.interventions.edit import Edit
 from workbench.interventions.site import SiteEdit
-from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.attach import Attachment, AttentionSink
 from workbench.runtime.capture import Capture
 from workbench.runtime.history import History
@@ -59,8 +58,6 @@ class Session:
         The labels of each row's run.
     token_text
         The text of a token id.
-    artefacts
-        The tensors that plans may name.
     manage_depth
         Whether depth is looked after although no plan edits it, because tokens in the cache skipped some layer.
     history
@@ -78,7 +75,6 @@ class Session:
         arity: Mapping[nn.Module, int],
         labels: Sequence[Mapping[str, Any]],
         token_text: Callable[[int], str],
-        artefacts: Artefacts,
         manage_depth: bool = False,
         history: History | None = None,
     ) -> None:
@@ -91,8 +87,7 @@ class Session:
         self._asked = {
             n for layer, edits in self._edits.items() for e, _ in edits for n in e.asked_layers(layer)
         }
-        self._artefacts = artefacts
-        self._depth = plan_depth(self._scene, self._edits, plans, artefacts, manage_depth)
+        self._depth = plan_depth(self._scene, self._edits, plans, manage_depth)
         self._undo = ExitStack()
 
     def __enter__(self) -> Session:
@@ -137,7 +132,7 @@ class Session:
     def _replace_products(self, block: Block, undo: ExitStack) -> None:
         """Put in place what computes projections and neurons otherwise."""
         edits = self._edits[block.layer]
-        weights = _of(edits, mask.Weights)
+        weights = _of(edits, mask.WeightMask)
         neurons: Planned[Any] = [(e, r) for e, r in edits if isinstance(e, mask.Neurons | mask.Activations)]
         if weights and neurons:
             raise EditRefused(
@@ -146,9 +141,9 @@ class Session:
                 "Give them different layers.",
             )
         if weights:
-            hook_weights(self._scene, block, weights, self._artefacts, undo)
+            hook_weights(self._scene, block, weights, undo)
         if neurons:
-            hook_neurons(self._scene, block, neurons, self._artefacts, undo)
+            hook_neurons(self._scene, block, neurons, undo)
 
     def _hook_block(self, block: Block, undo: ExitStack) -> None:
         scene = self._scene
@@ -161,14 +156,14 @@ class Session:
         if block.moe is not None and block.moe.observable and (reroutes or wanted):
             hook_routing(scene, block, reroutes, record, undo)
         if silenced := _of(edits, mask.Experts):
-            hook_experts(scene, block, silenced, self._artefacts, undo)
+            hook_experts(scene, block, silenced, undo)
         # One hook an edit, so that edits of one site act in the order of the plan.
         for edit, rows in edits:
             if isinstance(edit, mask.Heads):
-                hook_heads(scene, block, [(edit, rows)], self._artefacts, undo)
+                hook_heads(scene, block, [(edit, rows)], undo)
             elif isinstance(edit, SiteEdit) and not _acts_on_router(edit):
                 hook_site(scene, block, edit, rows, undo)
-        if masks := [(e, rows) for e, rows in edits if isinstance(e, mask.AttentionMask | mask.Tokens)]:
+        if masks := [(e, rows) for e, rows in edits if isinstance(e, mask.AttentionMask | mask.TokenMask)]:
             hook_attention_mask(scene, block, masks, record is not None, undo)
         parts = scene.record is not None and scene.record.needs_parts  # of every block, recorded or not
         if parts or (record and record.contribution):

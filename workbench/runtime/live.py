@@ -18,6 +18,7 @@ from torch import Tensor
 from workbench.errors import EditRefused, PromptError
 from workbench.interventions import Edit, Plan
 from workbench.runtime.attach import device_of
+from workbench.runtime.cache import keeps_all, new_cache
 from workbench.runtime.depth.kv import touched
 from workbench.runtime.generate import Sampling, end_tokens
 from workbench.runtime.history import History
@@ -56,14 +57,13 @@ class Live:
         self, bench: Bench, prompt: list[int], plan: Plan, record: Record | None, labels: Mapping[str, Any],
         sampling: Sampling,
     ) -> None:  # fmt: skip
-        from transformers import DynamicCache
 
         self._bench = bench
         self._record = record
         self._labels = labels
         self._sampling = sampling
         self._ends = end_tokens(bench.model)
-        self._cache: Any = DynamicCache(config=bench.model.config)
+        self._cache: Any = new_cache(bench.model)
         self._history = History()
         self._logits = torch.empty(0, bench.anatomy.vocab_size)
         self._seconds = 0.0
@@ -157,7 +157,7 @@ class Live:
             raise PromptError(
                 f"{count} tokens cannot be taken back.", f"There are {generated} generated tokens."
             )
-        if len({plan.hash for _, plan in self._plans}) > 1 and not self._can_cut():
+        if len({plan.hash for _, plan in self._plans}) > 1 and not keeps_all(self._cache):
             raise EditRefused(
                 "This model's cache cannot be cut, and reading the tokens again would not repeat the plans they ran under.",
                 "Branch before an edit to be able to come back to that point.",
@@ -194,15 +194,14 @@ class Live:
 
     def _cut(self, computed: int) -> None:
         """Shorten the cache to ``computed`` tokens, or read them again where a cache cannot be cut."""
-        from transformers import DynamicCache
 
         length = self._cache.get_seq_length()
         if computed == length:
             return
-        if self._can_cut():
+        if keeps_all(self._cache):
             self._cache.crop(computed - length)
             return
-        self._cache = DynamicCache(config=self._bench.model.config)
+        self._cache = new_cache(self._bench.model)
         with (
             self._bench.running(),
             self._bench.session([self.plan], None, [self._labels], history=self._history) as session,
@@ -213,12 +212,6 @@ class Live:
             fed = torch.tensor([self.tokens[:computed]], device=device)
             session.begin(Pass(0, positions, None, prompt_tokens, fed))
             self._bench.model(input_ids=fed, past_key_values=self._cache, use_cache=True)
-
-    def _can_cut(self) -> bool:
-        """Whether every layer keeps all keys and values: a sliding window or a recurrent state has forgotten some."""
-        from transformers.cache_utils import DynamicLayer
-
-        return all(type(layer) is DynamicLayer for layer in self._cache.layers)
 
     def _copy_rows(self, parent: int, computed: int) -> None:
         """Give the new run the rows of the tokens it shares with ``parent``, and of the steps that computed them."""

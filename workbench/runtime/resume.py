@@ -20,6 +20,7 @@ from workbench.interventions import Plan, mask, reroute
 from workbench.interventions.condition import comparisons
 from workbench.interventions.edit import Edit, Span
 from workbench.runtime.attach import device_of
+from workbench.runtime.cache import keeps_all, new_cache
 from workbench.runtime.passes import Pass
 from workbench.runtime.replace import replace_forward
 
@@ -106,10 +107,7 @@ def read_prompts(bench: Bench, ids: Tensor) -> Prompts | None:
     ``None`` for a model that cannot be gone on with in the middle: one whose cache forgets tokens or keeps a state, or
     whose blocks hand on more than one stream.
     """
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer
-
-    cache: Any = DynamicCache(config=bench.model.config)
+    cache: Any = new_cache(bench.model)
     entering: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Callable[..., None]:
@@ -129,7 +127,7 @@ def read_prompts(bench: Bench, ids: Tensor) -> Prompts | None:
         session.begin(_pass(ids, 0, ids.shape[1]))
         output = bench.model(input_ids=ids, past_key_values=cache, use_cache=True)
     layers = bench.anatomy.num_layers
-    whole = len(cache.layers) == layers and all(type(layer) is DynamicLayer for layer in cache.layers)
+    whole = len(cache.layers) == layers and keeps_all(cache)
     if not whole or len(entering) != layers:
         return None
     return Prompts(
@@ -149,9 +147,8 @@ def resume(
     Returns the logits after it [R, V] fp32 on the CPU and, with ``going_on``, a cache of the keys and values of all L
     tokens, from which a text can be gone on with. Blocks below ``first`` are not run.
     """
-    from transformers import DynamicCache
 
-    cache: Any = DynamicCache(config=bench.model.config)
+    cache: Any = new_cache(bench.model)
     at = torch.tensor(rows, device=prompts.last.device)
     before = prompts.length - 1
 

@@ -54,8 +54,7 @@ def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
     dense = [p for p in pieces if p.capture.activation is not None]
     if dense:
         yield "sparsity", _dense_sparsity(dense)
-    for taken in passes:
-        yield from attention(taken)
+    yield from attention(passes)
     yield from request_rows(pieces)
     for taken in passes:
         for event in taken.events:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from workbench.address import Address
-from workbench.anatomy import Block
+from workbench.anatomy import Block, expert_inputs
 from workbench.errors import AddressError, EditRefused
 from workbench.runtime.attach import AttentionCall, device_of
+from workbench.runtime.hooks.expert_neurons import Neurons
 from workbench.runtime.hooks.write import expert_outputs
 from workbench.runtime.instrument import Session
 from workbench.runtime.passes import Pass
@@ -125,8 +126,10 @@ def _listen(session: Session, block: Block, site: str, found: dict[int, Tensor],
 
         undo.callback(block.attention.out_proj.register_forward_pre_hook(split).remove)
     elif site == "mlp_act":
-        if block.mlp is None or block.mlp.down_proj is None:
-            raise EditRefused(f"The neurons of layer {layer} live in an expert bank.", "Read a dense layer.")
+        if block.moe is not None:
+            undo.callback(_listen_experts(block, keep))
+            return
+        assert block.mlp is not None and block.mlp.down_proj is not None  # else the anatomy has refused
         before(block.mlp.down_proj)
     elif site == "expert_out":
         assert block.moe is not None
@@ -154,6 +157,18 @@ def _listen(session: Session, block: Block, site: str, found: dict[int, Tensor],
         session.listen(layer, pattern)
     else:
         session.watch_routing(layer)
+
+
+def _listen_experts(block: Block, keep: Callable[[Tensor], None]) -> Callable[[], None]:
+    """Keep the neurons of the chosen experts at every call of the bank; returns what ends it."""
+    assert block.moe is not None
+    neurons = Neurons(block)
+
+    def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden, ids, _weights = expert_inputs(args, kwargs)
+        keep(neurons.of(hidden.reshape(len(ids), -1), ids))
+
+    return block.moe.experts.register_forward_pre_hook(read, with_kwargs=True).remove
 
 
 def _listen_mid(block: Block, found: dict[int, Tensor], undo: ExitStack) -> None:

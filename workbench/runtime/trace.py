@@ -15,7 +15,8 @@ import torch
 
 from workbench.anatomy import Anatomy, Block
 from workbench.errors import EditRefused, PlanError
-from workbench.interventions import Plan, mask, reroute
+from workbench.interventions import Plan, mask, reroute, skip
+from workbench.interventions.custom import Custom, edit
 from workbench.interventions.edit import Edit
 from workbench.runtime.instrument import Session
 from workbench.runtime.passes import Pass
@@ -38,34 +39,62 @@ class _Handle:
 
 @dataclass(eq=False)
 class _StandIn:
-    """Takes the place of a module while hooks are set, and keeps them."""
+    """Takes the place of ``module`` while hooks are set, and keeps them; what else is asked of it the module answers."""
 
     path: str
+    module: Any
     before: list[tuple[Callable[..., Any], bool]] = field(default_factory=list)
-    after: list[Callable[..., Any]] = field(default_factory=list)
+    after: list[tuple[Callable[..., Any], bool]] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
 
     def register_forward_pre_hook(self, hook: Callable[..., Any], with_kwargs: bool = False) -> _Handle:
         self.before.append((hook, with_kwargs))
         return _Handle(self.before, self.before[-1])
 
-    def register_forward_hook(self, hook: Callable[..., Any]) -> _Handle:
-        self.after.append(hook)
-        return _Handle(self.after, hook)
+    def register_forward_hook(self, hook: Callable[..., Any], with_kwargs: bool = False) -> _Handle:
+        self.after.append((hook, with_kwargs))
+        return _Handle(self.after, self.after[-1])
 
-    def play(self, root: Any) -> None:
-        """Call the hooks on what flows through the traced module, and write what they change."""
-        if not self.before and not self.after:
+    def enter(self, root: Any) -> None:
+        """Call the hooks before on what flows into the traced module, and write what they change."""
+        if not self.before:
             return
-        place = root
-        for name in self.path.split("."):
-            place = place[int(name)] if name.isdigit() else getattr(place, name)
+        place = _at(root, self.path)
         for hook, with_kwargs in self.before:
             args, kwargs = place.inputs
-            changed = hook(None, args, kwargs) if with_kwargs else hook(None, args)
+            changed = hook(self.module, args, kwargs) if with_kwargs else hook(self.module, args)
             if changed is not None:
                 place.inputs = changed if with_kwargs else (changed, kwargs)
-        for hook in self.after:
-            hook(None, (), place.output)
+
+    def leave(self, root: Any) -> None:
+        """The same behind it. Hooks that ask for the inputs get those that the hooks before have left."""
+        if not self.after:
+            return
+        place = _at(root, self.path)
+        inputs = place.inputs if any(with_kwargs for _, with_kwargs in self.after) else ((), {})
+        for hook, with_kwargs in self.after:
+            given = (*inputs, place.output) if with_kwargs else ((), place.output)
+            changed = hook(self.module, *given)
+            if changed is not None:
+                place.output = changed
+
+
+def _at(root: Any, path: str) -> Any:
+    for name in path.split("."):
+        root = root[int(name)] if name.isdigit() else getattr(root, name)
+    return root
+
+
+@edit("attn_out")
+def _no_attention(value: Any, place: Any) -> Any:
+    return torch.zeros_like(value)
+
+
+@edit("mlp_out")
+def _no_mlp(value: Any, place: Any) -> Any:
+    return torch.zeros_like(value)
 
 
 def write(bench: Bench, plan: Plan | Edit, traced: Any, prompt: Prompt) -> None:
@@ -74,7 +103,9 @@ def write(bench: Bench, plan: Plan | Edit, traced: Any, prompt: Prompt) -> None:
     Parameters
     ----------
     plan
-        Re-routes and head masks. Other edits change how the model is called, which a trace cannot, and are refused.
+        Re-routes; masks of heads, experts and directions; functions of the residual stream, of heads and of the router;
+        skips of blocks and attention for all tokens, and of MLPs. A skipped unit is run and adds nothing. Other edits
+        change how the model is called, or run it again, which a trace cannot, and are refused.
     traced
         The nnsight model whose trace it is, of the architecture that ``bench`` has open.
     prompt
@@ -88,16 +119,12 @@ def write(bench: Bench, plan: Plan | Edit, traced: Any, prompt: Prompt) -> None:
     plan = Plan([plan]) if isinstance(plan, Edit) else plan
     if not isinstance(plan, Plan):
         raise PlanError(f"A {type(plan).__name__} is not a plan.", "Make one with wb.Plan([...]).")
-    for edit in plan.active:
-        if not isinstance(edit, reroute.Reroute | mask.Heads):
-            raise EditRefused(
-                f"{edit.kind} cannot be written into a trace.",
-                "Re-routes and mask.heads can; run this one with bench.run.",
-            )
     ids = bench.token_ids(prompt)
     bench.check(plan, len(ids), len(ids))
-    stand_ins: dict[int, list[_StandIn]] = {}
-    blocks = tuple(_shadow(block, stand_ins) for block in bench.anatomy.blocks)
+    plan = Plan([some for one in plan.active for some in _traceable(one)])
+    bench.check(plan, len(ids), len(ids))
+    steps: dict[int, list[Callable[[Any], None]]] = {}
+    blocks = tuple(_shadow(block, steps) for block in bench.anatomy.blocks)
     device = next(bench.model.parameters()).device
     tokens = torch.tensor([ids], device=device)
     now = Pass(
@@ -111,23 +138,72 @@ def write(bench: Bench, plan: Plan | Edit, traced: Any, prompt: Prompt) -> None:
     with session:
         session.begin(now)
         for block in blocks:
-            for one in stand_ins[block.layer]:
-                one.play(traced)
+            for play in steps[block.layer]:
+                play(traced)
+
+
+def _traceable(one: Edit) -> list[Edit]:
+    """``one`` as edits that write what flows through modules; raises :class:`EditRefused` where there are none."""
+    scope = {name: getattr(one, name) for name in ("tokens", "where", "phase", "rows", "steps")}
+    if isinstance(one, skip.Mlp):
+        return [_no_mlp(one.layers, **scope)]
+    if isinstance(one, skip.Attention | skip.Block):
+        if not one.whole_run:
+            raise EditRefused(
+                f"{one.kind} of some tokens cannot be written into a trace: the others would still attend to them.",
+                "Skip it for all tokens, or run the plan with bench.run.",
+            )
+        found: list[Edit] = [_no_attention(one.layers, **scope)]
+        return found if isinstance(one, skip.Attention) else [*found, _no_mlp(one.layers, **scope)]
+    if isinstance(one, Custom) and one.site not in ("expert_out", "mlp_act"):
+        return [one]
+    by_attention = isinstance(one, reroute.Smooth) and one.by == "attention"
+    if isinstance(one, reroute.Reroute | mask.Heads | mask.Experts | mask.Direction) and not by_attention:
+        return [one]
+    why = {
+        "patch": "it reads another run, for which the model would have to run within the trace",
+        "reroute.smooth": "the attention of the layer does not flow through any module",
+        "custom": f"it needs the weights of the experts, which a trace does not hold ({one.site})",
+    }
+    raise EditRefused(
+        f"{one.kind} cannot be written into a trace: "
+        + why.get(one.kind, "it changes how a module computes, not what flows through it")
+        + ".",
+        "Run this one with bench.run.",
+    )
 
 
 def _with_blocks(anatomy: Anatomy, blocks: tuple[Block, ...]) -> Anatomy:
     return replace(anatomy, blocks=blocks)
 
 
-def _shadow(block: Block, stand_ins: dict[int, list[_StandIn]]) -> Block:
-    """``block`` with stand-ins where an edit sets hooks, kept in the order in which the model calls their modules."""
-    mine = stand_ins.setdefault(block.layer, [])
-    attention, moe = block.attention, block.moe
+def _shadow(block: Block, steps: dict[int, list[Callable[[Any], None]]]) -> Block:
+    """``block`` with stand-ins where an edit sets hooks; ``steps`` plays them in the order in which the model calls the
+    modules."""
+    mine = steps.setdefault(block.layer, [])
+    attention, mlp, moe = block.attention, block.mlp, block.moe
+    changed: dict[str, Any] = {}
+    whole = changed["module"] = _StandIn(block.path, block.module)
+    mine.append(whole.enter)
     if attention is not None:
-        mine.append(_StandIn(attention.out_proj_path))
-        attention = replace(attention, out_proj=mine[-1])  # type: ignore[arg-type]
+        out = _StandIn(attention.out_proj_path, attention.out_proj)
+        mine.append(out.enter)
+        changed["attention"] = replace(attention, out_proj=out)  # type: ignore[arg-type]
+    if block.attn_outlet is not None:
+        left = _StandIn(block.attn_outlet.path, block.attn_outlet.module)
+        mine.append(left.leave)
+        changed["attn_outlet"] = replace(block.attn_outlet, module=left)  # type: ignore[arg-type]
     if moe is not None:
-        router, experts = _StandIn(moe.router_path), _StandIn(moe.experts_path)
-        mine += [router, experts]
-        moe = replace(moe, router=router, experts=experts)  # type: ignore[arg-type]
-    return replace(block, attention=attention, moe=moe)
+        router, experts = _StandIn(moe.router_path, moe.router), _StandIn(moe.experts_path, moe.experts)
+        mine += [router.leave, experts.enter, experts.leave]
+        changed["moe"] = replace(moe, router=router, experts=experts)  # type: ignore[arg-type]
+    elif mlp is not None and mlp.down_proj is not None and mlp.down_proj_path is not None:
+        down = _StandIn(mlp.down_proj_path, mlp.down_proj)
+        mine.append(down.enter)
+        changed["mlp"] = replace(mlp, down_proj=down)  # type: ignore[arg-type]
+    if block.mlp_outlet is not None:
+        left = _StandIn(block.mlp_outlet.path, block.mlp_outlet.module)
+        mine.append(left.leave)
+        changed["mlp_outlet"] = replace(block.mlp_outlet, module=left)  # type: ignore[arg-type]
+    mine.append(whole.leave)
+    return replace(block, **changed)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from weakref import WeakKeyDictionary
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.errors import EditRefused, PlanError
-from workbench.interventions.mask import Weights
-from workbench.runtime.artefacts import Artefacts
+from workbench.interventions.mask import WeightMask
+from workbench.runtime.artefacts import opened
 from workbench.runtime.calibrate import tensor
 from workbench.runtime.depth.decide import uniform
 
@@ -15,29 +18,50 @@ CYCLES = 50
 """Most exchanges of one row by prune-and-grow."""
 
 
-def kept_entries(
-    edit: Weights, weight: Tensor, layer: int, part: str, reads: str, artefacts: Artefacts
-) -> Tensor:
-    """Mask [N, K] (bool) of the entries of ``weight`` that stay.
+REMEMBERED = 8
+"""Edits whose masks are kept for a module: a run, its evaluation and its controls ask for the same ones again."""
 
-    ``part`` names the projection, ``reads`` the moments of what it reads in the calibration (``LAYER.input.PART``).
+_Masks = OrderedDict[str, dict[tuple[str, int, int], Tensor]]
+_KNOWN: WeakKeyDictionary[nn.Module, _Masks] = WeakKeyDictionary()
+
+
+def kept_entries(
+    edit: WeightMask, module: nn.Module, weight: Tensor, layer: int, part: str, reads: str
+) -> Tensor:
+    """Mask [N, K] (bool) of the entries of ``weight`` that stay; not to be written to.
+
+    ``module`` holds the weight, ``part`` names the projection, ``reads`` the moments of what it reads in the calibration
+    (``LAYER.input.PART``). The mask is remembered until the weight is written to.
     """
+    known = _KNOWN.setdefault(module, OrderedDict())
+    name = f"{layer} {edit.model_dump_json()}"
+    masks = known.setdefault(name, {})
+    known.move_to_end(name)
+    while len(known) > REMEMBERED:
+        known.popitem(last=False)
+    key = part, weight._version, weight.data_ptr()
+    if key not in masks:
+        masks[key] = _kept(edit, weight, layer, part, reads)
+    return masks[key]
+
+
+def _kept(edit: WeightMask, weight: Tensor, layer: int, part: str, reads: str) -> Tensor:
     if edit.criterion == "given":
-        return _given(edit, weight, f"{layer}.{part}", artefacts)
+        return _given(edit, weight, f"{layer}.{part}")
     weight = weight.detach().float().cpu()
-    scores = _scores(edit, weight, layer, part, reads, artefacts)
+    scores = _scores(edit, weight, layer, part, reads)
     kept = _best(edit, scores)
     if edit.criterion == "prune-and-grow":
         assert edit.source is not None
-        known = artefacts.open(edit.source, "calibration")
+        known = opened(edit.source, "calibration")
         mean, variance = tensor(known, f"{reads}.mean"), tensor(known, f"{reads}.variance")
         kept = exchanged(weight, kept, scores, mean, variance, edit.m if edit.shape == "n:m" else None)
     return kept
 
 
-def _given(edit: Weights, weight: Tensor, name: str, artefacts: Artefacts) -> Tensor:
+def _given(edit: WeightMask, weight: Tensor, name: str) -> Tensor:
     assert edit.source is not None
-    found = artefacts.open(edit.source, "masks").tensors.get(name)
+    found = opened(edit.source, "masks").tensors.get(name)
     if found is None or found.shape != weight.shape:
         raise PlanError(
             f"The masks {edit.source} have no mask {list(weight.shape)} called {name}.",
@@ -46,17 +70,17 @@ def _given(edit: Weights, weight: Tensor, name: str, artefacts: Artefacts) -> Te
     return found.bool()
 
 
-def _scores(edit: Weights, weight: Tensor, layer: int, part: str, reads: str, artefacts: Artefacts) -> Tensor:
+def _scores(edit: WeightMask, weight: Tensor, layer: int, part: str, reads: str) -> Tensor:
     if edit.criterion == "random":
         salt = sum((n + 1) * ord(letter) for n, letter in enumerate(part))
         return uniform(edit.seed, layer * 65536 + salt, torch.arange(weight.numel())).reshape(weight.shape)
     if edit.criterion == "magnitude":
         return weight.abs()
     assert edit.source is not None
-    return weight.abs() * tensor(artefacts.open(edit.source, "calibration"), f"{reads}.norm")
+    return weight.abs() * tensor(opened(edit.source, "calibration"), f"{reads}.norm")
 
 
-def _best(edit: Weights, scores: Tensor) -> Tensor:
+def _best(edit: WeightMask, scores: Tensor) -> Tensor:
     rows, columns = scores.shape
     if edit.shape == "n:m":
         assert edit.n is not None and edit.m is not None

@@ -13,7 +13,7 @@ from workbench.errors import StoreError
 
 _HERE = Path(__file__).parent
 
-VERSION = 2
+VERSION = 3
 """Version of ``schema.sql``."""
 
 MIGRATIONS: dict[int, str] = {
@@ -26,7 +26,7 @@ STORAGE_VERSION = "v1.4.0"
 
 _SCHEMA = (_HERE / "schema.sql").read_text(encoding="utf-8")
 
-_FILES = ("cells", "load", "paths", "labels", "compare", "depth", "neurons", "map")
+_FILES = ("cells", "parts", "load", "paths", "labels", "compare", "depth", "effects", "neurons", "map")
 """Files of ``macros/`` in the order they are run: a macro may use those above it."""
 
 _MACROS = "\n".join((_HERE / "macros" / f"{name}.sql").read_text(encoding="utf-8") for name in _FILES)

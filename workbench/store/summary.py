@@ -17,6 +17,10 @@ SUMS = {
     "pair_sum": "pair_cells",
     "next_sum": "next_cells",
     "layer_sum": "layer_cells",
+    "place_sum": "place_cells",
+    "router_sum": "router_cells",
+    "part_sum": "part_cells",
+    "sparsity_sum": "sparsity_cells",
 }
 """Which macro defines which table."""
 

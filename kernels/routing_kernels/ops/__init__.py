@@ -6,6 +6,7 @@ from routing_kernels.ops.expert_linear import expert_linear
 from routing_kernels.ops.masked import MaskedWeight, masked_matmul, n_of_m, pack_masked
 from routing_kernels.ops.mlp import SparseMlp, sparse_mlp
 from routing_kernels.ops.moe import ACTIVATIONS, MoeExperts, moe_experts
+from routing_kernels.ops.ranks import MapRanks, map_ranks
 from routing_kernels.ops.residual import ResidualStats, residual_stats
 from routing_kernels.ops.rows import Rows, gather_rows, scatter_add_rows
 
@@ -14,6 +15,7 @@ __all__ = [
     "BLOCKS",
     "BlockAttention",
     "ExpertLinear",
+    "MapRanks",
     "MaskedWeight",
     "MoeExperts",
     "ResidualStats",
@@ -24,6 +26,7 @@ __all__ = [
     "composed_experts",
     "expert_linear",
     "gather_rows",
+    "map_ranks",
     "masked_matmul",
     "moe_experts",
     "n_of_m",

@@ -13,23 +13,25 @@ from workbench.interventions.edit import Edit, Layers, Scope, build
 from workbench.interventions.mask.activations import Activations, Method
 from workbench.interventions.mask.attention import AttentionMask, Pattern
 from workbench.interventions.mask.base import Criterion, Replacement, UnitMask
-from workbench.interventions.mask.units import Experts, Heads, Neurons, Tokens
-from workbench.interventions.mask.weights import Weights
+from workbench.interventions.mask.channels import Channels, WideSite
+from workbench.interventions.mask.units import Experts, Heads, Neurons, TokenMask
+from workbench.interventions.mask.weights import WeightMask
 
 __all__ = [
-    "KINDS", "Activations", "AttentionMask", "Criterion", "Direction", "Experts", "Heads", "Neurons", "Replacement",
-    "Tokens", "UnitMask", "Weights", "activations", "attention", "direction", "experts", "heads", "neurons", "tokens",
-    "weights",
+    "KINDS", "Activations", "AttentionMask", "Channels", "Criterion", "Direction", "Experts", "Heads", "Neurons",
+    "Replacement", "TokenMask", "UnitMask", "WeightMask", "activations", "attention", "channels", "direction", "experts",
+    "heads", "neurons", "tokens", "weights",
 ]  # fmt: skip
 
 KINDS: tuple[type[Edit], ...] = (
     Experts,
     Heads,
     Neurons,
-    Tokens,
+    Channels,
+    TokenMask,
     Activations,
     AttentionMask,
-    Weights,
+    WeightMask,
     Direction,
 )
 
@@ -55,9 +57,17 @@ def neurons(layers: Where, neurons: Units = None, **options: Any) -> Neurons:
     return build(Neurons, layers=layers, neurons=neurons, **options)
 
 
-def tokens(layers: Where = "all", **scope: Unpack[Scope]) -> Tokens:
-    """Hide the tokens of the scope from all others; see :class:`Tokens`."""
-    return build(Tokens, layers=layers, **scope)
+def channels(
+    layers: Where, channels: Units = None, *, site: WideSite = "resid_post", **options: Any
+) -> Channels:
+    """Mask channels of the residual stream; see :class:`Channels`. Other options: ``ratio``, ``criterion``,
+    ``replacement``, the scope."""
+    return build(Channels, layers=layers, channels=channels, site=site, **options)
+
+
+def tokens(layers: Where = "all", **scope: Unpack[Scope]) -> TokenMask:
+    """Hide the tokens of the scope from all others; see :class:`TokenMask`."""
+    return build(TokenMask, layers=layers, **scope)
 
 
 def activations(layers: Where, method: Method = "magnitude", **options: Any) -> Activations:
@@ -70,6 +80,6 @@ def attention(layers: Where, pattern: Pattern, **options: Any) -> AttentionMask:
     return build(AttentionMask, layers=layers, pattern=pattern, **options)
 
 
-def weights(layers: Where, parts: str | Iterable[str] = (), **options: Any) -> Weights:
-    """Mask entries of projections; see :class:`Weights`."""
-    return build(Weights, layers=layers, parts=parts, **options)
+def weights(layers: Where, parts: str | Iterable[str] = (), **options: Any) -> WeightMask:
+    """Mask entries of projections; see :class:`WeightMask`."""
+    return build(WeightMask, layers=layers, parts=parts, **options)

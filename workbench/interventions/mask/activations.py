@@ -43,6 +43,7 @@ class Activations(Edit):
     seed: int = 0
     source: str | None = None
     site: ClassVar[str] = "mlp_act"
+    files: ClassVar[tuple[str, ...]] = ("source",)
 
     @field_validator("neurons", mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,7 @@ class UnitMask(Edit):
     seed: int = 0
     replacement: Replacement = "zero"
     source: str | None = None
+    files: ClassVar[tuple[str, ...]] = ("source",)
 
     @property
     @abstractmethod

@@ -125,7 +125,7 @@ class Experts(UnitMask):
         return f"mask {self._chosen('expert')}{self._instead()}"
 
 
-class Tokens(Edit):
+class TokenMask(Edit):
     """Hide tokens: in the layers of the scope no other token attends to them; each still attends to itself."""
 
     kind: Literal["mask.tokens"] = "mask.tokens"
@@ -145,7 +145,7 @@ class Tokens(Edit):
             facts.require(Address("attn_mask", layer), write=True)
 
     def commutes(self, other: Edit) -> bool:
-        return isinstance(other, Tokens) or super().commutes(other)
+        return isinstance(other, TokenMask) or super().commutes(other)
 
     def _what(self) -> str:
         return "hide from all others"

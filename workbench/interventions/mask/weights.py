@@ -15,7 +15,7 @@ By: TypeAlias = Literal["magnitude", "activation-weighted", "prune-and-grow", "r
 PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "experts")
 
 
-class Weights(Edit):
+class WeightMask(Edit):
     """Mask entries of the linear projections of a layer, for all tokens of a run.
 
     Attributes
@@ -43,6 +43,7 @@ class Weights(Edit):
     seed: int = 0
     source: str | None = None
     site: ClassVar[str] = "block"
+    files: ClassVar[tuple[str, ...]] = ("source",)
 
     @field_validator("parts", mode="before")
     @classmethod
@@ -54,7 +55,7 @@ class Weights(Edit):
         return tuple(sorted(set(names)))
 
     @model_validator(mode="after")
-    def _own_parameters(self) -> Weights:
+    def _own_parameters(self) -> WeightMask:
         grid = self.shape == "n:m"
         if self.criterion == "given":
             if self.ratio is not None or self.n is not None or self.m is not None:

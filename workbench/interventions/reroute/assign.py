@@ -91,7 +91,8 @@ class ExpertChoice(Pooled, Policy):
     """Let each expert choose its tokens: those of the pool that score it highest (Zhou et al. 2022).
 
     An expert takes ceil(factor x k x tokens / experts) tokens, so that loads are equal and a token may get no expert or
-    many. Weights are the family's own for the set that a token gets. It looks at the whole pool, later tokens included.
+    many. Weights are the family's own for the set that a token gets. Group limits do not hold, because no token
+    chooses. It looks at the whole pool, later tokens included.
     """
 
     kind: Literal["reroute.expert_choice"] = "reroute.expert_choice"
@@ -107,7 +108,8 @@ class Balanced(Pooled, Policy):
     ``method="exact"`` maximises the sum of selection scores under those loads, as a linear programme whose corners are whole
     assignments (BASE layers, Lewis et al. 2021); it takes seconds for thousands of tokens. ``"sinkhorn"`` scales
     exp(logits / tau) to equal row and column sums in log space and takes each token's k best of the result (Clark et al.
-    2022): faster, and balanced only nearly. It looks at the whole pool, later tokens included.
+    2022): faster, and balanced only nearly. Tokens keep to the groups that the family's rule selects for them, so that a
+    small factor may have no solution and is refused. It looks at the whole pool, later tokens included.
     """
 
     kind: Literal["reroute.balanced"] = "reroute.balanced"

@@ -26,10 +26,10 @@ class TopK(Policy):
     k: int = Field(ge=1, title="k", description="experts a token uses")
 
     def _check_moe(self, layer: int, moe: MoeFacts) -> None:
-        if self.k > moe.num_experts:
+        if self.k > moe.choosable:
             raise EditRefused(
-                f"{self.kind} asks for {self.k} experts, but layer {layer} has {moe.num_experts}.",
-                f"Ask for at most {moe.num_experts}.",
+                f"{self.kind} asks for {self.k} experts, but layer {layer} has {_choosable(moe)}.",
+                f"Ask for at most {moe.choosable}.",
             )
 
     def _what(self) -> str:
@@ -39,7 +39,8 @@ class TopK(Policy):
 class TopP(Policy):
     """Use the best experts until their share of the router's distribution reaches ``p`` (Huang et al. 2024).
 
-    The distribution is the family's own scores divided by their sum; at least one expert is used, at most ``max_k``.
+    The distribution is the family's own scores divided by their sum; at least one expert is used, at most ``max_k``, and
+    none outside the groups that the family's rule selects.
     """
 
     kind: Literal["reroute.top_p"] = "reroute.top_p"
@@ -51,7 +52,8 @@ class TopP(Policy):
 
 
 class Threshold(Policy):
-    """Use the experts whose share of the router's distribution is at least ``tau``; at least one, at most ``max_k``."""
+    """Use the experts whose share of the router's distribution is at least ``tau``; at least one, at most ``max_k``, and
+    none outside the groups that the family's rule selects."""
 
     kind: Literal["reroute.threshold"] = "reroute.threshold"
     tau: float = Field(ge=0, le=1, title="tau", description="least share of the distribution")
@@ -62,28 +64,36 @@ class Threshold(Policy):
 
 
 class RankOffset(Policy):
-    """Leave the ``shift`` best experts out and use the next ones: a contrast that keeps everything but the best match."""
+    """Leave the ``shift`` best experts out and use the next ones by the family's own rule, group limits included: a contrast
+    that keeps everything but the best match."""
 
     kind: Literal["reroute.rank_offset"] = "reroute.rank_offset"
     shift: int = Field(ge=0, title="Shift", description="how many of the best are left out")
 
     def _check_moe(self, layer: int, moe: MoeFacts) -> None:
-        if self.shift + moe.top_k > moe.num_experts:
+        if self.shift + moe.top_k > moe.choosable:
             raise EditRefused(
-                f"{self.kind} leaves out {self.shift} of {moe.num_experts} experts in layer {layer}, fewer than the "
-                f"{moe.top_k} each token needs remain.",
-                f"Shift by at most {moe.num_experts - moe.top_k}.",
+                f"{self.kind} leaves out {self.shift} of the experts of layer {layer}, which has {_choosable(moe)}: fewer "
+                f"than the {moe.top_k} each token needs remain.",
+                f"Shift by at most {moe.choosable - moe.top_k}.",
             )
 
     def _what(self) -> str:
         return f"leave out the {self.shift} best experts"
 
 
+def _choosable(moe: MoeFacts) -> str:
+    """How many experts there are to choose from, in words."""
+    if moe.choosable == moe.num_experts:
+        return str(moe.num_experts)
+    return f"{moe.num_experts}, {moe.choosable} of them in the groups that a token may choose from"
+
+
 class Random(Policy):
     """Use experts drawn at random, as many as the model uses, with the family's own weights for them.
 
     The draw depends on ``seed``, layer and absolute position alone, so that cached and uncached passes agree. Banned
-    experts are not drawn.
+    experts are not drawn; group limits do not hold, because nothing is ranked.
     """
 
     kind: Literal["reroute.random"] = "reroute.random"

@@ -44,6 +44,24 @@ class Skip(Edit):
         super().check(facts)
         for layer in self.layers_in(facts):
             facts.require(Address(SITE_OF[self.acts_on], layer), write=True)
+            self._check_handed_on(layer, facts.layer(layer))
+
+    def _check_handed_on(self, layer: int, block: BlockFacts) -> None:
+        """Refuse what would leave the next block without something that it takes over from this one."""
+        if block.hands_on and self.acts_on != "mlp":
+            raise EditRefused(
+                f"The block after layer {layer} attends to the positions that layer {layer} chose, so that {self.kind} "
+                "would leave it without any.",
+                "Choose layers whose successor has an indexer of its own, or skip.mlp.",
+            )
+        removed = (
+            self.whole_run and getattr(self, "kv", "absent") == "absent" and self.leaves_out(layer, layer + 1)
+        )
+        if block.streams > 1 and not removed:
+            raise EditRefused(
+                f"Layer {layer} hands on {block.streams} residual streams side by side, from which no token can be taken.",
+                "Skip whole blocks for all tokens with skip.block.",
+            )
 
     def commutes(self, other: Edit) -> bool:
         return not isinstance(other, Skip) or scopes_disjoint(self, other)

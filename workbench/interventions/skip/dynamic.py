@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
@@ -81,6 +81,7 @@ class Tokens(Dynamic):
     positions: Literal["keep", "reindex"] = "keep"
     gate: Literal["none", "mlp", "both"] = "none"
     router: str | None = None
+    files: ClassVar[tuple[str, ...]] = ("router",)
 
     @model_validator(mode="after")
     def _one_rule(self) -> Tokens:
@@ -149,6 +150,7 @@ class Policy(Dynamic):
     similarity: float | None = Field(None, ge=-1, le=1)
     share: float | None = Field(None, ge=0, le=1)
     router: str | None = None
+    files: ClassVar[tuple[str, ...]] = ("router",)
     min_layers: int = Field(1, ge=1)
     first: int = Field(1, ge=0)
     seed: int = 0
@@ -176,6 +178,10 @@ class Policy(Dynamic):
         static = not self.decides and self.whole_run and self.unit == "block"
         if not static or self.layers != "all":
             super().check(facts)
+        else:
+            for layer in range(facts.num_layers):
+                if self.leaves_out(layer, facts.num_layers):
+                    self._check_handed_on(layer, facts.layer(layer))
         if not self.decides and all(self.leaves_out(n, facts.num_layers) for n in range(facts.num_layers)):
             raise EditRefused("This policy would leave no layer of the model.", "Keep at least one layer.")
 

@@ -59,7 +59,9 @@ def _disproof(module: Any) -> str:
     """Whether the module computes down(act(gate x) * (up x)), on random numbers."""
     weight = module.gate_proj.weight
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, weight.shape[1], generator=generator).to(weight)
+    x = torch.randn(1, 2, weight.shape[1], generator=generator).to(
+        weight
+    )  # some modules take nothing but [B, S, H]
     with torch.no_grad():
         own = module(x)
         plain = module.down_proj(module.act_fn(module.gate_proj(x)) * module.up_proj(x))

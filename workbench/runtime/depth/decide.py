@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from workbench.interventions.skip import Policy, Repeat, Tokens
-from workbench.runtime.artefacts import Artefacts
+from workbench.runtime.artefacts import opened
 from workbench.runtime.depth.kv import memory_of
 from workbench.runtime.depth.routers import DepthRouter
 from workbench.runtime.hooks.scene import Planned, Scene
@@ -60,7 +60,6 @@ class Decider:
     layer: int
     num_layers: int
     edits: Planned[Any]
-    artefacts: Artefacts
     received: Received
 
     def __call__(self, hidden: Tensor, cache: Any) -> Decision:
@@ -182,7 +181,7 @@ class Decider:
             made.visits = torch.where(where & (made.visits > 0) & (visits > 1), visits, made.visits)
 
     def _router(self, name: str) -> DepthRouter:
-        return DepthRouter.of(self.artefacts.open(name, "router"))
+        return DepthRouter.of(opened(name, "router"))
 
     def _decayed(self, edit: Policy) -> Tensor:
         """Whether this layer is among those that a generated token leaves out: from ``first`` on, as many as have gone."""

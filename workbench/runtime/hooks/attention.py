@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from workbench.anatomy import Block
 from workbench.interventions import mask
-from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.attach import AttentionCall, AttentionSink, listen_to_attention
 from workbench.runtime.capture import AttentionSample, RowRanks
 from workbench.runtime.hooks.scene import Planned, Scene
@@ -28,12 +27,10 @@ CHECKED = 128
 """Tokens of the map on which a sketch is held to an SVD."""
 
 
-def hook_heads(
-    scene: Scene, block: Block, edits: Planned[mask.Heads], artefacts: Artefacts, undo: ExitStack
-) -> None:
+def hook_heads(scene: Scene, block: Block, edits: Planned[mask.Heads], undo: ExitStack) -> None:
     """Mask heads of ``block`` where the edits hold."""
     assert block.attention is not None
-    silence = _mask_heads(scene, block, edits, artefacts)
+    silence = _mask_heads(scene, block, edits)
     undo.callback(block.attention.out_proj.register_forward_pre_hook(silence).remove)
 
 
@@ -61,19 +58,17 @@ def keep_attention(scene: Scene, layer: int) -> AttentionSink:
     return keep
 
 
-def _mask_heads(
-    scene: Scene, block: Block, edits: Planned[mask.Heads], artefacts: Artefacts
-) -> Callable[..., Any]:
+def _mask_heads(scene: Scene, block: Block, edits: Planned[mask.Heads]) -> Callable[..., Any]:
     assert block.attention is not None  # the plan was checked against the anatomy
     num_heads = block.attention.num_heads
-    units = {id(edit): units_of(edit, block, artefacts) for edit, _ in edits}
+    units = {id(edit): units_of(edit, block) for edit, _ in edits}
 
     def apply(_: nn.Module, args: tuple[Tensor, ...]) -> Any:
         out = args[0]
         heads = out.reshape(*out.shape[:2], num_heads, -1)
         for edit, where in scene.scoped(edits, block.layer):
             chosen = units[id(edit)].to(out.device)
-            value = fill(edit, artefacts, f"{block.layer}.heads", chosen, scene.now.positions, heads)
+            value = fill(edit, f"{block.layer}.heads", chosen, scene.now.positions, heads)
             new = torch.where(where[..., None, None], value, heads[:, :, chosen])
             heads = heads.index_copy(2, chosen, new)
         return (heads.reshape(out.shape), *args[1:])

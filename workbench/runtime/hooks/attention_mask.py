@@ -18,7 +18,7 @@ from workbench.runtime.depth.kv import memory_of
 from workbench.runtime.hooks.scene import MaskReport, Planned, Scene, Work
 from workbench.signals import attention_rank
 
-Masks: TypeAlias = Planned[mask.AttentionMask | mask.Tokens]
+Masks: TypeAlias = Planned[mask.AttentionMask | mask.TokenMask]
 MEASURED = 256
 """Queries of a call whose recall and error are measured, evenly spread."""
 
@@ -34,7 +34,7 @@ class _Asker:
     def __init__(self, scene: Scene, layer: int, edits: Masks, record: bool) -> None:
         self._scene, self._layer, self._record = scene, layer, record
         self._blocks = [(e, rows) for e, rows in edits if isinstance(e, mask.AttentionMask)]
-        self._tokens = [(e, rows) for e, rows in edits if isinstance(e, mask.Tokens)]
+        self._tokens = [(e, rows) for e, rows in edits if isinstance(e, mask.TokenMask)]
         self._finest = min((edit.block for edit, _ in self._blocks), default=64)
 
     def __call__(self, call: AttentionCall) -> AttentionOptions | None:

@@ -10,7 +10,7 @@ from workbench.anatomy import Anatomy, Block
 from workbench.errors import EditRefused
 from workbench.interventions import Plan, mask, skip
 from workbench.interventions.edit import Edit
-from workbench.runtime.artefacts import Artefacts
+from workbench.runtime.cache import new_cache
 from workbench.runtime.depth.decide import Decider
 from workbench.runtime.depth.engine import Engine, Layer
 from workbench.runtime.depth.received import Received
@@ -35,7 +35,6 @@ def plan_depth(
     scene: Scene,
     edits: Mapping[int, Planned[Edit]],
     plans: Sequence[Plan],
-    artefacts: Artefacts,
     manage: bool,
 ) -> tuple[Engine, bool] | None:
     """The engine for the edits of depth among ``edits``, and whether it needs a cache; ``None`` if there are none.
@@ -46,7 +45,7 @@ def plan_depth(
         layer: [(e, rows) for e, rows in some if isinstance(e, skip.Skip)] for layer, some in edits.items()
     }
     found = [edit for some in of_depth.values() for edit, _ in some]
-    hidden = any(isinstance(edit, mask.Tokens) for some in edits.values() for edit, _ in some)
+    hidden = any(isinstance(edit, mask.TokenMask) for some in edits.values() for edit, _ in some)
     if not found and not manage and not hidden:
         return None
     fixed = {depth_key(plan, scene.anatomy)[0] for plan in plans}
@@ -58,7 +57,7 @@ def plan_depth(
     path = next((edit for edit in found if isinstance(edit, skip.Path)), None)
     received = Received(scene)
     layers = {
-        block.layer: _layer(scene, block, of_depth[block.layer], artefacts, received)
+        block.layer: _layer(scene, block, of_depth[block.layer], received)
         for block in scene.anatomy.blocks
         if manage or of_depth[block.layer]
     }
@@ -79,9 +78,7 @@ def hook_depth(scene: Scene, engine: Engine, needs_cache: bool, undo: ExitStack)
     def with_cache(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         cache = kwargs.get("past_key_values")
         if cache is None and needs_cache:
-            from transformers import DynamicCache
-
-            cache = DynamicCache(config=model.config)
+            cache = new_cache(model)
             kwargs = kwargs | {"past_key_values": cache, "use_cache": True}
         scene.cache = cache
         return args, kwargs
@@ -90,9 +87,7 @@ def hook_depth(scene: Scene, engine: Engine, needs_cache: bool, undo: ExitStack)
     undo.callback(scene.anatomy.model.register_forward_pre_hook(with_cache, with_kwargs=True).remove)
 
 
-def _layer(
-    scene: Scene, block: Block, edits: Planned[Any], artefacts: Artefacts, received: Received
-) -> Layer:
+def _layer(scene: Scene, block: Block, edits: Planned[Any], received: Received) -> Layer:
     deciders: dict[str, Decider] = {}
     sources: dict[str, Block] = {}
     for edit, _ in edits:
@@ -108,6 +103,6 @@ def _layer(
         ]
         other = {"attention": "mlp", "mlp": "attention"}.get(unit)
         if own or unit in sources or other in repeats:
-            deciders[unit] = Decider(scene, block.layer, scene.anatomy.num_layers, own, artefacts, received)
+            deciders[unit] = Decider(scene, block.layer, scene.anatomy.num_layers, own, received)
     gated = any(isinstance(edit, skip.Tokens) and edit.gate == "mlp" for edit, _ in edits)
     return Layer(block, deciders, sources, gated)

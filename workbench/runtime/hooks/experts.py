@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from workbench.anatomy import Block, expert_inputs
 from workbench.interventions import mask
 from workbench.interventions.ragged import NOTHING
-from workbench.runtime.artefacts import Artefacts
+from workbench.runtime.artefacts import opened
 from workbench.runtime.attach import bank_of
 from workbench.runtime.calibrate import SAMPLES, tensor
 from workbench.runtime.depth.decide import uniform
@@ -20,14 +20,12 @@ from workbench.runtime.hooks.scene import Planned, Scene
 from workbench.runtime.hooks.units import units_of
 
 
-def hook_experts(
-    scene: Scene, block: Block, edits: Planned[mask.Experts], artefacts: Artefacts, undo: ExitStack
-) -> None:
+def hook_experts(scene: Scene, block: Block, edits: Planned[mask.Experts], undo: ExitStack) -> None:
     """Take masked experts out of the choices, after every re-route, and add what stands in their place."""
     assert block.moe is not None  # the plan was checked against the anatomy
     moe, layer = block.moe, block.layer
     bank = bank_of(moe.experts)
-    chosen = {id(edit): units_of(edit, block, artefacts) for edit, _ in edits}
+    chosen = {id(edit): units_of(edit, block) for edit, _ in edits}
     added: list[Tensor] = []
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -39,7 +37,7 @@ def hook_experts(
             mine = torch.isin(ids, chosen[id(edit)].to(ids.device)) & where.reshape(-1, 1) & ~gone
             gone = gone | mine
             if edit.replacement != "zero":
-                value = _instead(edit, artefacts, layer, ids, flat, scene.now.positions.reshape(-1))
+                value = _instead(edit, layer, ids, flat, scene.now.positions.reshape(-1))
                 added.append((value * (weights * mine).unsqueeze(-1).to(value.dtype)).sum(1).to(flat.dtype))
         if not bool(gone.any()):
             return None
@@ -62,14 +60,12 @@ def hook_experts(
     undo.callback(moe.experts.register_forward_hook(after).remove)
 
 
-def _instead(
-    edit: mask.Experts, artefacts: Artefacts, layer: int, ids: Tensor, hidden: Tensor, positions: Tensor
-) -> Tensor:
+def _instead(edit: mask.Experts, layer: int, ids: Tensor, hidden: Tensor, positions: Tensor) -> Tensor:
     """What stands for each choice [T, k, H]: its own input, the expert's mean output, or one of its sampled outputs."""
     if edit.replacement == "identity":
         return hidden.unsqueeze(1).expand(*ids.shape, -1)
     assert edit.source is not None
-    known = artefacts.open(edit.source, "calibration")
+    known = opened(edit.source, "calibration")
     experts = int(ids.max()) + 1
     what = "mean" if edit.replacement == "mean" else "samples"
     table = torch.stack([tensor(known, f"{layer}.expert.{e}.out.{what}") for e in range(experts)]).to(hidden)

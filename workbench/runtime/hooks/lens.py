@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.anatomy import Block, expert_inputs
+from workbench.errors import SetupError
 from workbench.runtime.attach import bank_of
 from workbench.runtime.capture import Effects
 from workbench.runtime.hooks.scene import Scene
@@ -24,6 +25,12 @@ def hook_lens(scene: Scene, undo: ExitStack) -> None:
     contributions, which keep their parts."""
     anatomy, record = scene.anatomy, scene.record
     assert record is not None
+    streams_of = max(block.streams for block in anatomy.blocks)
+    if streams_of > 1:
+        raise SetupError(
+            f"The blocks of this model hand on {streams_of} residual streams side by side; its head reads a mix of them.",
+            "Record without logit_lens and logit_effect.",
+        )
     model = anatomy.model
     norm = None if anatomy.norm_path is None else model.get_submodule(anatomy.norm_path)
     head = model.get_submodule(anatomy.head_path)

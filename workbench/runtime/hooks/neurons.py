@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from workbench.anatomy import Block, expert_inputs
 from workbench.errors import EditRefused
 from workbench.interventions import mask
-from workbench.runtime.artefacts import Artefacts
+from workbench.runtime.artefacts import opened
 from workbench.runtime.attach import bank_of
 from workbench.runtime.calibrate import quantile
 from workbench.runtime.capture import Census, Chunks
@@ -59,9 +59,7 @@ def hook_activation(scene: Scene, block: Block, record: Record, undo: ExitStack)
     undo.callback(block.mlp.down_proj.register_forward_pre_hook(read).remove)
 
 
-def hook_neurons(
-    scene: Scene, block: Block, edits: Planned[Some], artefacts: Artefacts, undo: ExitStack
-) -> None:
+def hook_neurons(scene: Scene, block: Block, edits: Planned[Some], undo: ExitStack) -> None:
     """Replace neurons, and leave out those that an edit leaves out; the kernel skips them where it covers the layer."""
     assert block.mlp is not None  # the plan was checked against the anatomy
     left_out: Planned[Some] = []
@@ -72,7 +70,7 @@ def hook_neurons(
         else:
             left_out.append((edit, rows))
     if left_out:
-        skipping = _Skipping(scene, block, left_out, artefacts)
+        skipping = _Skipping(scene, block, left_out)
         if block.moe is None:
             undo.callback(replace_forward(block.mlp.module, skipping.dense(block.mlp.module.forward)))
         else:
@@ -83,20 +81,18 @@ def hook_neurons(
                 f"The neurons of layer {block.layer} cannot be replaced: they live in an expert bank, {unfit(block)}.",
                 "Mask whole experts with mask.experts, or open a family whose bank the kernels cover.",
             )
-        write = _replace_neurons(scene, block, filled, artefacts)
+        write = _replace_neurons(scene, block, filled)
         undo.callback(block.mlp.down_proj.register_forward_pre_hook(write).remove)
 
 
-def _replace_neurons(
-    scene: Scene, block: Block, edits: Planned[mask.Neurons], artefacts: Artefacts
-) -> Callable[..., Any]:
-    chosen = {id(edit): units_of(edit, block, artefacts) for edit, _ in edits}
+def _replace_neurons(scene: Scene, block: Block, edits: Planned[mask.Neurons]) -> Callable[..., Any]:
+    chosen = {id(edit): units_of(edit, block) for edit, _ in edits}
 
     def apply(_: nn.Module, args: tuple[Tensor, ...]) -> Any:
         act = args[0]
         for edit, where in scene.scoped(edits, block.layer):
             units = chosen[id(edit)].to(act.device)
-            value = fill(edit, artefacts, f"{block.layer}.neurons", units, scene.now.positions, act)
+            value = fill(edit, f"{block.layer}.neurons", units, scene.now.positions, act)
             masked = where.reshape(act.shape[:-1])
             old = act[..., units]
             new = torch.where(masked.unsqueeze(-1), value.reshape(old.shape), old)
@@ -109,11 +105,11 @@ def _replace_neurons(
 class _Skipping:
     """Runs the gated MLPs of a layer without what its edits leave out."""
 
-    def __init__(self, scene: Scene, block: Block, edits: Planned[Some], artefacts: Artefacts) -> None:
-        self._scene, self._block, self._edits, self._artefacts = scene, block, edits, artefacts
+    def __init__(self, scene: Scene, block: Block, edits: Planned[Some]) -> None:
+        self._scene, self._block, self._edits = scene, block, edits
         self._gated = gated_of(block, scene.attachment.ops)
         self._units = {
-            (id(edit), gated.expert): units_of(edit, block, artefacts, gated.expert)
+            (id(edit), gated.expert): units_of(edit, block, gated.expert)
             for edit, _ in edits
             if isinstance(edit, mask.Neurons)
             for gated in self._gated
@@ -222,7 +218,7 @@ class _Skipping:
         if edit.sparsity is None:
             return edit.threshold or 0.0, edit.input_threshold or 0.0
         assert edit.source is not None
-        known = self._artefacts.open(edit.source, "calibration")
+        known = opened(edit.source, "calibration")
         weighted = "weighted_" if edit.method == "weight-informed" else ""
         layer = self._block.layer
         if edit.method == "gate":

@@ -18,11 +18,11 @@ def hook_contribution(
     scene: Scene, block: Block, undo: ExitStack, *, measure: bool = True, keep_parts: bool = False
 ) -> None:
     """Measure the contributions of ``block``, or keep its parts for the lens; only those of the whole block where it is not
-    proved additive."""
+    proved additive. Where a block hands on several streams (hyper-connections), they are measured as one wide vector."""
     layer = block.layer
 
     def enter(hidden: Tensor) -> None:
-        scene.capture(layer).stream["pre"] = hidden
+        scene.capture(layer).stream["pre"] = _wide(hidden)
 
     def keep(name: str, multiplier: float) -> Callable[..., None]:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
@@ -35,7 +35,7 @@ def hook_contribution(
         capture = scene.capture(layer)
         stream = capture.stream
         capture.stream = {}
-        pre, post = stream["pre"], _tensor(output)
+        pre, post = stream["pre"], _wide(_tensor(output))
         parts = {"pre": pre, "post": post}
         if block.additive and "attn" in stream and "mlp" in stream:
             parts |= {name: stream[name].reshape(pre.shape) for name in ("attn", "mlp")}
@@ -60,6 +60,11 @@ def _block(pre: Tensor, attn: Tensor, mlp: Tensor, post: Tensor) -> contribution
             *(getattr(found, name) for name in contribution.Contribution._fields)
         )
     return contribution.block(pre, attn, pre + attn, mlp, post)
+
+
+def _wide(stream: Tensor) -> Tensor:
+    """[B, S, H], or the streams [B, S, C, H] of a block that has several side by side."""
+    return stream.flatten(2) if stream.dim() > 3 else stream
 
 
 def _tensor(output: Any) -> Tensor:

@@ -8,29 +8,31 @@ import torch
 from torch import Tensor
 
 from workbench.anatomy import Block
-from workbench.interventions.mask import Experts, Heads, UnitMask
-from workbench.runtime.artefacts import Artefacts
+from workbench.interventions.mask import Channels, Experts, Heads, UnitMask
+from workbench.runtime.artefacts import opened
 from workbench.runtime.calibrate import SAMPLES, tensor
 from workbench.runtime.depth.decide import uniform
 
 
-def units_of(edit: UnitMask, block: Block, artefacts: Artefacts, expert: int = -1) -> Tensor:
+def units_of(edit: UnitMask, block: Block, expert: int = -1) -> Tensor:
     """The units [n] int64 that ``edit`` masks in ``block`` (of one ``expert``, where there are several)."""
     if edit.named is not None:
         return torch.tensor(edit.named)
-    importance = _importance(edit, block, artefacts, expert)
+    importance = _importance(edit, block, expert)
     count = round((edit.ratio or 0.0) * len(importance))
     return importance.argsort(stable=True)[:count].sort().values
 
 
-def _importance(edit: UnitMask, block: Block, artefacts: Artefacts, expert: int) -> Tensor:
+def _importance(edit: UnitMask, block: Block, expert: int) -> Tensor:
     """What goes first has the lowest number."""
     size = edit.units_of(block)
     if edit.criterion == "random":
         return uniform(edit.seed, block.layer * 4096 + expert + 1, torch.arange(size))
     if edit.criterion == "activation":
         assert edit.source is not None
-        known = artefacts.open(edit.source, "calibration")
+        known = opened(edit.source, "calibration")
+        if isinstance(edit, Channels):
+            return tensor(known, f"{block.layer}.channels.{edit.site}.absolute")
         if isinstance(edit, Heads):
             return tensor(known, f"{block.layer}.heads.absolute").flatten(1).mean(-1)
         if isinstance(edit, Experts):
@@ -52,8 +54,24 @@ def _down(experts: Any) -> Tensor:
     return weights
 
 
+def _written_by(block: Block, site: str) -> list[Tensor]:
+    """The weights [H, ...] that write the channels of ``site``."""
+    found: list[Tensor] = []
+    if block.attention is not None and site != "mlp_out":
+        out_proj: Any = block.attention.out_proj
+        found.append(out_proj.weight.detach())
+    if block.moe is not None and site != "attn_out":
+        found.append(_down(block.moe.experts).transpose(0, 1).flatten(1))
+    elif block.mlp is not None and block.mlp.down_proj is not None and site != "attn_out":
+        down: Any = block.mlp.down_proj
+        found.append(down.weight.detach())
+    return found
+
+
 def _norms(edit: UnitMask, block: Block, expert: int) -> Tensor:
-    """Norm of the weights that read each unit."""
+    """Norm of the weights that read each unit; of a channel those that write it."""
+    if isinstance(edit, Channels):
+        return torch.cat(_written_by(block, edit.site), dim=1).norm(dim=1)
     if isinstance(edit, Heads):
         assert block.attention is not None
         out_proj: Any = block.attention.out_proj
@@ -70,9 +88,7 @@ def _norms(edit: UnitMask, block: Block, expert: int) -> Tensor:
     return weight.norm(dim=0)
 
 
-def fill(
-    edit: UnitMask, artefacts: Artefacts, name: str, units: Tensor, positions: Tensor, like: Tensor
-) -> Tensor:
+def fill(edit: UnitMask, name: str, units: Tensor, positions: Tensor, like: Tensor) -> Tensor:
     """What stands in the place of ``units`` at every position: [*positions.shape, n, ...] of ``like``'s dtype.
 
     ``name`` is that of the units' tensors in the calibration.
@@ -81,7 +97,7 @@ def fill(
     if edit.replacement == "zero":
         return like.new_zeros(*shape, len(units), *like.shape[positions.dim() + 1 :])
     assert edit.source is not None
-    known = artefacts.open(edit.source, "calibration")
+    known = opened(edit.source, "calibration")
     if edit.replacement == "mean":
         value = tensor(known, f"{name}.mean").to(like)[units]
         return value.expand(*shape, *value.shape)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from workbench.anatomy import Block, expert_inputs
 from workbench.errors import EditRefused
 from workbench.interventions import mask
-from workbench.runtime.artefacts import Artefacts
 from workbench.runtime.attach import bank_of
 from workbench.runtime.attach.activations import kernel_activation
 from workbench.runtime.attach.experts import unfit_bank
@@ -24,11 +23,15 @@ from workbench.runtime.replace import replace_forward
 from workbench.runtime.weight_masks import kept_entries
 
 
-def hook_weights(
-    scene: Scene, block: Block, edits: Planned[mask.Weights], artefacts: Artefacts, undo: ExitStack
-) -> None:
+def hook_weights(scene: Scene, block: Block, edits: Planned[mask.WeightMask], undo: ExitStack) -> None:
     """Run the projections of ``block`` on the kept entries of their weights alone, row by row of the batch."""
     found = projections(block)
+    if not found and block.moe is None:
+        raise EditRefused(
+            f"Layer {block.layer} has no projection that a weight mask covers: {type(block.module).__name__} calls them "
+            "otherwise or keeps their weights transposed.",
+            "Mask neurons or heads there.",
+        )
     for edit, _ in edits:
         missing = [part for part in edit.parts if part not in found and part != "experts"]
         if missing:
@@ -39,7 +42,7 @@ def hook_weights(
     for part, linear in found.items():
         mine = [(edit, rows) for edit, rows in edits if not edit.parts or part in edit.parts]
         if mine:
-            _hook_linear(scene, block, part, linear, mine, artefacts, undo)
+            _hook_linear(scene, block, part, linear, mine, undo)
     mine = [(edit, rows) for edit, rows in edits if not edit.parts or "experts" in edit.parts]
     if mine and block.moe is not None:
         reason = unfit_bank(block.moe.experts)
@@ -47,10 +50,10 @@ def hook_weights(
             raise EditRefused(
                 f"The experts of layer {block.layer} cannot be masked: {reason}.", "Name other parts."
             )
-        _hook_experts(scene, block, mine, artefacts, undo)
+        _hook_experts(scene, block, mine, undo)
 
 
-def _groups(edits: Planned[mask.Weights]) -> list[tuple[Tensor, list[mask.Weights]]]:
+def _groups(edits: Planned[mask.WeightMask]) -> list[tuple[Tensor, list[mask.WeightMask]]]:
     """Rows of the batch [B] with the same edits, and those edits."""
     held = torch.stack([rows for _, rows in edits])
     groups: dict[tuple[bool, ...], list[int]] = {}
@@ -65,7 +68,7 @@ def _groups(edits: Planned[mask.Weights]) -> list[tuple[Tensor, list[mask.Weight
 
 
 def _hook_linear(
-    scene: Scene, block: Block, part: str, linear: nn.Linear, edits: Planned[mask.Weights], artefacts: Artefacts,
+    scene: Scene, block: Block, part: str, linear: nn.Linear, edits: Planned[mask.WeightMask],
     undo: ExitStack,
 ) -> None:  # fmt: skip
     weight, layer = linear.weight.detach(), block.layer
@@ -74,7 +77,7 @@ def _hook_linear(
     for rows, held in _groups(edits):
         kept = torch.ones(weight.shape, dtype=torch.bool)
         for edit in held:
-            kept &= kept_entries(edit, weight, layer, part, reads, artefacts)
+            kept &= kept_entries(edit, linear, weight, layer, part, reads)
         whole = bool(kept.all())
         packed.append((rows, None if whole else routing_kernels.pack_masked(weight, kept.to(weight.device))))
     own = linear.forward
@@ -116,18 +119,14 @@ def _note(
     scene.work.append(Work(layer, "masked_matmul", scene.attachment.ops, scene.now, done, size - done))
 
 
-def _hook_experts(
-    scene: Scene, block: Block, edits: Planned[mask.Weights], artefacts: Artefacts, undo: ExitStack
-) -> None:
+def _hook_experts(scene: Scene, block: Block, edits: Planned[mask.WeightMask], undo: ExitStack) -> None:
     assert block.moe is not None
     module: Any = block.moe.experts
-    masked = [(rows, _masked_bank(held, module, block.layer, artefacts)) for rows, held in _groups(edits)]
+    masked = [(rows, _masked_bank(held, module, block.layer)) for rows, held in _groups(edits)]
     undo.callback(replace_forward(module, _bank_forward(scene, module, module.forward, masked)))
 
 
-def _masked_bank(
-    held: list[mask.Weights], module: Any, layer: int, artefacts: Artefacts
-) -> tuple[Tensor, Tensor] | None:
+def _masked_bank(held: list[mask.WeightMask], module: Any, layer: int) -> tuple[Tensor, Tensor] | None:
     """Copies of both weights of the bank with zeros where nothing is kept; ``None`` where everything is."""
     if not held:
         return None
@@ -138,7 +137,7 @@ def _masked_bank(
         for edit in held:
             for e in range(len(weight)):
                 kept[e] &= kept_entries(
-                    edit, weight[e], layer, f"experts.{e}.{name}", f"{layer}.expert.{e}.{reads}", artefacts
+                    edit, module, weight[e], layer, f"experts.{e}.{name}", f"{layer}.expert.{e}.{reads}"
                 )
         found.append(weight.masked_fill(~kept.to(weight.device), 0.0))
     return found[0], found[1]

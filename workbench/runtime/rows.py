@@ -297,14 +297,20 @@ def _shared_seconds(
     return np.repeat([p.capture.seconds for p in pieces] / np.maximum(whole, 1.0), batch) * executed
 
 
+def _matrices(piece: Piece) -> int:
+    moe = piece.taken.facts.anatomy.layer(piece.layer).moe
+    return 2 if moe is not None and not getattr(moe.experts, "has_gate", True) else 3
+
+
 def _expert_work(
     piece: Piece, executed: NDArray[Any], touched: NDArray[Any], batch: list[int], pieces: Sequence[Piece]
 ) -> dict[str, Any]:
     """Floating-point operations and bytes of expert banks: 2 for a multiplication with addition, over the three matrices
-    of H x F of each executed slot; the bytes are the weights of the experts touched, read once."""
+    of H x F of each executed slot (two without a gate); the bytes are the weights of the experts touched, read once."""
+    matrices = [_matrices(p) for p in pieces]
     mlps = [p.taken.facts.anatomy.layer(p.layer).mlp for p in pieces]
     width = np.repeat([0 if mlp is None else mlp.act_width for mlp in mlps], batch)
-    one = 3.0 * piece.taken.facts.anatomy.hidden_size * width
+    one = np.repeat(matrices, batch) * float(piece.taken.facts.anatomy.hidden_size) * width
     element = next(piece.taken.facts.anatomy.model.parameters()).element_size()
     return {"flops": 2 * one * executed, "bytes": one * touched * element}
 

@@ -83,9 +83,8 @@ def _passes(timed: Sequence[Taken]) -> Mapping[str, Any]:
     tokens = [np.bincount(taken.every_token.row, minlength=len(taken.runs)) for taken in timed]
     held = [each > 0 for each in tokens]
     sizes = [int(each.sum()) for each in held]
-    shares = [
-        taken.seconds * each[h] / each.sum() for taken, each, h in zip(timed, tokens, held, strict=True)
-    ]
+    seconds = [taken.seconds or 0.0 for taken in timed]
+    shares = [s * each[h] / each.sum() for s, each, h in zip(seconds, tokens, held, strict=True)]
     return {
         "run": np.concatenate([taken.runs[h] for taken, h in zip(timed, held, strict=True)]),
         "step": np.repeat([taken.step for taken in timed], sizes), "op": "pass",

@@ -1,38 +1,26 @@
 """The panel's own time, in a real JupyterLab and Chromium on this machine; prints JSON.
 
-Click to repaint of plan and inspector (idle, while a cell runs, and while a cell streams 30 frames a second), first paint of
-the largest map (32,000 tokens, 48 layers, 128 experts) and of its zoomed views, and the page's memory while maps stream in.
-Times run from the event in the page to the second animation frame after the last change, so that they include the paint.
+Click to repaint of plan and inspector (idle, while a cell computes, and while a cell generates 30 tokens a second into the
+panel), what a hidden panel is sent, first paint of the largest map (32,000 tokens, 48 layers, 128 experts) and of its zoomed
+views. Times run from the event in the page to the second animation frame after the last change, so that they include the
+paint.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT), str(ROOT / "kernels")]
 
-_ARGUMENTS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--js-flags=--expose-gc", "--enable-precise-memory-info",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-)  # fmt: skip
-_IDLE = "() => document.querySelector('[data-wb-panel]').dataset.wbBusy === 'false'"
+from figures import figure, publish
+from lab import Panel, chromium, jupyterlab
+from synthetic_run import write_synthetic_run
+
 # Click, then wait until the plan's hash on the page is another one and two frames have been drawn.
 _CLICK = """selector => new Promise((done, fail) => {
   const plan = document.querySelector('[data-wb-plan]');
@@ -74,129 +62,33 @@ const timer = setInterval(() => {
     row.click();
   }
 }, 5)"""
-_STREAM = """
-import threading, time
-from workbench.panel import comms
-def _stream(seconds=20, rate=30):
-    session = next(iter(comms._served.benches.find().values())).session
-    stop = time.monotonic() + seconds
-    while time.monotonic() < stop:
-        for view in list(session.views):
-            session._tell_map(view)
-        time.sleep(1 / rate)
-"""
+LARGEST = (32_000, 48, 128, 8)
+"""Tokens, layers, experts and choices of the largest map."""
 
 
-@contextmanager
-def jupyterlab() -> Iterator[tuple[str, Path]]:
-    """JupyterLab on a free port with settings, workspaces and data of its own; its address and the folder it serves."""
-    with tempfile.TemporaryDirectory() as name:
-        home = Path(name)
-        folder = home / "files"
-        folder.mkdir()
-        (home / "share/labextensions").mkdir(parents=True)
-        (home / "share/labextensions/workbench-lab").symlink_to(ROOT / "workbench/labextension")
-        (home / "config/jupyter_server_config.d").mkdir(parents=True)
-        shutil.copy(
-            ROOT / "workbench/jupyter_server_config.json",
-            home / "config/jupyter_server_config.d/workbench.json",
-        )
-        quiet = home / "settings/@jupyterlab/apputils-extension"
-        quiet.mkdir(parents=True)
-        (quiet / "notification.jupyterlab-settings").write_text(
-            '{"fetchNews": "false", "checkForUpdates": false}'
-        )
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        environment = os.environ | {
-            "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "data"),
-            "JUPYTER_PATH": str(home / "share"), "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
-            "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "HF_HUB_OFFLINE": "1",
-        }  # fmt: skip
-        server = subprocess.Popen(
-            [
-                sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
-                f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
-                "--ServerApp.disable_check_xsrf=True", "--LabApp.expose_app_in_browser=True",
-                f"--ServerApp.root_dir={folder}",
-            ],
-            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
-        )  # fmt: skip
-        url = f"http://127.0.0.1:{port}"
-        try:
-            _await(f"{url}/api/status")
-            yield url, folder
-        finally:
-            server.terminate()
-            server.wait(30)
+def clicks(panel: Panel, repeats: int, settle: bool) -> list[float]:
+    """Milliseconds from a click on Ban and on Undo until plan and inspector are painted."""
+    times = []
+    for _ in range(repeats):
+        for button in ('[data-wb-state="chosen"] [data-wb-action="ban"]', '[data-wb-action="undo"]'):
+            times.append(float(panel.page.evaluate(_CLICK, button)))
+            panel.idle() if settle else panel.page.wait_for_timeout(300)
+    return times
 
 
-def _await(address: str) -> None:
-    for _ in range(900):
-        try:
-            with urllib.request.urlopen(address, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise SystemExit("JupyterLab did not start within 90 seconds.")
-
-
-class Panel:
-    """A page with the panel open on a notebook's kernel, so that cells can run beside it."""
-
-    def __init__(self, browser: Any, url: str) -> None:
-        self.page = browser.new_context(viewport={"width": 1600, "height": 1000}).new_page()
-        self.page.set_default_timeout(120_000)
-        self.page.goto(f"{url}/lab/workspaces/bench{time.time_ns()}")
-        self.page.wait_for_selector(".jp-LauncherCard")
-        self.page.evaluate(
-            "() => window.jupyterapp.commands.execute('notebook:create-new', {kernelName: 'python3', activate: true})"
-        )
-        self.page.wait_for_selector(".jp-Notebook .cm-content")
-        self.cell("import workbench as wb\nbench = wb.open()", wait=True)
-        self.page.evaluate("() => window.jupyterapp.commands.execute('workbench:open-notebook')")
-        self.page.wait_for_selector("[data-wb-panel]")
-        self.idle()
-
-    def cell(self, code: str, wait: bool = False) -> None:
-        """Run ``code`` in the notebook's kernel, beside the panel."""
-        self.page.evaluate(
-            """async ([code, wait]) => {
-              const widgets = [...window.jupyterapp.shell.widgets('main')];
-              const notebook = widgets.find(widget => widget.sessionContext && widget.context);
-              await notebook.sessionContext.ready;
-              const future = notebook.sessionContext.session.kernel.requestExecute({code, store_history: false});
-              if (wait) { await future.done; }
-            }""",
-            [code, wait],
-        )
-
-    def idle(self) -> None:
-        self.page.wait_for_function(_IDLE)
-        self.page.wait_for_timeout(250)
-
-    def run(self, prompt: str) -> None:
-        self.page.locator("[data-wb-prompt]").fill(prompt)
-        self.page.keyboard.press("Enter")
-        self.idle()
-
-    def clicks(self, repeats: int, settle: bool) -> list[float]:
-        """Milliseconds from a click on Ban and on Undo until plan and inspector are painted."""
-        times = []
-        for _ in range(repeats):
-            times.append(self.page.evaluate(_CLICK, '[data-wb-state="chosen"] [data-wb-action="ban"]'))
-            self.idle() if settle else self.page.wait_for_timeout(300)
-            times.append(self.page.evaluate(_CLICK, '[data-wb-action="undo"]'))
-            self.idle() if settle else self.page.wait_for_timeout(300)
-        return times
-
-    def memory(self) -> float:
-        """Megabytes of the page's heap after a collection."""
-        return float(
-            self.page.evaluate("() => { window.gc?.(); return performance.memory.usedJSHeapSize / 2 ** 20; }")
-        )
+def hidden(panel: Panel, folder: Path) -> tuple[int, int]:
+    """Messages that the panel is sent while it is behind another tab and a cell generates, and the tokens generated."""
+    panel.page.evaluate("() => window.jupyterapp.shell.activateById(document.querySelector('.wb-host').id)")
+    panel.page.evaluate("() => window.jupyterapp.commands.execute('launcher:create', {})")
+    panel.page.wait_for_function("() => document.querySelector('[data-wb-panel]').offsetParent === null")
+    panel.page.wait_for_timeout(500)
+    panel.count()
+    panel.stream(90, 60, 30, wait=True)
+    panel.page.wait_for_timeout(300)
+    told, _ = panel.counted()
+    panel.page.evaluate("() => window.jupyterapp.shell.activateById(document.querySelector('.wb-host').id)")
+    panel.idle()
+    return told, int((folder / "streamed").read_text().split()[0])
 
 
 def summary(times: list[float]) -> dict[str, float]:
@@ -209,68 +101,73 @@ def summary(times: list[float]) -> dict[str, float]:
     }
 
 
-def measure(repeats: int, stream_seconds: int) -> dict[str, Any]:
-    """All figures."""
-    from playwright.sync_api import sync_playwright
-    from synthetic_run import write_synthetic_run
-
+def measure(repeats: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """All figures, and the times behind them."""
     from workbench.store import Store
 
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        raise SystemExit("Chromium was not found; install it.")
-    found: dict[str, Any] = {}
-    with jupyterlab() as (url, folder), sync_playwright() as playwright:
+    told: dict[str, Any] = {}
+    figures: list[dict[str, Any]] = []
+
+    def timed(name: str, what: str, setting: str, times: list[float], budget: str | None) -> None:
+        told[name] = summary(times)
+        figures.append(figure(what, setting, statistics.median(times), "ms", budget))
+
+    with jupyterlab() as (url, folder), chromium() as browser:
         with Store.open(folder / "workbench.duckdb", share=False) as store:
-            run = write_synthetic_run(store, 32_000, 48, 128, 8)
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(_ARGUMENTS))
+            run = write_synthetic_run(store, *LARGEST)
         panel = Panel(browser, url)
         panel.run("The capital of France is Paris and the capital of Spain is Madrid")
-        panel.clicks(2, settle=True)
-        found["click_idle"] = summary(panel.clicks(repeats, settle=True))
-        panel.cell("import time\nstop = time.time() + 25\nwhile time.time() < stop: sum(range(1000))")
+        clicks(panel, 2, settle=True)
+        demo, click = "demo model", "click to repaint of plan and inspector, median"
+        timed("click_idle", click, f"{demo}, kernel idle", clicks(panel, repeats, settle=True), "<= 50")
+        panel.cell(f"import time\nstop = time.time() + {repeats}\nwhile time.time() < stop: sum(range(1000))")
         panel.page.wait_for_timeout(500)
-        found["click_while_a_cell_computes"] = summary(panel.clicks(repeats, settle=False))
+        times = clicks(panel, repeats, settle=False)
+        timed("click_while_a_cell_computes", click, f"{demo}, while a cell computes", times, "<= 50")
         panel.idle()
-        panel.cell(_STREAM, wait=True)
-        before = panel.memory()
-        panel.cell(f"_stream({stream_seconds}, 30)")
+        panel.count()
+        panel.stream(100_000, repeats, 30)
         panel.page.wait_for_timeout(500)
-        found["click_while_30_frames_stream"] = summary(panel.clicks(repeats, settle=False))
+        times = clicks(panel, repeats, settle=False)
+        panel.page.wait_for_timeout(1000)
         panel.idle()
-        found["heap_mb_before_and_after_streaming"] = [round(before, 1), round(panel.memory(), 1)]
-        show = _SHOW.replace("RUN", str(run))
-        panel.page.evaluate(_PAINTED, show)
-        found["largest_map_first_paint_ms"] = round(
-            panel.page.evaluate("() => performance.now() - window.shown"), 1
+        steps, seconds = map(float, (folder / "streamed").read_text().split())
+        told["steps_a_second"] = round(steps / seconds, 1)
+        told["steps_drawn"] = panel.counted()[1]
+        timed(
+            "click_while_frames_stream",
+            click,
+            f"{demo}, while it generates 30 tokens a second",
+            times,
+            "<= 50",
         )
+        messages, unseen = hidden(panel, folder)
+        unseen_setting = f"{demo}, {unseen} tokens generated"
+        figures.append(figure("sent to a hidden panel", unseen_setting, messages, "messages", "<= 0"))
+        size = "{:,} tokens x {} layers x {} experts".format(*LARGEST[:3])
+        panel.page.evaluate(_PAINTED, _SHOW.replace("RUN", str(run)))
+        first = float(panel.page.evaluate("() => performance.now() - window.shown"))
+        timed("largest_map_first_paint", "first paint of the map", size, [first], "<= 1000")
         panel.idle()
-        zooms = []
-        for _ in range(14):
-            zooms.append(
-                panel.page.evaluate(
-                    _PAINTED, "document.querySelector('[data-wb-action=\"zoom-in\"]').click()"
-                )
-            )
-        found["largest_map_zoom_until_complete"] = summary(zooms)
+        zoom = "document.querySelector('[data-wb-action=\"zoom-in\"]').click()"
+        zooms = [float(panel.page.evaluate(_PAINTED, zoom)) for _ in range(14)]
+        timed("largest_map_zoom", "a zoom until all of the map in sight is there, median", size, zooms, None)
         pan = "const s = document.querySelector('.wb-map-scroll'); s.scrollLeft += s.clientWidth"
-        found["largest_map_pan_until_complete"] = summary(
-            [panel.page.evaluate(_PAINTED, pan) for _ in range(10)]
+        pans = [float(panel.page.evaluate(_PAINTED, pan)) for _ in range(10)]
+        timed(
+            "largest_map_pan",
+            "a window further until all of the map in sight is there, median",
+            size,
+            pans,
+            None,
         )
-        browser.close()
-    return {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "load": os.getloadavg()[0],
-        },
-        **found,
-    }
+    return figures, told
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--stream-seconds", type=int, default=30)
-    options = parser.parse_args()
-    print(json.dumps(measure(options.repeats, options.stream_seconds), indent=1))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=15, help="clicks on Ban, and on Undo, in each setting")
+    found, details = measure(parser.parse_args().repeats)
+    publish("panel", found, times=details)

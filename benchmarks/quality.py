@@ -1,19 +1,21 @@
-"""Quality against work for every family of skip and mask on the demo model, beside random controls, as JSON.
+"""Quality against work for every family of skip and mask on the demo model, beside matched random controls, as JSON.
 
-    python benchmarks/quality.py [--texts 12] [--tokens 96] [--families depth tokens ...] [--chart quality.html]
+    python benchmarks/quality.py > benchmarks/results/quality.json    # some minutes of one core
+    python benchmarks/quality_page.py                                 # the table and the picture of it
 
-A row is one plan: ``family``, ``method``, ``control`` (a random one or not), ``level``, ``work`` (the share of the
-units of work that was done, counted by what ran: tokens through blocks, neurons, blocks of the attention map, entries of
-weights), ``change`` (mean change of the loss in nats a token), ``seconds`` (of the passes, over those of the bare model in
-the same round). Levels are chosen so that a method and its control stand at about the same work.
+Every rule stands at several budgets. Its controls leave as much of the same work out at random, under ``--seeds`` seeds.
+A row is one plan on the same texts and items: ``budget`` (share of the work by the rule's own arithmetic), ``work`` (share
+counted by what ran), ``time`` (processor time over that of the bare model), ``change`` (loss in nats a token against no
+plan) and ``points`` (accuracy against no plan, on one-token items), each with a 95 % interval; ``better`` is the loss
+against the controls of the same budget, negative where the rule is better than chance. ``claims`` says which of the
+training-free methods do what their papers say, decided from these rows by rule.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from surroundings import figure, publish
@@ -22,182 +24,121 @@ from surroundings import figure, publish
 import pandas as pd
 
 import workbench as wb
+from benchmarks.quality_cases import Case, Family, Measured, families
+from benchmarks.quality_claims import claims
+from benchmarks.quality_parts import Ground, Outcome, change, ground, measure, points, work_of
+from workbench.experiments.depth_router import layers_by_rank
 
-RECORD = wb.Record(routing=False, contribution=False, sparsity=False, attention_rank=False)
-FAMILIES = ("depth", "tokens", "policies", "attention", "activations", "weights", "units")
-Case = tuple[str, str, bool, float, Any]
-
-
-def cases(bench: Any, families: list[str], source: str, block: int) -> Iterator[Case]:
-    """(family, method, control, level, edit) of everything that is measured."""
-    layers = bench.anatomy.num_layers
-    inner = list(range(1, layers))
-    made = {
-        "depth": lambda: _depth(layers), "tokens": lambda: _tokens(inner), "policies": lambda: _policies(),
-        "attention": lambda: _attention(block), "activations": lambda: _activations(source),
-        "weights": lambda: _weights(source), "units": lambda: _units(source),
-    }  # fmt: skip
-    for family in families:
-        for method, control, level, edit in made[family]():
-            yield family, method, control, level, edit
+DEPTH = ("block", "attn", "mlp")
+"""Operations of which only the layers that an edit decides for have rows."""
 
 
-def _depth(layers: int) -> Iterator[tuple[str, bool, float, Any]]:
-    for layer in range(layers):
-        for name, make in (("block", wb.skip.block), ("attention", wb.skip.attention), ("MLP", wb.skip.mlp)):
-            yield f"skip one {name}", False, layer, make(layer)
-        yield "repeat one block", False, layer, wb.skip.repeat(layer, 2)
+def known_of(bench: Any, on: Ground) -> Measured:
+    """What the rules that look at the model need, from the calibration texts."""
+    runs = bench.run(on.calibration, record=wb.Record(routing=False, sparsity=False))
+    ids = [run.id for run in runs]
+    parts = bench.sql(
+        "SELECT layer, avg(influence) AS influence, avg(attn_norm) AS attention, avg(mlp_norm) AS mlp "
+        "FROM contribution WHERE list_contains(?, run) AND position > 0 GROUP BY layer ORDER BY layer",
+        [ids],
+    ).df()
+    order = layers_by_rank(bench, on.calibration, bench.anatomy.num_layers)
+    shares = bench.sql("FROM arank_profile(?)", [ids]).df().groupby("layer")["share"].mean()
+    rank = [float(shares[n]) if n in order else float("inf") for n in range(bench.anatomy.num_layers)]
+    return Measured(
+        bench.calibrate(on.calibration),
+        list(parts["influence"]),
+        list(parts["attention"]),
+        list(parts["mlp"]),
+        rank,
+    )
 
 
-def _tokens(layers: list[int]) -> Iterator[tuple[str, bool, float, Any]]:
-    for capacity in (0.25, 0.5, 0.75):
-        for kv in ("absent", "compute", "copy-last"):
-            for score in ("norm", "position", "random"):
-                edit = wb.skip.tokens(layers, capacity=capacity, score=score, kv=kv, protect=0)
-                yield f"{score}, {kv}", score == "random", capacity, edit
-        for score in ("norm", "random"):
-            edit = wb.skip.tokens(
-                layers, capacity=capacity, score=score, kv="compute", unit="attention", protect=0
-            )
-            yield f"attention by {score}", score == "random", capacity, edit
-        edit = wb.skip.tokens(
-            layers, capacity=capacity, score="attention", causal=False, kv="compute", protect=0
-        )
-        yield "attention received (looks ahead)", False, capacity, edit
+def rows_of(
+    bench: Any, on: Ground, family: Family, seeds: int, told: Any
+) -> tuple[list[dict[str, Any]], dict[Any, Outcome]]:
+    """The measured rows of a family, and the outcomes by (method, number of the case)."""
+    layers = bench.anatomy.num_layers if family.op in DEPTH else None
+    base = measure(bench, on, None, None, grows=family.grows)
 
+    def of(edit: Any) -> Outcome:
+        return measure(bench, on, edit, family.op, layers, family.grows)
 
-def _policies() -> Iterator[tuple[str, bool, float, Any]]:
-    for speed_up in (1.2, 1.5, 2.0):
-        yield "uniform", False, speed_up, wb.skip.policy("uniform", speed_up=speed_up)
-        yield "random", True, speed_up, wb.skip.policy("random", share=1 / speed_up, protect=0)
-    for radius in (1, 2):
-        yield "middle", False, radius, wb.skip.policy("middle", radius=radius)
-    for similarity in (0.9, 0.95, 0.98):
-        yield (
-            "early exit",
-            False,
-            similarity,
-            wb.skip.policy("early_exit", similarity=similarity, kv="copy-last"),
-        )
-
-
-def _attention(block: int) -> Iterator[tuple[str, bool, float, Any]]:
-    for keep in (0.3, 0.5, 0.7):
-        for pattern, more in (
-            ("oracle", {}), ("pooled", {}), ("vertical-slash", {"last": 32}), ("channels", {"channels": 8}),
-            ("clusters", {"clusters": 3}), ("random", {}),
-        ):  # fmt: skip
-            edit = wb.mask.attention("all", pattern, keep=keep, block=block, **more)
-            yield pattern, pattern == "random", keep, edit
-    for window in (16, 32):
-        yield (
-            "window and sinks",
-            False,
-            window,
-            wb.mask.attention("all", "window", window=window, block=block),
-        )
-
-
-def _activations(source: str) -> Iterator[tuple[str, bool, float, Any]]:
-    for sparsity in (0.3, 0.5, 0.7):
-        for method in ("magnitude", "weight-informed", "gate"):
-            yield (
-                method,
-                False,
-                sparsity,
-                wb.mask.activations("all", method, sparsity=sparsity, source=source),
-            )
-        yield "random", True, sparsity, wb.mask.activations("all", "random", sparsity=sparsity)
-
-
-def _weights(source: str) -> Iterator[tuple[str, bool, float, Any]]:
-    for ratio in (0.3, 0.5):
-        for by in ("magnitude", "activation-weighted", "prune-and-grow", "random"):
-            needs = {"source": source} if by in ("activation-weighted", "prune-and-grow") else {}
-            yield by, by == "random", ratio, wb.mask.weights("all", ratio=ratio, criterion=by, **needs)
-    for by in ("magnitude", "activation-weighted"):
-        needs = {"source": source} if by != "magnitude" else {}
-        yield f"2:4 {by}", False, 0.5, wb.mask.weights("all", shape="n:m", n=2, m=4, criterion=by, **needs)
-
-
-def _units(source: str) -> Iterator[tuple[str, bool, float, Any]]:
-    for ratio in (0.25, 0.5):
-        for name, make in (
-            ("heads", wb.mask.heads),
-            ("experts", wb.mask.experts),
-            ("neurons", wb.mask.neurons),
-        ):
-            for by in ("activation", "magnitude", "random"):
-                needs = {"source": source} if by == "activation" else {}
-                yield (
-                    f"{name} by {by}",
-                    by == "random",
-                    ratio,
-                    make("all", ratio=ratio, criterion=by, **needs),
+    controls: dict[float, list[Outcome]] = {}
+    rows: list[dict[str, Any]] = []
+    outcomes: dict[Any, Outcome] = {}
+    for number, case in enumerate(family.cases):
+        found = outcomes[family.name, case.method, number] = of(case.edit)
+        budget = round(case.budget if case.budget is not None else found.work or 0.0, 4)
+        if budget not in controls:
+            aim = budget
+            if case.budget is None and not family.grows:
+                # A control that keeps at least some blocks of every row does a little more than it is asked for.
+                more = (work_of(bench, on, family.control(budget, 0), family.op, layers) or budget) - budget
+                aim = min(1.0, max(0.01, budget - more))
+            controls[budget] = [of(family.control(aim, seed)) for seed in range(seeds)]
+            for seed, control in enumerate(controls[budget]):
+                rows.append(
+                    _row(Case(family.name, "random", budget, None, seed), budget, control, base, None)
                 )
+        rows.append(_row(case, budget, found, base, controls[budget]) | {"number": number})
+        told(f"{family.name}, {case.method}, {budget:.2f}: {rows[-1]['change']:+.3f} nats")
+    return rows, outcomes
 
 
-def measured(bench: Any, texts: list[list[int]], edit: Any) -> tuple[float, float, float]:
-    """Loss in nats a token, share of the work done and seconds of ``texts`` under ``edit``."""
-    started = time.perf_counter()
-    runs = [bench.run(ids, edit, record=RECORD) for ids in texts]
-    seconds = time.perf_counter() - started
-    loss = sum(run.loss * (len(run.tokens) - 1) for run in runs) / sum(len(run.tokens) - 1 for run in runs)
-    tokens = sum(len(run.tokens) for run in runs)
-    done = left = 0.0
-    for op, executed, skipped, covered in bench.sql(
-        "SELECT op, sum(executed), sum(skipped), count(DISTINCT layer) FROM cost WHERE list_contains(?, run) GROUP BY op",
-        [[run.id for run in runs]],
-    ).fetchall():
-        # Of depth only the layers that an edit decides for have rows; the others run for every token.
-        others = bench.anatomy.num_layers - covered if op in ("block", "attn", "mlp") else 0
-        done, left = done + executed + others * tokens, left + skipped
-    return loss, float(done / (done + left)) if done + left else 1.0, seconds
+def _row(
+    case: Case, budget: float, found: Outcome, base: Outcome, controls: list[Outcome] | None
+) -> dict[str, Any]:
+    accuracy = float(found.right.mean()) if len(found.right) else None
+    row: dict[str, Any] = {
+        "family": case.family, "method": case.method, "control": case.seed is not None, "seed": case.seed,
+        "budget": budget, "work": found.work, "time": found.time, "accuracy": accuracy,
+    }  # fmt: skip
+    measures = {"change": change(found, [base]), "points": points(found, [base])}
+    if controls is not None:
+        measures |= {"better": change(found, controls), "better_points": points(found, controls)}
+    row |= found.kept
+    for name, (value, low, high) in measures.items():
+        row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return row
 
 
 def main() -> None:
+    """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--texts", type=int, default=12)
-    parser.add_argument("--tokens", type=int, default=96)
-    parser.add_argument("--block", type=int, default=16, choices=(16, 32, 64, 128))
-    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
-    parser.add_argument("--chart", type=Path)
+    parser.add_argument("--texts", type=int, default=24)
+    parser.add_argument("--tokens", type=int, default=192)
+    parser.add_argument("--items", type=int, default=16, help="of each task")
+    parser.add_argument("--seeds", type=int, default=2, help="random controls of each budget")
+    parser.add_argument(
+        "--block", type=int, default=16, choices=(16, 32, 64, 128), help="of the attention map"
+    )
+    parser.add_argument("--families", nargs="+", help="only those whose name holds one of these words")
     given = parser.parse_args()
+    started = time.process_time()
     with wb.open(store=":memory:") as bench:
-        texts = demo_texts(bench, given.texts + 4, given.tokens)
-        source = bench.calibrate(texts[given.texts :])
-        texts = texts[: given.texts]
-        base, _, seconds = measured(bench, texts, None)
+        on = ground(bench, given.texts, given.tokens, given.items)
         rows: list[dict[str, Any]] = []
-        for family, method, control, level, edit in cases(bench, given.families, source, given.block):
-            loss, work, took = measured(bench, texts, edit)
-            rows.append({
-                "family": family, "method": method, "control": control, "level": level, "work": work,
-                "change": loss - base, "seconds": took / seconds,
-            })  # fmt: skip
+        outcomes: dict[Any, Outcome] = {}
+        for family in families(bench, known_of(bench, on), given.block):
+            if given.families and not any(word in family.name for word in given.families):
+                continue
+            some, found = rows_of(bench, on, family, given.seeds, lambda line: print(line, file=sys.stderr))
+            rows += some
+            outcomes |= found
+        base = measure(bench, on, None, None)
+        about = {"model": bench.name, "checkpoint": bench.checkpoint, "layers": bench.anatomy.num_layers}
     frame = pd.DataFrame(rows)
-    if given.chart is not None:
-        from workbench.analysis import charts
-
-        charts.quality(frame).save(str(given.chart))
     figures = [
-        figure(f"{row['family']}: {row['method']}", f"level {row['level']:g}, work {row['work']:.2f}", row["change"], "nats")
-        for row in rows
-    ]  # fmt: skip
-    publish("quality", figures, base_loss=base, rows=rows)
-
-
-def demo_texts(bench: Any, count: int, tokens: int) -> list[list[int]]:
-    """Held-out items of the tasks of the demo model, joined to texts of ``tokens`` tokens."""
-    frames = [wb.tasks.load(name, split="test", n=count) for name in wb.tasks.names()]
-    joined: list[int] = []
-    for row in range(count):
-        for frame in frames:
-            item = frame.iloc[row % len(frame)]
-            joined += bench.token_ids(str(item["prompt"]) + str(item["answer"]))
-    size = min(tokens, bench.context or tokens)
-    parts = [joined[start : start + size] for start in range(0, len(joined) - size, size)]
-    return [parts[n % len(parts)] for n in range(count)]
+        figure(f"{row['family']}: {row['method']}", f"budget {row['budget']:.2f}", row["change"], "nats")
+        for row in frame[~frame["control"]].to_dict("records")
+    ]
+    publish(
+        "quality", figures, **about, texts=given.texts, tokens=given.tokens, items=len(on.items), seeds=given.seeds,
+        base_loss=float(base.loss.sum() / base.tokens.sum()), base_accuracy=float(base.right.mean()),
+        processor_seconds=round(time.process_time() - started, 1), claims=claims(frame, outcomes),
+        rows=frame.astype(object).where(frame.notna(), None).to_dict("records"),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

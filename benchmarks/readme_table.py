@@ -25,6 +25,8 @@ def table(results: list[dict[str, Any]]) -> str:
     parts = []
     for result in results:
         machine, told = result["machine"], [one for one in result["figures"] if one["budget"] is not None]
+        if not told:  # a page of its own tells what it found
+            continue
         parts.append(
             f"<details><summary><code>benchmarks/{result['benchmark']}.py</code>: {sum(map(bool, map(holds, told)))} of "
             f"{len(told)} budgets kept ({machine['processor']}, {machine['cores']} cores, load "

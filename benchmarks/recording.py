@@ -1,9 +1,10 @@
 """What recording costs: recorded forward passes against the bare model on the same kernels, as JSON.
 
-    python benchmarks/recording.py [--settings demo olmoe dense] [--tokens 128] [--rounds 7] [--runs 10] [--kernels auto]
+    python benchmarks/recording.py [--settings demo olmoe dense] [--tokens 128] [--seconds 60] [--kernels auto] [--alone]
 
-One torch thread. Every variant makes ``--runs`` passes in a row, in random order inside each round; ratios are of the
-medians over the rounds, against the bare forward of the same run of this script. Three clocks:
+One torch thread. Every variant makes 3 to 10 passes in a row (about 0.3 s of the bare model), in random order inside each
+round; rounds go on for ``--seconds`` a setting and are told on stderr as they go, so that a run that is cut off has said
+something. Ratios are of the medians over the rounds, against the bare forward of the same run of this script. Three clocks:
 
 * ``wall``: what a user waits for until the last run has returned (the writer works beside, on a core of its own);
 * ``committed``: the same until every row is committed, which is what a long recording sustains;
@@ -20,6 +21,7 @@ import argparse
 import copy
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -109,7 +111,12 @@ PEERS: dict[str, tuple[str, Callable[[Any, torch.Tensor], Callable[[], None]]]] 
 }
 
 
-def measure(name: str, tokens: int, rounds: int, runs: int, kernels: str) -> dict[str, Any]:
+CLOCKS = ("wall", "committed", "cpu", "own_cpu")
+BLOCK = 0.3
+"""Seconds of the bare model that passes in a row take."""
+
+
+def measure(name: str, tokens: int, seconds: float, kernels: str, peers: bool) -> dict[str, Any]:
     """Seconds a pass of every variant at one setting by each clock, and their ratios to ``bare``."""
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -128,34 +135,46 @@ def measure(name: str, tokens: int, rounds: int, runs: int, kernels: str) -> dic
         variants: dict[str, Callable[[], Any]] = {"bare": bare, "plain hooks": plain_hooks(bench, ids)}
         for variant, record in RECORDS.items():
             variants[variant] = lambda record=record: bench.run(prompt, record=record)
-        absent = [peer for peer, (package, _) in PEERS.items() if find_spec(package) is None]
+        absent = [peer for peer, (package, _) in PEERS.items() if find_spec(package) is None or not peers]
         if bench.tokenizer is None:  # the bridge looks for one on the network
             absent.append("TransformerLens run_with_cache")
         for peer, (_, make) in PEERS.items():
             if peer not in absent:
                 variants[peer] = make(bench, ids)
+        for run in variants.values():
+            run()  # what is made once is made now
+        once = min(
+            _block(bare, bench.store.flush, 1)[3] for _ in range(3)
+        )  # CPU time: others do not change it
+        runs = max(3, min(10, round(BLOCK / once)))
+        _say(f"{NAMES[name]}: {length} tokens, {once * 1e3:.1f} ms a bare pass, {runs} passes in a row")
         times: dict[str, list[tuple[float, ...]]] = {variant: [] for variant in variants}
-        for round_ in range(rounds + 1):
+        end = time.monotonic() + seconds
+        while len(times["bare"]) < 3 or time.monotonic() < end:
             for variant in random.sample(list(variants), len(variants)):
-                clocks = _block(variants[variant], bench.store.flush, runs)
-                if round_:
-                    times[variant].append(clocks)
+                times[variant].append(_block(variants[variant], bench.store.flush, runs))
+            record, base = _middle(times["record"]), _middle(times["bare"])
+            told = ", ".join(f"{c} {r / b:.3f}x" for c, r, b in zip(CLOCKS, record, base, strict=True))
+            _say(f"  round {len(times['bare'])}: wb.Record() {told}")
         result: dict[str, Any] = {
-            "setting": name, "tokens": length, "runs": runs, "kernels": bench.kernels, "isa": bench.isa,
-            "not_measured": absent,
+            "setting": name, "tokens": length, "runs": runs, "rounds": len(times["bare"]), "kernels": bench.kernels,
+            "isa": bench.isa, "not_measured": absent,
         }  # fmt: skip
-    middle = {
-        variant: [statistics.median(column) for column in zip(*rows, strict=True)]
-        for variant, rows in times.items()
-    }
-    for variant, clocks in middle.items():
-        result[variant] = {"ms": clocks[0] * 1e3} | {
-            f"{clock}_ratio": value / base
-            for clock, value, base in zip(
-                ("wall", "committed", "cpu", "own_cpu"), clocks, middle["bare"], strict=True
-            )
-        }
+    base = _middle(times["bare"])
+    for variant, rows in times.items():
+        clocks = _middle(rows)
+        ratios = {f"{c}_ratio": value / b for c, value, b in zip(CLOCKS, clocks, base, strict=True)}
+        result[variant] = {"ms": clocks[0] * 1e3, **ratios}
+        _say(f"  {variant:32} " + "  ".join(f"{c} {ratios[f'{c}_ratio']:6.3f}x" for c in CLOCKS))
     return result
+
+
+def _middle(rows: list[tuple[float, ...]]) -> list[float]:
+    return [statistics.median(column) for column in zip(*rows, strict=True)]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _block(run: Callable[[], Any], flush: Callable[[], None], runs: int) -> tuple[float, ...]:
@@ -176,12 +195,14 @@ def main() -> None:
     )
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["demo"])
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to go on at each setting")
+    parser.add_argument("--alone", action="store_true", help="leave out TransformerLens and nnsight")
     parser.add_argument("--kernels", default="auto")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [measure(name, asked.tokens, asked.rounds, asked.runs, asked.kernels) for name in asked.settings]
+    rows = [
+        measure(name, asked.tokens, asked.seconds, asked.kernels, not asked.alone) for name in asked.settings
+    ]
     figures = []
     for row in rows:
         where = f"{NAMES[row['setting']]}, {row['tokens']} tokens"

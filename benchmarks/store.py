@@ -1,11 +1,14 @@
 """Times the store and prints JSON: rows in, bytes on disk, and every macro.
 
-    python benchmarks/store.py [--choices 4000000] [--threads 1] [--repeats 3] [--macros 1000000 10000000]
+    python benchmarks/store.py [--choices 4000000] [--threads 1] [--repeats 3] [--macros 1000000 100000000] [--folder DIR]
 
 Rows are those of a model with 16 routed layers of 64 experts, 8 a token, with skewed loads and random weights, written
 through ``Store.write``, one call a layer of 2,048 tokens. A choice is one row of the table ``routing``. Making the random
-rows is not timed. Macros are timed over all runs of a store in memory, their whole answer made, with the sums of ended runs
-kept (``Store.summarise``, whose seconds are told beside); ``--rows`` times them over the rows alone as well.
+rows is not timed. Macros are timed over all runs of a store file (10^8 choices take about 1 GB in ``--folder``), their
+whole answer made, with the sums of ended runs kept (``Store.summarise``, whose seconds are told beside); ``--rows`` times
+them over the rows alone as well. Every figure is told on stderr as it comes; a macro that takes more than ``--limit``
+seconds is given up. Those that read every choice are asked a second time with ``most := 100000``, over so many tokens' worth
+of runs.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
+import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -51,6 +56,13 @@ CALLS = {
     "lane_tiles": "$first, 3, 0, $tokens, 16",
 }
 """Arguments of the macros that take more than runs, or one."""
+SCANS = ("path_counts", "path_summary", "layer_information", "context_independence", "token_specialisation")
+"""Macros that can be asked over some of the runs alone."""
+BY_POSITION = ("route_stability", "token_specialisation_by_label", "skip_effect", "loss_change")
+"""Macros that compare runs position by position, which no sum of a run can."""
+HELPERS = ("unsummarised", "some_runs")
+EFFECTS = ("skip_matrix", "layer_effect", "recovery_layer", "tolerable_sparsity")
+"""Macros over what experiments measured, which is small whatever was recorded."""
 
 
 def make_layer(rng: np.random.Generator) -> dict[str, Any]:
@@ -96,89 +108,134 @@ def measure(choices: int, threads: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def time_macros(choices: int, threads: int, repeats: int, over_rows: bool) -> dict[str, Any]:
-    """Seconds of every table macro over a store in memory of at least ``choices`` choices, all runs together."""
-    rng = np.random.default_rng(1)
-    layers = [make_layer(rng) for _ in range(LAYERS)]
+def time_macros(choices: int, asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Seconds of every table macro over a store of at least ``choices`` choices, all runs together."""
     runs = list(range(1, max(2, -(-choices // (LAYERS * TOKENS * TOP_K))) + 1))
-    cells = {"position": np.tile(np.arange(TOKENS), LAYERS), "layer": np.repeat(np.arange(LAYERS), TOKENS)}
-    store = Store.open(":memory:", threads=threads)
-    for run in runs:
-        at: dict[str, Any] = {"run": run, "step": 0}
-        for layer, columns in enumerate(layers):
-            norm = rng.random(TOKENS * TOP_K).astype(np.float32)
-            store.write("routing", {**at, "layer": layer, **columns, "norm": norm})
-        numbers = iter(rng.random((12, LAYERS * TOKENS)).astype(np.float32))
-        router = {
-            "margin": next(numbers),
-            "entropy": next(numbers),
-            "tie": False,
-            "dropped": 0,
-            "edited": False,
-        }
-        store.write("router", {**at, **cells, **router})
-        names = ("attn_norm", "attn_cos", "mlp_norm", "mlp_cos", "block_norm", "influence")
-        store.write("contribution", {**at, **cells, **{name: next(numbers) for name in names}})
-        shares = {"zero_share": next(numbers), "below_share": next(numbers), "hoyer": next(numbers)}
-        store.write("sparsity", {**at, **cells, "expert": -1, "width": 64, "threshold": 0.01, **shares})
-        # The same beginning of every run, so that pairs of runs can be compared.
-        words = np.random.default_rng(2).zipf(1.3, TOKENS) % 50_000
-        store.write(
-            "token", {**at, "position": np.arange(TOKENS), "token": words, "text": "word", "logprob": -2.0}
+    path = folder / f"macros-{choices}.duckdb"
+    store = Store.open(path, threads=asked.threads, share=False)
+    _say(f"making {len(runs)} runs")
+    _first_run(store)
+    cursor = store.cursor()
+    for table in (
+        "router",
+        "contribution",
+        "sparsity",
+        "token",
+        "depth",
+        "attention_rank",
+        "neuron_rate",
+        "cost",
+    ):
+        cursor.execute(f"INSERT INTO {table} BY NAME SELECT f.* REPLACE (unnest($runs::BIGINT[]) AS run) FROM {table} AS f",
+                       {"runs": runs[1:]})  # fmt: skip
+    shifted = "(f.expert + hash($run, f.layer) % $experts) % $experts"  # other experts in every run and layer
+    for run in runs[1:]:  # one after the other, as they are recorded
+        cursor.execute(
+            f"INSERT INTO routing BY NAME SELECT f.* REPLACE ($run AS run, {shifted} AS expert) "
+            "FROM routing AS f WHERE f.run = 1",
+            {"run": run, "experts": EXPERTS},
         )
-        depth = {"position": np.arange(TOKENS), "layer": 5, "unit": "block", "event": "skip"}
-        store.write("depth", {**at, **depth})
-        heads = np.arange(16)
-        ranks = {"tokens": 256, "submatrix": "sampled", "tolerance": 0.01, "rank": 40, "stable_rank": 3.0}
-        store.write(
-            "attention_rank",
-            {**at, "layer": np.repeat(np.arange(LAYERS), 16), "head": np.tile(heads, LAYERS), **ranks},
-        )
-        store.write(
-            "neuron_rate",
-            {"run": run, "layer": 0, "expert": -1, "neuron": np.arange(4096), "rate": rng.random(4096)},
-        )
-        store.write(
-            "cost",
-            {**at, "layer": np.arange(LAYERS), "op": "moe", "flops": 1e9, "bytes": 1e6, "seconds": 0.01},
-        )
-    scores = list(rng.normal(size=(LAYERS * TOKENS, EXPERTS)).astype(np.float32))
-    store.write("router_scores", {"run": 1, "step": 0, **cells, "scores": scores, "logits": scores})
     labels = [{"kind": "ab"[run % 2]} for run in runs]
-    store.write("run", {"run": runs, "num_experts": EXPERTS, "top_k": TOP_K, "labels": labels})
+    store.write(
+        "run", {"run": runs, "num_experts": EXPERTS, "top_k": TOP_K, "tokens": TOKENS, "labels": labels}
+    )
     store.flush()
     ids = {"runs": str(runs), "first": "1", "second": "2", "tokens": str(TOKENS)}
     questions = {}
     for name in TABLE_MACROS:
-        if name in SUMS.values():
+        if name in SUMS.values() or name in (*HELPERS, *EFFECTS):
             continue
         arguments = CALLS.get(name, "$runs")
         for word, value in ids.items():
             arguments = arguments.replace(f"${word}", value)
         questions[name] = f"FROM {name}({arguments})"
+        if name in SCANS:
+            questions[f"{name}, most"] = f"FROM {name}({arguments}, most := 100000)"
     found: dict[str, Any] = {"choices": len(runs) * LAYERS * TOKENS * TOP_K, "runs": len(runs)}
-    if over_rows:
-        found["seconds_over_rows"] = {name: _time(store, query, repeats) for name, query in questions.items()}
+    if asked.rows:
+        found |= {f"{clock}_over_rows": each for clock, each in _time_all(store, questions, asked).items()}
     start, start_cpu = time.perf_counter(), time.process_time()
     store.summarise()
     found["summarise"] = {
         "seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu,
         "rows": {table: store.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in SUMS},
     }  # fmt: skip
-    found["seconds"] = {name: _time(store, query, repeats) for name, query in questions.items()}
+    _say(f"sums kept in {found['summarise']['seconds']:.1f} s: {found['summarise']['rows']}")
+    found |= _time_all(store, questions, asked)
     store.close()
+    found["bytes"] = path.stat().st_size
     return found
 
 
-def _time(store: Store, query: str, repeats: int) -> float:
-    seconds = []
-    for _ in range(repeats):
+def _first_run(store: Store) -> None:
+    """Rows of every table of run 1, from which those of the others are made."""
+    rng = np.random.default_rng(1)
+    cells = {"position": np.tile(np.arange(TOKENS), LAYERS), "layer": np.repeat(np.arange(LAYERS), TOKENS)}
+    at: dict[str, Any] = {"run": 1, "step": 0}
+    for layer in range(LAYERS):
+        norm = rng.random(TOKENS * TOP_K).astype(np.float32)
+        store.write("routing", {**at, "layer": layer, **make_layer(rng), "norm": norm})
+    numbers = iter(rng.random((12, LAYERS * TOKENS)).astype(np.float32))
+    known = {"tie": False, "dropped": 0, "edited": False}
+    store.write("router", {**at, **cells, "margin": next(numbers), "entropy": next(numbers), **known})
+    names = ("attn_norm", "attn_cos", "mlp_norm", "mlp_cos", "block_norm", "influence")
+    store.write("contribution", {**at, **cells, **{name: next(numbers) for name in names}})
+    shares = {"zero_share": next(numbers), "below_share": next(numbers), "hoyer": next(numbers)}
+    store.write("sparsity", {**at, **cells, "expert": -1, "width": 64, "threshold": 0.01, **shares})
+    # The same tokens in every run, so that pairs of runs can be compared.
+    words = rng.zipf(1.3, TOKENS) % 50_000
+    store.write(
+        "token", {**at, "position": np.arange(TOKENS), "token": words, "text": "word", "logprob": -2.0}
+    )
+    store.write("depth", {**at, "position": np.arange(TOKENS), "layer": 5, "unit": "block", "event": "skip"})
+    ranks = {"tokens": 256, "submatrix": "sampled", "tolerance": 0.01, "rank": 40, "stable_rank": 3.0}
+    heads = {"layer": np.repeat(np.arange(LAYERS), 16), "head": np.tile(np.arange(16), LAYERS)}
+    store.write("attention_rank", {**at, **heads, **ranks})
+    rates = {"neuron": np.arange(4096), "rate": rng.random(4096)}
+    store.write("neuron_rate", {"run": 1, "layer": 0, "expert": -1, **rates})
+    store.write(
+        "cost", {**at, "layer": np.arange(LAYERS), "op": "moe", "flops": 1e9, "bytes": 1e6, "seconds": 0.01}
+    )
+    scores = list(rng.normal(size=(LAYERS * TOKENS, EXPERTS)).astype(np.float32))
+    store.write("router_scores", {**at, **cells, "scores": scores, "logits": scores})
+    store.flush()
+
+
+def _time_all(
+    store: Store, questions: dict[str, str], asked: argparse.Namespace
+) -> dict[str, dict[str, float | None]]:
+    """Wall clock and CPU time of all threads by macro; with one thread they are the same on a machine that is not busy."""
+    found: dict[str, dict[str, float | None]] = {"seconds": {}, "cpu_seconds": {}}
+    for name, query in questions.items():
+        both = _time(store, query, asked.repeats, asked.limit)
+        found["seconds"][name], found["cpu_seconds"][name] = both or (None, None)
+        _say(f"  {name:40} " + ("given up" if both is None else f"{both[0]:8.3f} s, CPU {both[1]:8.3f} s"))
+    return found
+
+
+def _time(store: Store, query: str, repeats: int, limit: float) -> tuple[float, float] | None:
+    """Median seconds by both clocks, or ``None`` where it takes longer than ``limit``; what takes long is not repeated."""
+    seconds: list[float] = []
+    cpu_seconds: list[float] = []
+    while len(seconds) < (repeats if sum(seconds) < 2 else 1):
         cursor = store.cursor()
-        start = time.perf_counter()
-        cursor.execute(f"CREATE OR REPLACE TEMP TABLE answer AS {query}")
+        stop = threading.Timer(limit, cursor.interrupt)
+        stop.start()
+        start, start_cpu = time.perf_counter(), time.process_time()
+        try:
+            cursor.execute(f"CREATE OR REPLACE TEMP TABLE answer AS {query}")
+        except duckdb.InterruptException:
+            return None
+        finally:
+            stop.cancel()
+            cursor.close()
         seconds.append(time.perf_counter() - start)
-        cursor.close()
-    return round(statistics.median(seconds), 4)
+        cpu_seconds.append(time.process_time() - start_cpu)
+    return round(statistics.median(seconds), 4), round(statistics.median(cpu_seconds), 4)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -192,11 +249,16 @@ def main() -> None:
     parser.add_argument(
         "--macros", type=int, nargs="*", default=[1_000_000], help="sizes, in choices, to time every macro at"
     )
+    parser.add_argument("--limit", type=float, default=120.0, help="seconds after which a macro is given up")
+    parser.add_argument(
+        "--folder", help="where the stores are made, and removed again; the system's temporary folder"
+    )
     parser.add_argument("--rows", action="store_true", help="time the macros without kept sums too")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         written = measure(asked.choices, asked.threads, Path(folder))
-    macros = [time_macros(size, asked.threads, asked.repeats, asked.rows) for size in asked.macros]
+        _say(f"written: {written}")
+        macros = [time_macros(size, asked, Path(folder)) for size in asked.macros]
     model = f"{LAYERS} layers x {EXPERTS} experts, {TOP_K} a token"
     figures = [
         figure("choices written a second", model, written["rows_per_second"], "rows/s", ">= 2000000"),
@@ -204,11 +266,17 @@ def main() -> None:
         figure("bytes a choice on disk", model, written["bytes_per_choice"], "B", "<= 6"),
     ]
     for one in macros:
-        slowest = max(one["seconds"], key=one["seconds"].get)
-        slow = sum(seconds >= 1 for seconds in one["seconds"].values())
         where = f"{one['choices']:,} choices, {one['runs']} runs"
-        figures.append(figure(f"slowest macro ({slowest})", where, one["seconds"][slowest], "s", "<= 1"))
-        figures.append(figure(f"macros of {len(one['seconds'])} above 1 s", where, slow, "macros"))
+        whole = {name: asked.limit if t is None else t for name, t in one["seconds"].items()}
+        slow = [name for name, seconds in whole.items() if seconds >= 1]
+        scans = [name for name in slow if f"{name}, most" in whole or name in BY_POSITION]
+        others = {name: seconds for name, seconds in whole.items() if name not in scans}
+        slowest = max(others, key=lambda name: others[name])
+        figures.append(
+            figure(f"slowest macro that sums answer ({slowest})", where, others[slowest], "s", "<= 1")
+        )
+        figures.append(figure(f"macros of {len(whole)} above 1 s", where, len(slow), "macros"))
+        figures += [figure(f"{name}, reads every choice", where, whole[name], "s") for name in scans]
     setting = {"duckdb": duckdb.__version__, "python": platform.python_version(), "threads": asked.threads}
     publish("store", figures, setting=setting, written=written, macros=macros)
 

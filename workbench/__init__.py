@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from workbench.interventions import reroute as reroute
     from workbench.interventions import skip as skip
     from workbench.runtime.bench import Bench as Bench
-    from workbench.runtime.bench import open as open
+    from workbench.runtime.opening import open as open
     from workbench.runtime.record import Record as Record
     from workbench.store import connect as connect
 
@@ -41,7 +41,7 @@ _HOME = {
     "errors": None,
     "experiments": None,
     "mask": "workbench.interventions",
-    "open": "workbench.runtime.bench",
+    "open": "workbench.runtime.opening",
     "patch": "workbench.interventions",
     "reroute": "workbench.interventions",
     "skip": "workbench.interventions",
@@ -60,7 +60,7 @@ def __getattr__(name: str) -> Any:
         if home is None
         else getattr(importlib.import_module(home), name)
     )
-    if home == _HOME["Bench"]:
+    if name in ("Bench", "open"):
         _give_panel()
     globals()[name] = value
     return value

@@ -112,7 +112,7 @@ function activate(
     }
     void tracker.add(panel);
     // Not awaited: while the layout is being restored, the sessions of notebooks have not started yet.
-    void panel.start().catch(error => panel.app.fail(String(error), 'Choose a kernel in the toolbar of the panel.'));
+    void panel.start().catch(error => panel.app.fail(String(error), trans.__('Choose a kernel in the toolbar of the panel.')));
     return panel;
   }
 

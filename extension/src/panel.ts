@@ -3,10 +3,10 @@ import { MainAreaWidget, type ISessionContext, SessionContextDialogs, Toolbar } 
 import type { Kernel, KernelMessage } from '@jupyterlab/services';
 import { type ITranslator, nullTranslator } from '@jupyterlab/translation';
 import { ToolbarButton, refreshIcon, stopIcon } from '@jupyterlab/ui-components';
-import type { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
 import { CommChannel } from './commChannel';
 import { App, type Memory } from './view/app';
+import { __ } from './view/words';
 
 /** Leaves no name behind in the user's namespace. */
 const BOOT = '__import__("workbench.panel", fromlist=["serve"]).serve() and None';
@@ -26,14 +26,9 @@ class View extends Widget {
     super({ node: app.node });
   }
 
-  protected override onAfterShow(message: Message): void {
-    super.onAfterShow(message);
-    this.app.watch(true);
-  }
-
-  protected override onBeforeHide(message: Message): void {
-    super.onBeforeHide(message);
-    this.app.watch(false);
+  override dispose(): void {
+    this.app.dispose();
+    super.dispose();
   }
 
   protected override onActivateRequest(): void {
@@ -127,7 +122,7 @@ export class WorkbenchPanel extends MainAreaWidget<View> {
     if (status === 'restarting' || status === 'autorestarting' || status === 'dead') {
       this.restarting = status !== 'dead';
       this.turn++;
-      this.drop(status === 'dead' ? 'the kernel has died' : 'the kernel is restarting');
+      this.drop(status === 'dead' ? __('the kernel has died') : __('the kernel is restarting'));
     } else if (status === 'idle' && this.restarting) {
       this.restarting = false;
       void this.connect();
@@ -142,7 +137,7 @@ export class WorkbenchPanel extends MainAreaWidget<View> {
 
   private async connect(): Promise<void> {
     const turn = ++this.turn;
-    this.drop('connecting to the kernel');
+    this.drop(__('connecting to the kernel'));
     const kernel = this.session.session?.kernel;
     if (!kernel) {
       return;
@@ -152,10 +147,10 @@ export class WorkbenchPanel extends MainAreaWidget<View> {
       return;
     }
     if (problem) {
-      this.app.disconnect('no workbench in the kernel');
+      this.app.disconnect(__('no workbench in the kernel'));
       this.app.fail(
-        `The kernel could not load the workbench: ${problem}.`,
-        'Install routing-workbench in the environment of this kernel, or choose another kernel.',
+        __('The kernel could not load the workbench: %1.', problem),
+        __('Install routing-workbench in the environment of this kernel, or choose another kernel.'),
         () => void this.connect()
       );
       return;

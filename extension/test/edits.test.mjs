@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { load } from './load.mjs';
 
-const { boost, find, replay, scaleWeight, scaled, toggle, toggleHead, toggleSkip, wordsOf } = await load('edits');
+const { boost, find, placeOf, replay, scaleWeight, scaled, toggle, toggleHead, toggleNeurons, toggleSkip, wordsOf } = await load('edits');
 
 const card = (kind, extra = {}) => ({
   kind, text: '', enabled: true, layers: [3], experts: [5], tokens: 'all', phase: 'all', data: {}, ...extra
@@ -47,11 +47,27 @@ test('a boost adds up, and one that comes to nothing leaves the plan', () => {
   assert.equal(boost(bias(null), all, 5, 1).type, 'add', 'a bias of another kind is left alone');
 });
 
-test('a block is skipped and brought back', () => {
-  assert.deepEqual(toggleSkip(plan(), 3), { type: 'add', edit: { kind: 'skip.block', layers: [3] } });
-  const now = plan(card('skip.block', { experts: [] }));
-  assert.deepEqual(toggleSkip(now, 3), { type: 'remove', version: 7, index: 0 });
-  assert.equal(toggleSkip(now, 2).type, 'add');
+test('a block or a sublayer is skipped where the scope says, and brought back', () => {
+  assert.deepEqual(toggleSkip(plan(), 'skip.block', all), { type: 'add', edit: { kind: 'skip.block', layers: [3], tokens: 'all' } });
+  assert.deepEqual(toggleSkip(plan(), 'skip.mlp', one).edit, { kind: 'skip.mlp', layers: [3], tokens: [2] });
+  const now = plan(card('skip.block', { experts: [] }), card('skip.attention', { experts: [], tokens: [2] }));
+  assert.deepEqual(toggleSkip(now, 'skip.block', all), { type: 'remove', version: 7, index: 0 });
+  assert.deepEqual(toggleSkip(now, 'skip.attention', one), { type: 'remove', version: 7, index: 1 });
+  assert.equal(toggleSkip(now, 'skip.attention', all).type, 'add', 'another scope is another edit');
+  assert.equal(toggleSkip(now, 'skip.mlp', all).type, 'add');
+});
+
+test('neurons are masked by a criterion and let go again', () => {
+  assert.deepEqual(toggleNeurons(plan(), one, 0.5, 'magnitude').edit, { kind: 'mask.neurons', layers: [3], tokens: [2], ratio: 0.5, criterion: 'magnitude' });
+  const now = plan(card('mask.neurons', { experts: [], data: { ratio: 0.5, criterion: 'magnitude' } }));
+  assert.deepEqual(toggleNeurons(now, all, 0.5, 'magnitude'), { type: 'remove', version: 7, index: 0 });
+  assert.equal(toggleNeurons(now, all, 0.5, 'random').type, 'add');
+  assert.equal(toggleNeurons(now, all, 0.25, 'magnitude').type, 'add');
+});
+
+test('a scope is said in words', () => {
+  assert.equal(placeOf(all), 'in layer 3 for all tokens');
+  assert.equal(placeOf(one), 'in layer 3 for token 2 alone');
 });
 
 test('a click acts on the marked box as a whole', () => {

@@ -28,7 +28,8 @@ function example(choices = 2) {
     ['influence', 'float32', [2, 3], [0, 0.5, 1, 0.25, 0.25, NaN]],
     ['flip', 'float32', [2, 3], [0, 0, 0, 1, 0, 0]],
     ['edited', 'float32', [2, 3], [0, 0, 0, 1, 1, 0]],
-    ['skipped', 'float32', [2, 3], [0, 0, 0, 0, 0, 1]]
+    ['skipped', 'float32', [2, 3], [0, 0, 0, 0, 0, 1]],
+    ['depth', 'float32', [2, 3], [0, 3, 0, 0, 0, 5]]
   ]);
   const tile = { first: 0, bucket: 1, columns: 3, colour: '', layer: null, texts: ['a', 'b', 'c'], range: null, arrays };
   const colours = choices ? ['expert', 'weight', 'margin', 'flip', 'influence'] : ['influence'];
@@ -116,4 +117,13 @@ test('tiles that have not been looked at for long are forgotten', () => {
   assert.equal(data.text(0), 'x', 'it was looked at all the time');
   assert.equal(data.text(FINE), null);
   assert.equal(data.text(99 * FINE), 'x');
+});
+
+test('depth events have a colour where a block did not simply run once', () => {
+  const data = example();
+  const tile = data.tile('depth', 1, 0);
+  assert.deepEqual([data.depth(0, 1), data.depth(1, 2), data.depth(0, 0)], [3, 5, 0]);
+  assert.equal(data.value('depth', 1, 2), 5, 'a skipped block is what this colour is about');
+  assert.equal(data.fill(tile, 'depth', 0, 0, [9, 9, 9]), null);
+  assert.notDeepEqual(data.fill(tile, 'depth', 0, 1, [9, 9, 9]), data.fill(tile, 'depth', 1, 2, [9, 9, 9]));
 });

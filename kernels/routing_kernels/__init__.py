@@ -1,10 +1,11 @@
 """Sparse kernels for routed networks, as PyTorch ops that also report what they did. Needs PyTorch and nothing else.
 
-``moe_experts`` runs the chosen experts of a mixture-of-experts layer, ``sparse_mlp`` the active part of a gated MLP,
+``moe_experts`` runs the chosen experts of a mixture-of-experts layer, ``composed_experts`` those of any make by way of
+``expert_linear``, ``sparse_mlp`` the active part of a gated MLP,
 ``block_attention`` the kept blocks of an attention map, ``masked_matmul`` the kept entries of a weight matrix;
 ``gather_rows`` and ``scatter_add_rows`` take tokens around a
-block and back; ``residual_stats`` measures what a block does to the residual stream. ``backends`` and ``resolve`` say
-what they run on.
+block and back; ``residual_stats`` measures what a block does to the residual stream, ``map_ranks`` how much of its freedom
+an attention map uses. ``backends`` and ``resolve`` say what they run on.
 """
 
 from routing_kernels.dispatch import Backend, backends, refresh, resolve
@@ -13,6 +14,8 @@ from routing_kernels.ops import (
     ACTIVATIONS,
     BLOCKS,
     BlockAttention,
+    ExpertLinear,
+    MapRanks,
     MaskedWeight,
     MoeExperts,
     ResidualStats,
@@ -20,7 +23,10 @@ from routing_kernels.ops import (
     SparseMlp,
     block_attention,
     block_rows,
+    composed_experts,
+    expert_linear,
     gather_rows,
+    map_ranks,
     masked_matmul,
     moe_experts,
     n_of_m,
@@ -37,7 +43,9 @@ __all__ = [
     "Backend",
     "BackendError",
     "BlockAttention",
+    "ExpertLinear",
     "KernelError",
+    "MapRanks",
     "MaskedWeight",
     "MoeExperts",
     "ResidualStats",
@@ -46,7 +54,10 @@ __all__ = [
     "backends",
     "block_attention",
     "block_rows",
+    "composed_experts",
+    "expert_linear",
     "gather_rows",
+    "map_ranks",
     "masked_matmul",
     "moe_experts",
     "n_of_m",

@@ -170,7 +170,7 @@ def cases(dtype: torch.dtype, seed: int = 0) -> Iterator[Case]:
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=random).to(dtype)
 
-    for make in (_experts, _mlp, _attention, _rows, _masked, _residual):
+    for make in (_experts, _linear, _mlp, _attention, _rows, _masked, _residual, _ranks):
         yield from make(normal, random)
 
 
@@ -218,6 +218,24 @@ def _expert_case(
     arguments = {"x": x, "ids": ids, "weights": weights, "gate_up": gate_up, "down": down, "act": act}
     close = ("y", "slot_norm", "hidden_l1", "hidden_l2")
     return Case("moe_experts", name, arguments, close, ("counts", "dropped"), holds=holds)
+
+
+def _linear(normal: Normal, random: torch.Generator) -> Iterator[Case]:
+    tokens, experts, depth, outputs, top_k = 11, 5, 19, 37, 3
+    weight, bias = normal(experts, outputs, depth), normal(experts, outputs)
+    chosen = torch.rand(tokens, experts, generator=random).argsort(1)[:, :top_k]
+    shared: dict[str, Any] = {"x": normal(tokens, depth), "ids": chosen, "weight": weight}
+    turned = shared | {"weight": weight.transpose(1, 2).contiguous(), "transposed": True}
+    own = {"x": normal(tokens, top_k, depth)}
+    few = {"x": shared["x"][:1], "ids": chosen[:1]}
+    none = {"x": shared["x"][:0], "ids": chosen[:0]}
+    gaps = {"ids": torch.where(chosen == 2, -1, chosen + (chosen == 4)), "bias": bias}
+    for side, plain in (("", shared), (", transposed", turned)):
+        for name, change in (
+            ("a row for a token", {}), ("a row for a slot", own), ("with biases", {"bias": bias}), ("one token", few),
+            ("no token", none), ("dropped slots", gaps), ("all on one expert", {"ids": chosen * 0 + 3}),
+        ):  # fmt: skip
+            yield Case("expert_linear", f"{name}{side}", plain | change, ("y",), statistics=False)
 
 
 def _mlp(normal: Normal, random: torch.Generator) -> Iterator[Case]:
@@ -332,6 +350,32 @@ def _residual(normal: Normal, random: torch.Generator) -> Iterator[Case]:
     yield Case("residual_stats", "zero vectors", zeros, fields, statistics=False)
 
 
+def _ranks(normal: Normal, random: torch.Generator) -> Iterator[Case]:
+    if normal(0).dtype != torch.float32:
+        return  # a map is the output of a softmax in float32
+    sure = torch.randn(2, 3, 19, 19, generator=random) * 3
+    causal = sure.masked_fill(torch.ones(19, 19, dtype=torch.bool).triu(1), -torch.inf).softmax(-1)
+    columns = torch.rand(2, 19, generator=random).argsort(1)[:, :7].sort(1).values
+    maps = {
+        "causal maps": {"maps": causal},
+        "sampled rows": {
+            "maps": torch.stack([m[:, c] for m, c in zip(causal, columns, strict=True)]),
+            "columns": columns,
+        },
+        "the same columns for all": {"maps": causal[:, :, columns[0]], "columns": columns[0]},
+        "nothing": {"maps": causal * 0},
+        "one token": {"maps": causal[..., :1, :1]},
+        "no map": {"maps": causal[:0]},
+        "equal rows": {"maps": torch.full((1, 5, 5), 0.2)},
+        "every row sees itself": {"maps": torch.eye(6).unsqueeze(0)},
+        "not a number": {"maps": torch.where(torch.arange(19) == 3, torch.nan, causal)},
+    }
+    for name, arguments in maps.items():
+        close = ("stable_rank", "effective_rank", "entropy")
+        yield Case("map_ranks", name, arguments, close, ("rank",), statistics=False)
+
+
 OPS = (
-    "moe_experts", "sparse_mlp", "block_attention", "gather_rows", "scatter_add_rows", "masked_matmul", "residual_stats",
+    "moe_experts", "expert_linear", "sparse_mlp", "block_attention", "gather_rows", "scatter_add_rows", "masked_matmul",
+    "residual_stats", "map_ranks",
 )  # fmt: skip

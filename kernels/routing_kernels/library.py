@@ -22,6 +22,31 @@ def define(name: str, schema: str, call: Callable[..., Any], shapes: Callable[..
     return getattr(torch.ops.routing_kernels, name).default
 
 
+# Who may stand between a call and its kernel. Names that torch does not promise: where one is gone, somebody may be there.
+_MODES = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
+_TRANSFORM = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", lambda: True)
+_PROFILED = getattr(torch.autograd, "_profiler_enabled", lambda: True)
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+def undispatched(op: Callable[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:
+    """``op`` for calls that want no gradient, as ``call`` itself where nobody stands between.
+
+    The dispatcher's way to an implementation in Python costs as much as a small layer does on one token. It is taken where
+    a compiler, a mode, a function transform, a profiler or a tensor of another class is to see the op.
+    """
+
+    def run(*arguments: Any) -> Any:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or _MODES() or _TRANSFORM() or _PROFILED():
+            return op(*arguments)
+        for one in arguments:
+            if isinstance(one, torch.Tensor) and type(one) not in _PLAIN:
+                return op(*arguments)
+        return call(*arguments)
+
+    return run
+
+
 def differentiable(name: str, backward: Callable[..., Any], save: Callable[..., None] | None = None) -> None:
     """Gives the op ``name`` its gradient; ``save`` keeps on the context what ``backward`` needs."""
     torch.library.register_autograd(f"routing_kernels::{name}", backward, setup_context=save, lib=_library)

@@ -22,6 +22,15 @@ PAIRS = pd.DataFrame(
 )
 FLIPS = pd.DataFrame({"position": [3, 4], "layer": [1, 2], "cause": ["edit", "upstream"]})
 LOADS = pd.DataFrame({"layer": [0, 0], "expert": [0, 1], "load": [0.25, 0.75]})
+EFFECTS = pd.DataFrame(
+    {"plan": ["p", "p", "q", "q"], "layer": [0, 1, 0, 1], "cka": 0.9, "distance": 0.1, "kl": 0.01}
+)
+SKIPPED = pd.DataFrame(
+    {"skipped": [0, 0, 1, 1], "layer": [1, None, 2, None], "largest": [0.5, 0.1, 0.2, 0.1], "mean": 0.1}
+).astype({"layer": "Int64"})
+LEVELS = pd.DataFrame(
+    {"level": [0.3, 0.5], "change": [0.0, 0.1], "upper": [0.01, 0.2], "worst_change": [0.1, 0.4]}
+)
 PLACED = pd.DataFrame({"pc1": [0.0, 1.0], "pc2": [1.0, 0.0], "label": ["a", "b"]})
 
 
@@ -38,6 +47,9 @@ def colours_of(chart: alt.Chart) -> dict:
         (charts.arank_profile, PROFILE, 18),
         (charts.contribution, PROFILE, 18),
         (charts.flips_map, FLIPS, 2),
+        (charts.layer_effects, EFFECTS, 12),
+        (charts.skip_effects, SKIPPED, 2),
+        (lambda frame: charts.tolerance(frame, 0.05), LEVELS, 8),
         (lambda frame: charts.scatter(frame, "label"), PLACED, 2),
     ],
 )
@@ -50,6 +62,24 @@ def test_a_chart_holds_its_rows_and_draws_offline(draw, frame, rows):
     assert scale.get("scheme") == "viridis" or set(scale["range"]) <= set(charts.PALETTE)
     svg = vl_convert.vegalite_to_svg(chart.to_json(), allowed_base_urls=[])
     assert svg.startswith("<svg") and "<path" in svg
+
+
+def test_quality_has_a_panel_a_family_with_its_controls_as_one_line():
+    rows = [
+        {"family": family, "method": method, "control": method == "random", "budget": budget, "change": 1 - budget,
+         "change_low": 0.9 - budget, "change_high": 1.1 - budget}
+        for family in ("blocks", "tokens") for method in ("random", "random", "uniform", "middle")
+        for budget in (0.5, 0.75)
+    ]  # fmt: skip
+    chart = charts.quality(pd.DataFrame(rows))
+    drawn = chart.to_dict()
+    assert [panel["title"]["text"] for panel in drawn["concat"]] == ["blocks", "tokens"]
+    sizes = sorted(len(data) for data in drawn["datasets"].values())
+    assert sizes[0] == 2 and sizes[-1] == 4, "two controls of one budget are one point"
+    svg = vl_convert.vegalite_to_svg(chart.to_json(), allowed_base_urls=[])
+    assert svg.startswith("<svg") and "middle" in svg
+    with pytest.raises(StoreError, match="no column 'budget'"):
+        charts.quality(pd.DataFrame(rows).drop(columns="budget"))
 
 
 def test_affinity_shows_the_layer_asked_for():

@@ -125,6 +125,8 @@ CASES: dict[str, Case] = {
     "mask.heads": Case(wb.mask.heads(LAYER, [0, 2]), None, wb.mask.heads(LAYER, ratio=0), wb.mask.heads(LAYER, 4)),
     "mask.neurons": Case(
         wb.mask.neurons(LAYER, range(12)), None, wb.mask.neurons(LAYER, ratio=0), wb.mask.neurons(LAYER, 48)),
+    "mask.channels": Case(
+        wb.mask.channels(LAYER, range(8)), None, wb.mask.channels(LAYER, ratio=0), wb.mask.channels(LAYER, 32)),
     "mask.tokens": Case(wb.mask.tokens(LAYER, tokens=[2, 3]), None, None, wb.mask.tokens(LAYER)),
     "mask.activations": Case(
         wb.mask.activations(LAYER, "random", sparsity=0.5), None, wb.mask.activations(LAYER, "random", sparsity=0),

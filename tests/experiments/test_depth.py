@@ -13,7 +13,14 @@ from tiny_models import build_tiny
 import workbench as wb
 from workbench.analysis import tolerable
 from workbench.errors import PlanError, StoreError
-from workbench.experiments import by_layer, cka, matched_random, recovery_layer, skip_effects
+from workbench.experiments import (
+    by_layer,
+    cka,
+    matched_random,
+    recovery_layer,
+    skip_effects,
+    tolerable_levels,
+)
 from workbench.experiments.depth_router import (
     FoundPath,
     compare,
@@ -26,6 +33,18 @@ from workbench.experiments.depth_router import (
 )
 from workbench.runtime.artefacts import Artefact
 from workbench.runtime.depth.routers import DepthRouter
+from workbench.runtime.sae import Sae
+
+
+class Words:
+    """A tokenizer whose words are the token ids themselves."""
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": [int(word) for word in text.split()]}
+
+    def decode(self, ids: list[int]) -> str:
+        return " ".join(map(str, ids))
+
 
 TEXTS = [[(a * n * n + 3 * n) % 64 for n in range(24)] for a in (1, 5, 7)]
 IDS = TEXTS[0]
@@ -87,14 +106,22 @@ def test_searched_paths_teach_routers_that_skip_and_repeat(bench: Any) -> None:
 
 
 def test_layers_are_chosen_by_a_measured_rank(bench: Any) -> None:
-    one = bench("llama")
-    chosen = layers_by_rank(one, TEXTS, 1)
-    runs = one.run(TEXTS, record=wb.Record())
-    means = one.sql(
-        "SELECT layer, avg(rank / tokens) FROM attention_rank WHERE list_contains(?, run) AND layer > 0 GROUP BY layer",
-        [[run.id for run in runs]],
-    ).fetchall()
-    assert chosen == [min(means, key=lambda row: row[1])[0]]
+    """The layer is measured, not known by its number: it is the one whose map was made poor."""
+    for poor in (1, 2):
+        model = build_tiny("llama")
+        attention = model.model.layers[poor].self_attn
+        with torch.no_grad():  # queries so sharp that many choose the same key
+            attention.q_proj.weight.mul_(60.0)
+        one = bench(model)
+        assert layers_by_rank(one, TEXTS, 1) == [poor]
+        ranks = {}
+        for layer in (1, 2):
+            maps = [one.run(ids, record=None).tensor("attn_pattern", layers=[layer])[0] for ids in TEXTS]
+            found = [
+                torch.linalg.matrix_rank(m.double(), rtol=0.01).double().mean() / m.shape[-1] for m in maps
+            ]
+            ranks[layer] = float(torch.stack(found).mean())
+        assert min(ranks, key=lambda layer: ranks[layer]) == poor
 
 
 def test_skip_effects_now_and_later(bench: Any) -> None:
@@ -112,6 +139,12 @@ def test_skip_effects_now_and_later(bench: Any) -> None:
     row = now[(now["skipped"] == 0) & (now["layer"] == 2)].iloc[0]
     assert row["effect"] == pytest.approx(float(change[1:].max()), rel=1e-4)
     assert row["mean"] == pytest.approx(float(change[1:].mean()), rel=1e-4)
+    told = one.sql("FROM skip_matrix(?)", [now.attrs["experiment"]]).df()
+    assert set(told["unit"]) == {"block"} and set(told["tokens"]) == {"current"}
+    joined = now.merge(told.astype({"layer": "Int64"}), on=["skipped", "layer"])
+    assert len(joined) == len(now) == 6
+    assert joined["largest"].tolist() == joined["effect"].tolist()
+    assert joined["mean_x"].tolist() == joined["mean_y"].tolist()
     later = skip_effects(one, TEXTS[:1], future=True, layers=[2])
     # Nothing behind the last layer attends to it, so that later tokens cannot notice.
     assert later["effect"].max() == 0.0
@@ -129,6 +162,10 @@ def test_representations_by_layer(bench: Any) -> None:
     p, q = (r.logits[1:].log_softmax(-1) for r in (base, run))
     alone = by_layer(one, [IDS], wb.Plan([wb.skip.mlp(1)]))
     assert alone["kl"][2] == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-3)
+    kept = one.sql("FROM layer_effect(?)", [moved.attrs["experiment"]]).df()
+    assert kept["plan"].unique().tolist() == [wb.Plan([wb.skip.mlp(1)]).hash]
+    for name in ("cka", "distance", "kl"):
+        assert kept[name].tolist() == moved[name].tolist()
     table = pd.DataFrame({"layer": range(5), "distance": [0.0, 0.5, 0.05, 0.2, 0.01]})
     assert recovery_layer(table, 1) == 4 and recovery_layer(table[:4], 1) is None
     x = torch.randn(50, 8)
@@ -162,6 +199,32 @@ def test_controls_are_of_the_same_amount(bench: Any) -> None:
             matched_random(wb.Plan([edit]), one.anatomy, seed=0)
 
 
+def test_a_direction_is_controlled_by_a_random_one_of_its_length(bench: Any) -> None:
+    one = bench("llama")
+    width = one.anatomy.hidden_size
+    vector = np.linspace(-1, 2, width).astype(np.float32)
+    many = np.stack([vector, 3 * vector])
+    plan = wb.Plan([wb.mask.direction(1, vector, op="add"), wb.mask.direction([0, 1], many, op="add")])
+    single, both = matched_random(plan, one.anatomy, seed=1)
+    drawn = np.asarray(single.vector.numbers if hasattr(single.vector, "numbers") else single.vector)
+    assert np.linalg.norm(drawn) == pytest.approx(np.linalg.norm(vector), rel=1e-5)
+    assert abs(drawn @ vector) < 0.6 * np.linalg.norm(vector) ** 2
+    assert np.linalg.norm(both.vector.numbers, axis=-1) == pytest.approx(
+        np.linalg.norm(many, axis=-1), rel=1e-5
+    )
+    assert matched_random(plan, one.anatomy, seed=1).hash != matched_random(plan, one.anatomy, seed=2).hash
+    weights = {"W_enc": torch.randn(width, 12), "W_dec": torch.randn(12, width), "b_dec": torch.zeros(width),
+               "b_enc": torch.zeros(12)}  # fmt: skip
+    name = one.add(Sae("standard", weights).artefact())
+    asked = wb.Plan([wb.mask.direction(1, sae=name, features=[0, 1, 2], op="clamp", value=2.0)])
+    drawn_features = {matched_random(asked, one.anatomy, seed=seed).edits[0].features for seed in range(4)}
+    assert len(drawn_features) > 1 and all(len(set(f)) == 3 and max(f) < 12 for f in drawn_features)
+    control = matched_random(asked, one.anatomy, seed=0)
+    assert control.edits[0].value == 2.0 and not torch.equal(
+        one.run(IDS, control, record=None).logits, one.run(IDS, record=None).logits
+    )
+
+
 def test_tolerable_sparsity_has_a_bound_and_names_the_worst_task() -> None:
     rng = np.random.default_rng(0)
     rows = [
@@ -177,3 +240,39 @@ def test_tolerable_sparsity_has_a_bound_and_names_the_worst_task() -> None:
     assert tolerable(pd.DataFrame(rows), tolerance=-1.0).sparsity == 0.0
     with pytest.raises(StoreError, match="no change"):
         tolerable(pd.DataFrame({"sparsity": [0.1]}), 0.1)
+
+
+def test_tolerable_levels_are_measured_item_by_item_and_kept(bench: Any) -> None:
+    one = bench(build_tiny("llama"), tokenizer=Words())
+    rng = np.random.default_rng(0)
+    items = pd.DataFrame([
+        {"prompt": " ".join(map(str, rng.integers(0, 64, 6))), "answer": str(n % 4), "choices": ["0", "1", "2", "3"],
+         "task": "even" if n % 2 == 0 else "odd"}
+        for n in range(12)
+    ])  # fmt: skip
+    plans = {ratio: wb.Plan([wb.mask.neurons("all", ratio=ratio, seed=1)]) for ratio in (0.25, 0.75)}
+    found = tolerable_levels(one, items, plans, tolerance=10.0)
+    assert found.sparsity == 0.75
+    changes = []
+    for row in items.itertuples():
+        ids, answer = [int(word) for word in row.prompt.split()], int(row.answer)
+        base, run = (
+            one.run(ids, plan, record=None).logits[-1].log_softmax(-1)[answer] for plan in (None, plans[0.75])
+        )
+        changes.append(float(base - run))
+    table = found.table.set_index("sparsity")
+    assert table.loc[0.75, "change"] == pytest.approx(np.mean(changes), abs=1e-4)
+    by_task = {
+        task: np.mean([c for c, t in zip(changes, items["task"], strict=True) if t == task])
+        for task in ("even", "odd")
+    }
+    assert table.loc[0.75, "worst_task"] == max(by_task, key=lambda task: by_task[task])
+    told = (
+        one.sql("FROM tolerable_sparsity(?, 10.0)", [found.table.attrs["experiment"]]).df().set_index("level")
+    )
+    assert told["change"].tolist() == pytest.approx(table["change"].tolist())
+    assert told.loc[0.75, "worst_task"] == table.loc[0.75, "worst_task"]
+    assert told.loc[0.75, "upper"] == pytest.approx(
+        np.mean(changes) + 1.645 * np.std(changes, ddof=1) / 12**0.5, abs=1e-4
+    )
+    assert told["tolerable"].all()

@@ -168,15 +168,17 @@ def test_a_row_does_not_see_the_batch(isa):
             assert torch.equal(out.o, together.o[b : b + 1]) and torch.equal(out.lse, together.lse[b : b + 1])
 
 
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_block_kept_is_dense_attention(dtype):
+def test_every_block_kept_is_dense_attention(dtype, isa):
     for causal in (True, False):
         case = make(2, 4, 2, 100, 100, 16, 16, dtype, 3, share=2.0, causal=causal, options=False)
-        out = block_attention(**case, stats=True, backend="cpu")
+        with using(isa):
+            out = block_attention(**case, stats=True, backend="cpu")
         dense = F.scaled_dot_product_attention(
             case["q"], case["k"], case["v"], is_causal=causal, enable_gqa=True
         )
-        if dtype == torch.float32:
+        if dtype == torch.float32 and isa != "avx512":  # torch's own, which is the faster one there
             assert torch.equal(out.o, dense)
         assert (out.o - dense).norm() <= NORM_TOLERANCE[dtype] * dense.norm()
         torch.testing.assert_close(out.block_mass.sum(), torch.tensor(2 * 4 * 100.0))

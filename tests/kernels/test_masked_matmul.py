@@ -133,6 +133,21 @@ def test_bits_and_rows_altered_by_hand_are_found(isa):
             masked_matmul(x, packed._replace(start=start), "cpu")
 
 
+def test_what_was_right_and_is_altered_in_place_is_found():
+    x, weight, mask = make(2, 40, 100, torch.float32, 0.5, 0)
+    packed = pack_masked(weight, mask)
+    first = masked_matmul(x, packed, "cpu")
+    assert torch.equal(masked_matmul(x, packed, "cpu"), first)  # unchecked, the second time
+    packed.bits[7, 3] ^= 4
+    with pytest.raises(routing_kernels.ArgumentError, match="Make them with pack_masked"):
+        masked_matmul(x, packed, "cpu")
+    packed.bits[7, 3] ^= 4
+    assert torch.equal(masked_matmul(x, packed, "cpu"), first)
+    packed.start[5] -= 1
+    with pytest.raises(routing_kernels.ArgumentError, match="Make them with pack_masked"):
+        masked_matmul(x, packed, "cpu")
+
+
 X, WEIGHT, MASK = make(3, 5, 20, torch.float32, 0.5, 0)
 PACKED = pack_masked(WEIGHT, MASK)
 

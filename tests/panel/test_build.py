@@ -75,3 +75,22 @@ def test_untrusted_text_can_only_become_text() -> None:
         for number, line in enumerate(path.read_text().splitlines(), 1):
             if (path.name, line.strip()) not in known:
                 assert not forbidden.search(line), f"{path.name}:{number}: {line.strip()}"
+
+
+def test_the_state_in_the_page_and_the_messages_are_documented() -> None:
+    """Names that tests and other tools read: none in the sources that is not in the table, none in the table for nothing."""
+    readme = (EXTENSION / "README.md").read_text()
+    sources = "".join(path.read_text() for path in sorted((EXTENSION / "src").rglob("*.ts")))
+    used = set(re.findall(r"data-wb-[a-z-]+", sources))
+    used |= {
+        "data-wb-" + re.sub("(?<!^)([A-Z])", r"-\1", name).lower()
+        for name in re.findall(r"dataset\['wb([A-Za-z]+)'\]", sources)
+    }
+    listed = set(re.findall(r"`(data-wb-[a-z-]+)", readme))
+    assert used == listed, (used - listed, listed - used)
+    for name in re.findall(r"button\([^,;]+, '([a-z-]+)',", sources):
+        assert f"`{name}`" in readme, f"the action {name} is not in the table"
+    schema = protocol.schema()["$defs"]
+    types = [body.get("properties", {}).get("type", {}) for body in schema.values()]
+    messages = {kind["const"] for kind in types if "const" in kind}
+    assert [name for name in messages if f"`{name}`" not in readme] == []

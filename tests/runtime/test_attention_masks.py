@@ -1,7 +1,8 @@
-"""Attention masks in blocks: what is kept, what it costs, how much attention it holds; and everything in one plan."""
+"""Attention masks in blocks: what is kept, what it costs, how much attention it holds."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from torch import Tensor
 
 import workbench as wb
 from workbench.errors import EditRefused
+from workbench.runtime.attach import AttentionCall
+from workbench.runtime.attention_patterns import kept_blocks
 
 IDS = [(7 * n * n + 3 * n) % 64 for n in range(60)]
 BLOCK = 16
@@ -89,7 +92,7 @@ def test_recall_is_the_difference_of_the_log_sums_and_the_oracle_is_the_best(ben
     found: dict[str, tuple[float, float]] = {}
     for pattern, more in (
         ("oracle", {}), ("pooled", {}), ("vertical-slash", {"last": 16}), ("channels", {"channels": 4}),
-        ("clusters", {"clusters": 2}), ("random", {}),
+        ("clusters", {"clusters": 2}), ("hierarchical", {}), ("random", {}),
     ):  # fmt: skip
         run = one.run(IDS, wb.mask.attention(1, pattern, **common, **more))
         rows = one.sql(
@@ -110,6 +113,45 @@ def test_recall_is_the_difference_of_the_log_sums_and_the_oracle_is_the_best(ben
     run = one.run(IDS, edit)
     rows = one.sql("SELECT recall FROM attention_mask WHERE run = ? ORDER BY head", [run.id]).fetchall()
     torch.testing.assert_close(torch.tensor(rows).squeeze(), want, rtol=1e-4, atol=1e-5)
+
+
+def searched(query: Tensor, key: Tensor, count: int, keep: int) -> set[int]:
+    """The blocks that halving spans ends at, for the mean query [D] of a block: spans as (first, last + 1) in a list."""
+    spans = min(2 * keep, count)
+    edges = [round(n * count / spans) for n in range(spans + 1)]
+    open_ = [(edges[n], edges[n + 1]) for n in range(spans)]
+    while True:
+        shown = [float(query @ key[min((a + b) * BLOCK // 2, len(key) - 1)]) for a, b in open_]
+        best = sorted(range(len(open_)), key=lambda n: -shown[n])[:keep]
+        open_ = [open_[n] for n in best]
+        if all(b - a == 1 for a, b in open_):
+            return {a for a, _ in open_}
+        halves = [((a, (a + b + 1) // 2), ((a + b + 1) // 2, b)) for a, b in open_]
+        open_ = [half for pair in halves for half in pair if half[1] > half[0]]
+
+
+def test_a_hierarchical_search_keeps_the_blocks_that_halving_spans_ends_at() -> None:
+    draw = torch.Generator().manual_seed(0)
+    query, key = torch.randn(1, 2, 300, 8, generator=draw), torch.randn(1, 1, 300, 8, generator=draw)
+    call = AttentionCall(query, key, key, None, 0.3, None, None)
+    edit = wb.mask.attention(0, "hierarchical", keep=0.2, block=BLOCK, sinks=0)
+    kept = kept_blocks(edit, call, 0)
+    for row in range(19):
+        count, keep = row + 1, math.ceil(0.2 * (row + 1))
+        for head in range(2):
+            found = searched(query[0, head, row * BLOCK : (row + 1) * BLOCK].mean(0), key[0, 0], count, keep)
+            mine = set(kept[head, row].nonzero().squeeze(-1).tolist())
+            assert (
+                len(mine) == keep and row in mine
+            )  # the block on the diagonal takes the place of the worst found
+            assert mine - {row} <= found and len(found - mine) <= 1
+    # Where the keys of a neighbourhood agree, the search finds what scoring every block finds.
+    slow = torch.sin(torch.arange(320) / 40.0)[None, None, :, None] * torch.ones(8)
+    even = AttentionCall(torch.ones(1, 1, 320, 8), slow, slow, None, 1.0, None, None)
+    kept = kept_blocks(edit, even, 0)[0, -1]
+    means = slow[0, 0].reshape(20, BLOCK, 8).mean((1, 2))
+    best = set(means[:-1].topk(3).indices.tolist()) | {19}
+    assert set(kept.nonzero().squeeze(-1).tolist()) == best
 
 
 def test_a_mass_is_reached_with_the_fewest_blocks(bench: Any) -> None:
@@ -140,54 +182,3 @@ def test_identities_and_estimators_in_generation(bench: Any) -> None:
     decode = wb.mask.attention("all", "window", window=8, block=BLOCK, sinks=0, phase="decode")
     text = one.generate(IDS[:40], 4, decode)
     assert torch.equal(text.logits[:40], one.generate(IDS[:40], 4, record=None).logits[:40])
-
-
-ONE_PLAN = wb.Plan([
-    wb.reroute.ban([1, 2], [0, 1, 2]), wb.skip.tokens([1, 2], capacity=0.5, score="random", kv="compute"),
-    wb.mask.heads(1, [0]), wb.mask.attention([1, 2], "window", window=16, block=BLOCK),
-    wb.mask.tokens(2, tokens=[3]), wb.mask.neurons(2, range(8)), wb.skip.attention(0, tokens=[5, 6]),
-])  # fmt: skip
-
-
-def test_everything_is_one_plan_in_a_pass_a_batch_and_a_generation(bench: Any) -> None:
-    one = bench("olmoe")
-    again = wb.Plan.from_json(ONE_PLAN.to_json())
-    run, same = one.run(IDS, ONE_PLAN), one.run(IDS, again)
-    assert torch.equal(run.logits, same.logits) and run.plan.hash == same.plan.hash
-    rows = one.sql(
-        "SELECT DISTINCT expert FROM routing WHERE run = ? AND layer IN (1, 2)", [run.id]
-    ).fetchall()
-    assert not {expert for (expert,) in rows} & {0, 1, 2}
-    events = one.sql("SELECT unit, layer, event FROM depth WHERE run = ? GROUP BY ALL", [run.id]).fetchall()
-    assert {("block", 1, "skip"), ("block", 2, "execute"), ("attn", 0, "skip")} <= set(events)
-    for n in range(len(ONE_PLAN)):  # every one of them acts
-        assert not torch.equal(one.run(IDS, ONE_PLAN.without(n), record=None).logits, run.logits), (
-            ONE_PLAN.edits[n].kind
-        )
-    prompts = [IDS, IDS[:20], IDS[5:45]]
-    plans = [ONE_PLAN, None, wb.Plan(ONE_PLAN.edits[:4])]
-    for row in one.run(prompts, plans=plans):
-        close(row.logits, one.run(row.tokens.tolist(), row.plan).logits)
-    text, twin = one.generate(IDS[:40], 5, ONE_PLAN), one.generate(IDS[:40], 5, again)
-    assert torch.equal(text.logits, twin.logits)
-    close(text.logits, one.run(text.tokens[:-1].tolist(), ONE_PLAN).logits)
-    with pytest.raises(EditRefused, match="ranks blocks by all their queries"):
-        one.run(IDS, wb.Plan([ONE_PLAN.edits[1], wb.mask.attention(1, "pooled", keep=0.5, block=BLOCK)]))
-
-
-def test_a_session_leaves_nothing_behind(bench: Any) -> None:
-    model = build_tiny("olmoe")
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    one = bench(model)
-    one.run(IDS, ONE_PLAN)
-    with pytest.raises(EditRefused):
-        one.run(IDS, wb.Plan([*ONE_PLAN.edits[:2], wb.mask.attention(1, "pooled", keep=0.5, block=BLOCK)]))
-    with torch.no_grad():
-        inside = model(torch.tensor([IDS])).logits[0]
-    one.close()
-    with torch.no_grad():
-        want = build_tiny("olmoe")(torch.tensor([IDS])).logits[0]
-        assert torch.equal(model(torch.tensor([IDS])).logits[0], want)
-    close(inside, want)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not any("forward" in module.__dict__ or module._forward_pre_hooks for module in model.modules())

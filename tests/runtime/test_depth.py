@@ -11,6 +11,7 @@ import torch
 from depth_by_hand import logits_by_hand
 from tiny_models import build_tiny
 from torch import Tensor
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 import workbench as wb
 from workbench.errors import EditRefused, PlanError
@@ -305,6 +306,32 @@ def test_whole_sequence_capacity_keeps_the_best_of_the_pass(bench: Any) -> None:
     pattern = one.run(IDS).tensor("attn_pattern", layers=[1])[0]
     best = set(pattern.mean((0, 1)).topk(6).indices.tolist())
     assert {t for (_, t), (event, _) in events(one, received).items() if event == "execute"} == best
+
+
+def test_attention_received_is_that_of_the_tokens_that_ran(bench: Any) -> None:
+    """Where the layer before left tokens out, only those that ran there gave attention; padding never does."""
+    one = bench("llama")
+    edit = wb.skip.tokens([1, 2], capacity=0.5, causal=False, score="attention", kv="compute")
+    run = one.run(IDS, edit)
+    told = events(one, run)
+    ran = [t for t in range(len(IDS)) if told[1, t][0] == "execute"]
+    layer = build_tiny("llama").model.layers[1]
+    hidden = run.tensor("resid_pre", layers=[1])[0]
+    with torch.no_grad():
+        normed = layer.input_layernorm(hidden)
+        heads, width = 4, layer.self_attn.head_dim
+        query = layer.self_attn.q_proj(normed).reshape(len(IDS), heads, width).transpose(0, 1)
+        key = layer.self_attn.k_proj(normed).reshape(len(IDS), -1, width).transpose(0, 1)
+        cos, sin = build_tiny("llama").model.rotary_emb(hidden[None], torch.arange(len(IDS))[None])
+        query, key = apply_rotary_pos_emb(query[None], key[None], cos, sin)
+        scores = query[0] @ key[0].repeat_interleave(heads // key.shape[1], 0).transpose(1, 2) * width**-0.5
+        causal = torch.ones(len(IDS), len(IDS), dtype=torch.bool).tril()
+        pattern = scores.masked_fill(~causal, -torch.inf).softmax(-1)
+    best = set(pattern[:, ran].mean((0, 1)).topk(6).indices.tolist())
+    assert {t for t in range(len(IDS)) if told[2, t][0] == "execute"} == best
+    short = IDS[:7]
+    batch = one.run([IDS, short], edit)
+    assert events(one, batch[1]) == events(one, one.run(short, edit)) and events(one, batch[0]) == told
 
 
 def test_policies_choose_the_layers_they_say(bench: Any) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import workbench as wb
 from workbench.errors import EditRefused, PlanError
+from workbench.runtime import weight_masks
 from workbench.runtime.artefacts import Artefact, opened
 from workbench.runtime.weight_masks import exchanged, overlap
 
@@ -193,6 +194,58 @@ def test_masked_heads_become_their_mean_or_a_sample(bench: Any, family: str) -> 
 
 
 @pytest.mark.parametrize("family", ["olmoe", "llama"])
+def test_masked_channels_hold_what_stands_for_them(bench: Any, family: str) -> None:
+    one = bench(family)
+    width, channels = one.anatomy.hidden_size, [1, 4, 9]
+    source = one.calibrate([OTHER])
+    known = opened(source, "calibration").tensors
+    stream = one.run(OTHER, record=None).tensor("attn_out", layers=[1])[0]
+    torch.testing.assert_close(known["1.channels.attn_out.mean"], stream.mean(0), rtol=1e-4, atol=1e-5)
+
+    def with_channels(site: str, value: Tensor) -> Callable[[Any], Any]:
+        def change(model: Any) -> None:
+            layer = model.model.layers[1]
+
+            def hook(_: Any, __: Any, output: Any) -> Any:
+                held = (output[0] if isinstance(output, tuple) else output).clone()
+                held[..., channels] = value
+                return (held, *output[1:]) if isinstance(output, tuple) else held
+
+            where = {"resid_post": layer, "attn_out": layer.self_attn, "mlp_out": layer.mlp}
+            if site == "resid_pre":
+                model.model.layers[0].register_forward_hook(hook)
+            else:
+                where[site].register_forward_hook(hook)
+
+        return change
+
+    for site in ("resid_pre", "attn_out", "mlp_out", "resid_post"):
+        run = one.run(IDS, wb.mask.channels(1, channels, site=site))
+        close(run.logits, altered(family, with_channels(site, torch.zeros(3))))
+        mean = known[f"1.channels.{site}.mean"][channels]
+        run = one.run(IDS, wb.mask.channels(1, channels, site=site, replacement="mean", source=source))
+        close(run.logits, altered(family, with_channels(site, mean)))
+    sampled = one.run(IDS, wb.mask.channels(1, channels, replacement="resample", source=source))
+    held = sampled.tensor("resid_post", layers=[1])[0][:, channels]
+    drawn = known["1.channels.resid_post.samples"][:, channels]
+    assert all(any(torch.allclose(row, one_drawn, atol=1e-5) for one_drawn in drawn) for row in held)
+    layer = build_tiny(family).model.layers[1]
+    norm = layer.self_attn.o_proj.weight.detach().norm(dim=1)
+    least = norm.argsort()[: width // 4].sort().values.tolist()
+    plan = wb.mask.channels(1, ratio=0.25, criterion="magnitude", site="attn_out")
+    close(one.run(IDS, plan).logits, one.run(IDS, wb.mask.channels(1, least, site="attn_out")).logits)
+    quiet = known["1.channels.resid_post.absolute"].argsort()[: width // 4].sort().values.tolist()
+    plan = wb.mask.channels(1, ratio=0.25, criterion="activation", source=source)
+    close(one.run(IDS, plan).logits, one.run(IDS, wb.mask.channels(1, quiet)).logits)
+    text = one.generate(IDS, 3, wb.mask.channels([1, 2], ratio=0.5, seed=2))
+    close(text.logits, one.run(text.tokens[:-1].tolist(), text.plan).logits)
+    with pytest.raises(EditRefused, match="names channel"):
+        one.run(IDS, wb.mask.channels(1, width))
+    with pytest.raises(PlanError, match="channel has no input"):
+        wb.mask.channels(1, 0, replacement="identity")
+
+
+@pytest.mark.parametrize("family", ["olmoe", "llama"])
 def test_hidden_tokens_get_no_attention(bench: Any, family: str) -> None:
     one = bench(family)
     run = one.run(IDS, wb.mask.tokens([1, 2], tokens=[0, 3, 4]))
@@ -325,6 +378,28 @@ def test_masked_weights_are_zeros_and_the_weights_stay(bench: Any, family: str) 
     one.close()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+def test_a_mask_of_weights_is_computed_once_and_anew_where_the_weight_was_written_to(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_tiny("llama")
+    one = bench(model)
+    made: list[str] = []
+    own = weight_masks._kept
+    monkeypatch.setattr(weight_masks, "_kept", lambda *args: made.append(args[3]) or own(*args))
+    plan = wb.mask.weights(1, ["q_proj", "down_proj"], ratio=0.5)
+    first = one.run(IDS, plan, record=None)
+    assert sorted(made) == ["down_proj", "q_proj"]
+    assert torch.equal(one.run(IDS, plan, record=None).logits, first.logits) and len(made) == 2
+    with torch.no_grad():
+        model.model.layers[1].self_attn.q_proj.weight.mul_(torch.linspace(1, 3, model.config.hidden_size))
+    assert not torch.equal(one.run(IDS, plan, record=None).logits, first.logits)
+    assert made[2:] == ["q_proj"]
+    for seed in range(weight_masks.REMEMBERED):
+        one.run(IDS, wb.mask.weights(1, "q_proj", ratio=0.5, criterion="random", seed=seed), record=None)
+    one.run(IDS, plan, record=None)
+    assert made[-1] == "q_proj", "only so many are remembered"
 
 
 def test_activation_weighted_masks_use_the_recorded_norms_and_exchanges_lessen_the_error(bench: Any) -> None:

@@ -20,7 +20,9 @@ CALLS = {
 PLAIN = (
     "expert_load", "load_balance", "expert_importance", "weight_profile", "dataset_entropy", "coactivation",
     "expert_affinity", "chunk_sparsity", "route_repetition", "lookahead", "saliency", "norm_rank",
-    "expert_cells", "rank_cells", "pair_cells", "next_cells", "layer_cells",
+    "expert_cells", "rank_cells", "pair_cells", "next_cells", "layer_cells", "place_cells", "router_cells", "part_cells",
+    "sparsity_cells", "position_effect", "drops_by_position", "routing_entropy", "layer_contribution", "depth_score",
+    "layer_sparsity", "expert_sparsity",
 )  # fmt: skip
 
 
@@ -34,6 +36,28 @@ def answers(store, runs):
             query = f"FROM {name}({arguments}{option})"
             found[query] = sorted(store.sql(query).fetchall(), key=str)
     return found
+
+
+def write_parts(store, runs, seed=0):
+    """Rows of router, contribution and sparsity on both sides of position 128, some of them unknown."""
+    rng = np.random.default_rng(seed)
+    for run in runs:
+        cells = {
+            "run": run,
+            "step": 0,
+            "position": np.tile([0, 1, 2, 127, 128, 300], 2),
+            "layer": np.repeat([1, 2], 6),
+        }
+        numbers = rng.random((6, 12)).astype(np.float32)
+        gaps = [None if n == 3 else float(x) for n, x in enumerate(numbers[5])]
+        store.write("router", {**cells, "margin": gaps, "entropy": numbers[0], "tie": numbers[1] < 0.5,
+                               "dropped": rng.integers(0, 3, 12)})  # fmt: skip
+        store.write(
+            "contribution", {**cells, "attn_norm": gaps, "block_norm": numbers[2], "influence": numbers[3]}
+        )
+        shares = {"threshold": 0.01, "zero_share": numbers[0], "below_share": numbers[4], "hoyer": gaps}
+        sizes = {"expert": rng.integers(0, 3, 12), "width": rng.integers(3, 9, 12)}
+        store.write("sparsity", {**cells, **sizes, **shares})
 
 
 def parameters(name):
@@ -58,6 +82,7 @@ def test_answers_do_not_change_when_sums_are_kept(record):
         {"run": runs[0], "step": [1, 1, 2, 2], "position": [40, 40, 41, 41], "layer": 1, "slot": [0, 1, 0, 1],
          "expert": [3, 3, 0, 5], "weight": 0.0, "rank": [0, 1, 0, 1]},
     )  # fmt: skip
+    write_parts(store, runs)
     before = answers(store, runs)
     assert store.sql("SELECT count(*) FROM unsummarised(?)", [runs]).fetchone() == (4,)
     assert store.summarise(runs[:2]) == 2
@@ -67,6 +92,58 @@ def test_answers_do_not_change_when_sums_are_kept(record):
     rows = len(recording.routing)
     assert store.sql("SELECT sum(choices) FROM summarised").fetchone() == (rows + 4,)
     same(before, answers(store, runs))
+
+
+def test_bins_of_any_width_agree_with_the_sums_of_128(record):
+    recording = record(5, runs=3, tokens=3)
+    store, runs = recording.store, recording.runs
+    write_parts(store, runs)
+    store.write(
+        "routing",
+        {"run": runs[0], "step": 0, "position": [127, 128, 255, 256], "layer": 1, "slot": 0, "expert": [1, 2, 2, 3],
+         "weight": 1.0, "rank": 0},
+    )  # fmt: skip
+    store.summarise(runs[:2])
+    for macro, places in (("position_effect", [0, 128, 256]), ("drops_by_position", [0, 128, 256])):
+        kept = store.sql(f"FROM {macro}({runs})").df()
+        rows = store.sql(f"FROM {macro}({runs}, width := 64)").df()
+        assert sorted(set(kept.from_position)) == places and set(rows.from_position) >= {0, 128, 256}
+        count = "choices" if macro == "position_effect" else "tokens"
+        rows["place"] = rows.from_position // 128 * 128
+        assert rows.groupby(["layer", "place"])[count].sum().tolist() == kept[count].tolist()
+
+
+def test_a_question_may_read_some_runs_alone(record):
+    recording = record(6, runs=6, tokens=20)
+    store, runs = recording.store, recording.runs
+    store.write("token", {"run": np.repeat(runs, 20), "step": 0, "position": np.tile(np.arange(20), 6),
+                          "token": np.arange(120) % 7, "text": "a"})  # fmt: skip
+    store.flush()
+    assert store.sql("SELECT count(*) FROM some_runs(?, NULL)", [runs]).fetchone() == (6,)
+    assert store.sql("SELECT count(*) FROM some_runs(?, 1)", [runs]).fetchone() == (6,), (
+        "no size of a run is known"
+    )
+    cursor = store.cursor()
+    cursor.execute("UPDATE run SET tokens = 20")
+    chosen = [run for (run,) in store.sql("FROM some_runs(?, 41) ORDER BY id", [runs]).fetchall()]
+    assert len(chosen) == 3 and set(chosen) < set(runs)
+    assert store.sql("FROM some_runs(?, 41) ORDER BY id", [runs[::-1]]).fetchall() == [
+        (run,) for run in chosen
+    ]
+    assert store.sql("SELECT count(*) FROM some_runs(?, 1)", [runs]).fetchone() == (1,)
+    for macro in (
+        "path_counts",
+        "path_summary",
+        "layer_information",
+        "context_independence",
+        "token_specialisation",
+    ):
+        some, same = f"FROM {macro}({runs}, most := 41)", f"FROM {macro}({chosen})"
+        assert (
+            store.sql(some).fetchall()
+            == store.sql(same).fetchall()
+            != store.sql(f"FROM {macro}({runs})").fetchall()
+        )
 
 
 def test_a_run_that_goes_on_is_not_summed(store):

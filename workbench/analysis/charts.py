@@ -83,29 +83,117 @@ def flips_map(frame: pd.DataFrame) -> alt.Chart:
 
 
 def skip_effects(frame: pd.DataFrame, value: str = "effect") -> alt.Chart:
-    """Effect of skipping a layer on every later one, from ``experiments.skip_effects``."""
+    """Effect of skipping a layer on every later one, from ``skip_matrix`` (``largest``, ``mean``) or
+    ``experiments.skip_effects`` (``effect``, ``mean``)."""
+    value = value if value in frame else "largest"
     rows = _checked(frame.dropna(subset="layer") if "layer" in frame else frame, "skipped", "layer", value)
     return _grid(rows, "layer", "skipped", value, "Change of later updates when a layer is skipped")
 
 
-def quality(frame: pd.DataFrame) -> alt.Chart:
-    """Quality against work: one line a method over ``work`` (share that is left) and ``change`` (nats); random controls are
-    dashed."""
+def layer_effects(frame: pd.DataFrame) -> alt.Chart:
+    """How far plans move the residual stream, by layer, from ``layer_effect`` or ``experiments.by_layer``: one panel for
+    each of CKA, distance and KL, one line a plan."""
     import altair as alt
 
-    rows = _checked(frame, "family", "method", "control", "work", "change")
+    named = frame if "plan" in frame else frame.assign(plan="")
+    rows = _checked(named, "plan", "layer", "cka", "distance", "kl")
+    names = {"cka": "CKA", "distance": "distance / norm", "kl": "KL, nats"}
+    tall = rows.rename(columns=names).melt(
+        ["plan", "layer"], list(names.values()), var_name="measure", value_name="value"
+    )
     return (
-        alt.Chart(rows, title="Loss against work left")
+        alt.Chart(tall, title="The residual stream with and without the plan", height=120)
         .mark_line(point=True)
         .encode(
-            x=alt.X("work:Q", title="share of the work that is left"),
-            y=alt.Y("change:Q", title="change of the loss, nats a token"),
-            color=alt.Color("method:N", scale=alt.Scale(range=PALETTE)),
-            strokeDash=alt.StrokeDash("control:N", title="random control"),
-            facet=alt.Facet("family:N", columns=3),
-            tooltip=["family", "method", "work", alt.Tooltip("change", format=".4f")],
+            x="layer:O",
+            y=alt.Y("value:Q", title=None),
+            color=alt.Color("plan:N", scale=alt.Scale(range=PALETTE)),
+            row=alt.Row("measure:N", title=None, sort=list(names.values())),
+            tooltip=["plan", "layer", "measure", alt.Tooltip("value:Q", format=".4f")],
+        )
+        .resolve_scale(y="independent")
+    )
+
+
+def tolerance(frame: pd.DataFrame, allowed: float) -> alt.Chart:
+    """Change of the loss by sparsity, from ``tolerable_sparsity`` (or the table of ``analysis.tolerable``): the mean, its
+    upper bound, the worst task, and what is ``allowed`` (nats)."""
+    import altair as alt
+
+    level = "level" if "level" in frame else "sparsity"
+    rows = _checked(frame, level, "change", "upper", "worst_change").assign(allowed=allowed)
+    names = {"change": "mean", "upper": "upper bound", "worst_change": "worst task", "allowed": "allowed"}
+    tall = rows.rename(columns=names).melt(
+        level, list(names.values()), var_name="measure", value_name="value"
+    )
+    return (
+        alt.Chart(tall, title="What is left out and what it costs")
+        .mark_line(point=True)
+        .encode(
+            x=alt.X(f"{level}:Q", title="share left out"),
+            y=alt.Y("value:Q", title="change of the loss, nats"),
+            color=alt.Color(
+                "measure:N", scale=alt.Scale(range=PALETTE), title=None, sort=list(names.values())
+            ),
+            strokeDash=alt.StrokeDash("measure:N", title=None, sort=list(names.values())),
+            tooltip=[level, "measure", alt.Tooltip("value:Q", format=".4f")],
         )
     )
+
+
+def quality(frame: pd.DataFrame, columns: int = 3) -> alt.ConcatChart:
+    """Quality against work, one panel a family of skips or masks.
+
+    ``frame`` has one row a plan: ``family``, ``method``, ``control`` (a random one), ``budget`` (share of the work done),
+    ``change`` (of the loss, nats a token), ``change_low`` and ``change_high`` (its interval). A line a method with its
+    intervals; the matched random controls are one dashed grey line with their intervals as a band.
+    """
+    import altair as alt
+
+    names = ("family", "method", "control", "budget", "change", "change_low", "change_high")
+    rows = _checked(frame, *names)
+    panels = [_quality_panel(part, str(family)) for family, part in rows.groupby("family", sort=False)]
+    joined: alt.ConcatChart = alt.concat(*panels, columns=columns, title="Loss against work done")
+    return joined.resolve_scale(
+        color="independent", y="independent", strokeDash="independent", shape="independent"
+    )
+
+
+def _quality_panel(rows: pd.DataFrame, family: str) -> alt.LayerChart:
+    import altair as alt
+
+    means = rows.groupby(["method", "control", "budget"], as_index=False).mean(numeric_only=True)
+    methods = sorted(means.loc[~means["control"], "method"].unique())
+    y = alt.Y(
+        "change:Q", title="change of the loss, nats a token", scale=alt.Scale(type="symlog", constant=0.1)
+    )
+    x = alt.X(
+        "budget:Q", title="share of the work done", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%")
+    )
+    tooltip = [
+        "method",
+        "budget",
+        *(alt.Tooltip(name, format=".4f") for name in ("change", "change_low", "change_high")),
+    ]
+    chance = alt.Chart(means[means["control"]])
+    drawn = alt.Chart(means[~means["control"]])
+    colour = alt.Color(
+        "method:N", scale=alt.Scale(domain=methods, range=PALETTE), legend=alt.Legend(title=None)
+    )
+    layers = [
+        chance.mark_area(color="#888888", opacity=0.2).encode(
+            x=x, y=alt.Y("change_low:Q"), y2="change_high:Q"
+        ),
+        chance.mark_line(color="#666666", strokeDash=[4, 3], point={"color": "#666666"}).encode(
+            x=x, y=y, tooltip=tooltip
+        ),
+        drawn.mark_rule().encode(x=x, y="change_low:Q", y2="change_high:Q", color=colour),
+        drawn.mark_line(point=True).encode(
+            x=x, y=y, color=colour, shape=alt.Shape("method:N", legend=None), tooltip=tooltip
+        ),
+    ]
+    title = alt.TitleParams(family, subtitle="grey: random at the same budget")
+    return alt.LayerChart(layer=layers, title=title, width=260, height=200)
 
 
 def scatter(frame: pd.DataFrame, colour: str) -> alt.Chart:

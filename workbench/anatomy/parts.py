@@ -95,7 +95,7 @@ class Block:
     ``additive`` says that resid_post == resid_pre + attn_out + mlp_out was seen to hold, where attn_out and mlp_out are
     what ``attn_outlet`` and ``mlp_outlet`` give; ``reason`` says why not. ``streams`` counts the residual streams that it
     hands on side by side (hyper-connections have several). ``hands_on`` says that the next block works with something else
-    that this one computed, beside the residual stream.
+    that this one computed, beside the residual stream. ``hidden_size`` counts the channels of a residual stream.
     """
 
     layer: int
@@ -110,6 +110,7 @@ class Block:
     reason: str = NOT_PROVED
     streams: int = 1
     hands_on: bool = False
+    hidden_size: int = 0
 
 
 @dataclass

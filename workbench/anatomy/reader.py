@@ -138,7 +138,7 @@ def _block(module: nn.Module, number: int, path: str, config: Any, hidden: int) 
     bank = _bank(module, path)
     moe = None if bank is None else _moe(module, path, bank, config, hidden)
     mlp = _mlp(module, path, attention, moe, hidden)
-    return Block(number, path, module, attention, mlp, moe)
+    return Block(number, path, module, attention, mlp, moe, hidden_size=hidden)
 
 
 def unwrapped(module: nn.Module, path: str) -> tuple[nn.Module, str]:

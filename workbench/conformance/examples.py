@@ -117,6 +117,12 @@ def _silent_heads(subject: Subject, run: Run) -> str:
     return "" if float(heads[..., 0, :].abs().max()) == 0.0 else "the masked head still gives something"
 
 
+def _silent_channels(subject: Subject, run: Run) -> str:
+    stream = run.tensor("resid_post", layers=subject.layer)
+    half = subject.bench.anatomy.hidden_size // 2
+    return "" if float(stream[..., :half].abs().max()) == 0.0 else "the masked channels still hold something"
+
+
 @edit("resid_post")
 def _conformance_scaled(value: Any, place: Any, by: float = 2.0) -> Any:
     """Every other channel of the residual stream by a factor (a norm takes away what all of them share): what a
@@ -242,6 +248,9 @@ def _others(s: Subject) -> dict[str, Callable[[], Example]]:
         "mask.neurons": lambda: Example(
             _make("mask.neurons", layer, range(max(1, width // 2))), None, _make("mask.neurons", layer, ratio=0),
             lambda: _make("mask.neurons", layer, width)),
+        "mask.channels": lambda: Example(
+            _make("mask.channels", layer, range(hidden // 2)), None, _make("mask.channels", layer, ratio=0),
+            lambda: _make("mask.channels", layer, hidden), _silent_channels),
         "mask.tokens": lambda: Example(
             _make("mask.tokens", attended, tokens=[2, 3]), refused=lambda: _make("mask.tokens", attended)),
         "mask.activations": lambda: Example(

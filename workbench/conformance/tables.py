@@ -36,7 +36,7 @@ class FamilyResult:
 
 def examine_family(family: str) -> FamilyResult:
     """Build a tiny model of ``family`` and hold it to the whole kit."""
-    from workbench.runtime.bench import open as open_bench
+    from workbench.runtime.opening import open as open_bench
 
     with open_bench(build(family), store=":memory:") as bench:
         moes = [block.moe for block in bench.anatomy.blocks if block.moe is not None]

@@ -1,12 +1,14 @@
 """Questions that need many runs: sweeps over plans, matched random controls, paired tests."""
 
 from workbench.experiments.controls import matched_random
-from workbench.experiments.effects import by_layer, cka, recovery_layer, skip_effects
+from workbench.experiments.effects import by_layer, cka, recovery_layer, skip_effects, tolerable_levels
+from workbench.experiments.mask_search import MaskSearch, search_mask
 from workbench.experiments.oracle import Paths, choice_losses, oracle
 from workbench.experiments.paired import paired
 from workbench.experiments.sweep import Sweep, sweep
 
 __all__ = [
+    "MaskSearch",
     "Paths",
     "Sweep",
     "by_layer",
@@ -16,6 +18,8 @@ __all__ = [
     "oracle",
     "paired",
     "recovery_layer",
+    "search_mask",
     "skip_effects",
     "sweep",
+    "tolerable_levels",
 ]

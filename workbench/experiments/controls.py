@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
+
 from workbench.anatomy import Anatomy
 from workbench.errors import PlanError
 from workbench.interventions import Edit, Plan, mask, reroute, skip
 from workbench.interventions.blob import Blob, blob
+from workbench.runtime.artefacts import opened
+from workbench.runtime.sae import Sae
 
 
 def matched_random(plan: Plan, anatomy: Anatomy, seed: int) -> Plan:
     """A plan with the scopes of ``plan`` and random units in place of its own.
 
-    * Bans, forces and masks of heads, experts or neurons name as many units, drawn without replacement from all of the
-      layer; a bias keeps its numbers and permutes its experts. An edit on several layers draws for each.
+    * Bans, forces and masks of heads, experts, neurons or channels name as many units, drawn without replacement from all
+      of the layer; a bias keeps its numbers and permutes its experts. An edit on several layers draws for each.
     * Skips of blocks (together, at the end), attention or MLPs name as many others; token-wise depth with a capacity scores
       at random; a uniform or middle policy becomes skips of as many layers.
     * Activation sparsity, attention masks and weight masks with a share keep it and choose at random.
+    * A direction becomes a random one of the same length, features of an autoencoder become as many others of it.
 
     Disabled edits are left out. The same seed gives the same plan.
 
@@ -34,6 +39,8 @@ def matched_random(plan: Plan, anatomy: Anatomy, seed: int) -> Plan:
             edits.append(_other_depth(edit, anatomy, rng))
         elif isinstance(edit, mask.Activations | mask.AttentionMask | mask.WeightMask):
             edits.append(_drawn(edit, rng))
+        elif isinstance(edit, mask.Direction):
+            edits.append(_other_direction(edit, rng))
         elif isinstance(edit, mask.UnitMask | reroute.Bias | reroute.Ban | reroute.Force):
             edits.extend(_one_layer(edit, layer, anatomy, rng) for layer in edit.layers_in(anatomy))
         else:
@@ -84,6 +91,20 @@ def _drawn(edit: Edit, rng: random.Random) -> Edit:
     if isinstance(edit, mask.WeightMask) and edit.criterion != "given":
         return mask.WeightMask(**edit.model_dump() | {"criterion": "random", "source": None, "seed": seed})
     raise _none(edit)
+
+
+def _other_direction(edit: mask.Direction, rng: random.Random) -> Edit:
+    if edit.sae is not None and edit.features is not None:
+        known = Sae.of(opened(edit.sae, "sae")).features
+        return edit.model_copy(
+            update={"features": tuple(sorted(rng.sample(range(known), len(edit.features))))}
+        )
+    numbers = np.asarray(
+        edit.vector.numbers if isinstance(edit.vector, Blob) else edit.vector, dtype=np.float32
+    )
+    drawn = np.random.default_rng(rng.randrange(2**31)).normal(size=numbers.shape)
+    lengths = np.linalg.norm(numbers, axis=-1, keepdims=True) / np.linalg.norm(drawn, axis=-1, keepdims=True)
+    return mask.Direction(**edit.model_dump(exclude={"vector"}), vector=(drawn * lengths).astype(np.float32))
 
 
 def _one_layer(edit: Edit, layer: int, anatomy: Anatomy, rng: random.Random) -> Edit:

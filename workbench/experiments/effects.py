@@ -1,20 +1,29 @@
-"""What skipping or masking does to later layers and later tokens: effects on updates, outputs and representations."""
+"""What skipping or masking does to later layers and later tokens: effects on updates, outputs and representations.
+
+Every function writes what it measures into the table ``effect`` of the bench's store, under an experiment of its own whose
+number the frame carries in ``attrs["experiment"]``; the macros ``skip_matrix``, ``layer_effect``, ``recovery_layer`` and
+``tolerable_sparsity`` read it from there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from workbench.analysis import Tolerable, tolerable
 from workbench.errors import EditRefused, PromptError
+from workbench.experiments.experiment import start
 from workbench.interventions import Plan, skip
 from workbench.interventions.skip.base import Unit
 from workbench.runtime.bench import Bench
 from workbench.runtime.prompts import Prompt
 from workbench.runtime.run import Run
 
+_OPS = {"block": "block", "attention": "attn", "mlp": "mlp"}
 _SKIPS = {"block": skip.block, "attention": skip.attention, "mlp": skip.mlp}
 
 
@@ -60,7 +69,22 @@ def skip_effects(
         {"skipped": s, "layer": layer, "effect": float(torch.cat(values).max()), "mean": float(torch.cat(values).mean())}
         for (s, layer), values in found.items()
     ]  # fmt: skip
-    return pd.DataFrame(rows).astype({"layer": "Int64"})
+    frame = pd.DataFrame(rows).astype({"layer": "Int64"})
+    which = "future" if future else "current"
+    wide = frame.rename(columns={"effect": "largest"}).melt(["skipped", "layer"], ["largest", "mean"], "name")
+    about = {"unit": unit, "tokens": which, "prompts": len(prompts)}
+    return _kept(bench, "skip effects", about, frame, wide.assign(unit=_OPS[unit], tokens=which))
+
+
+def _kept(
+    bench: Bench, name: str, about: Mapping[str, Any], frame: pd.DataFrame, rows: pd.DataFrame
+) -> pd.DataFrame:
+    """``frame`` with the number of the experiment under which ``rows`` were written into the store."""
+    number = start(bench, name, about)
+    columns = {str(column): [None if pd.isna(v) else v for v in rows[column]] for column in rows}
+    bench.store.write("effect", {"experiment": number, **columns})
+    frame.attrs["experiment"] = number
+    return frame
 
 
 def _updates(run: Run) -> Tensor:
@@ -92,7 +116,50 @@ def by_layer(bench: Bench, prompts: Sequence[Prompt], plan: Plan) -> pd.DataFram
             "layer": layer, "cka": cka(x, y), "distance": float(((x - y).norm(dim=-1) / x.norm(dim=-1)).mean()),
             "kl": float((p.exp() * (p - q)).sum(-1).mean()),
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    wide = frame.melt("layer", ["cka", "distance", "kl"], "name").assign(plan=plan.hash)
+    return _kept(bench, "effects by layer", {"plan": plan.hash, "prompts": len(prompts)}, frame, wide)
+
+
+def tolerable_levels(
+    bench: Bench,
+    items: pd.DataFrame,
+    plans: Mapping[float, Plan],
+    tolerance: float,
+    *,
+    confidence: float = 0.95,
+) -> Tolerable:
+    """The largest sparsity among ``plans`` (by level) whose loss on ``items`` is bounded.
+
+    The loss of an item is that of its answer after the prompt, in nats (:meth:`Bench.evaluate`); the change is against no
+    plan, item by item. ``items`` may have a column ``task``. See :func:`workbench.analysis.tolerable`.
+    """
+    levels = sorted(plans)
+    scored = bench.evaluate(items, plans=[Plan(), *(plans[level] for level in levels)])
+    loss = [
+        losses[list(choices).index(answer)]
+        for losses, choices, answer in zip(scored["losses"], scored["choices"], scored["answer"], strict=True)
+    ]
+    scored = scored.assign(loss=loss)
+    base = scored[scored["plan_number"] == 0].set_index("item")["loss"]
+    parts = []
+    for number, level in enumerate(levels, start=1):
+        part = scored[scored["plan_number"] == number]
+        told = {
+            "sparsity": level,
+            "change": part["loss"].to_numpy() - base[part["item"]].to_numpy(),
+            "item": part["item"],
+        }
+        parts.append(
+            pd.DataFrame(told | {"plan": part["plan"]} | ({"task": part["task"]} if "task" in part else {}))
+        )
+    changes = pd.concat(parts, ignore_index=True)
+    rows = changes.rename(columns={"sparsity": "level", "change": "value"}).assign(name="loss_change")
+    about = {"tolerance": tolerance, "levels": levels, "items": len(items)}
+    kept = _kept(bench, "tolerable sparsity", about, changes, rows)
+    found = tolerable(changes, tolerance, confidence=confidence)
+    found.table.attrs["experiment"] = kept.attrs["experiment"]
+    return found
 
 
 def recovery_layer(frame: pd.DataFrame, skipped: int, tolerance: float = 0.1) -> int | None:

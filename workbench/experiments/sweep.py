@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
 
 from workbench.errors import PlanError
 from workbench.experiments.controls import matched_random
+from workbench.experiments.experiment import start
 from workbench.interventions import Plan
 from workbench.runtime.bench import Bench
 from workbench.runtime.prompts import Prompt
 from workbench.runtime.record import Record
-from workbench.store import new_run_id
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,13 +69,9 @@ def sweep(
         plan.check(bench.anatomy)
         named.append((key, None, plan))
         named.extend((key, n, matched_random(plan, bench.anatomy, seed + n)) for n in range(controls))
-    experiment = new_run_id()
     config = {"plans": {key: json.loads(plan.to_json()) for key, plan in plans.items()}, "controls": controls,
               "seed": seed, "prompts": len(prompts)}  # fmt: skip
-    bench.store.write("experiment", {
-        "experiment": [experiment], "created": [datetime.now(UTC).replace(tzinfo=None)], "name": [name],
-        "config": [json.dumps(config)],
-    })  # fmt: skip
+    experiment = start(bench, name, config)
     rows: list[dict[str, Any]] = []
     for number, prompt in enumerate(prompts):
         rows.extend(_prompt_rows(bench, number, prompt, named, chosen, experiment))

@@ -1,15 +1,15 @@
-"""Directions in the residual stream: taken out, added, or set."""
+"""Directions in the residual stream, and features of a sparse autoencoder: taken out, added, or set."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from workbench.errors import EditRefused
 from workbench.interventions.blob import Vector
-from workbench.interventions.edit import Facts, Layers, Scope, build
+from workbench.interventions.edit import Facts, Layers, Scope, build, sorted_units
 from workbench.interventions.site import SiteEdit
 from workbench.interventions.vectors import check_vector, pick
 
@@ -24,12 +24,21 @@ class Direction(SiteEdit):
 
     ``ablate`` takes the component along ``vector`` out (Arditi et al. 2024); ``add`` adds ``value`` x ``vector`` (steering,
     Turner et al. 2023); ``clamp`` sets the component along the unit vector to ``value``.
+
+    In place of a vector, ``sae`` names a sparse autoencoder by the hash that ``bench.add(folder)`` gave, and ``features``
+    those of its features that are ablated, raised by ``value``, or set to it. What the autoencoder does not rebuild of the
+    stream stays (Cunningham et al. 2023, arXiv 2309.08600; Marks et al. 2024, arXiv 2403.19647).
     """
 
     kind: Literal["mask.direction"] = "mask.direction"
+    files: ClassVar[tuple[str, ...]] = ("sae",)
     site: WideSite = Field("resid_post", title="Site", description="what is written")  # type: ignore[misc]
-    vector: Vector = Field(
-        title="Vector", description="one number per channel, or per layer, token and channel"
+    vector: Vector | None = Field(
+        None, title="Vector", description="one number per channel, or per layer, token and channel"
+    )
+    sae: str | None = Field(None, title="Autoencoder", description="content hash of a sparse autoencoder")
+    features: tuple[int, ...] | None = Field(
+        None, title="Features", description="features of the autoencoder"
     )
     op: Literal["ablate", "add", "clamp"] = Field(
         "ablate", title="Operation", description="what is done along it"
@@ -38,8 +47,17 @@ class Direction(SiteEdit):
         1.0, allow_inf_nan=False, title="Value", description="factor of add, or component of clamp"
     )
 
+    @field_validator("features", mode="before")
+    @classmethod
+    def _features(cls, value: Any) -> Any:
+        return None if value is None else sorted_units(value, "feature")
+
     @model_validator(mode="after")
     def _value_means_something(self) -> Direction:
+        if (self.vector is None) == (self.sae is None):
+            raise ValueError("give a vector, or an autoencoder and its features")
+        if (self.sae is None) != (self.features is None):
+            raise ValueError("an autoencoder and features go together")
         if self.op == "ablate" and self.value != 1.0:
             raise ValueError("ablate takes no value")
         if self.op != "add" and isinstance(self.vector, tuple) and not any(self.vector):
@@ -55,10 +73,12 @@ class Direction(SiteEdit):
                     f"Layer {layer} hands on {streams} residual streams side by side, where a direction has no one place.",
                     "Write a function of all streams with @wb.edit, or patch them from another run.",
                 )
-        check_vector(self, self.vector, facts.hidden_size, "channels of the residual stream")
+        if self.vector is not None:
+            check_vector(self, self.vector, facts.hidden_size, "channels of the residual stream")
 
     def apply(self, stream: Tensor, layer: int, positions: Tensor) -> Tensor:
-        """The edited ``stream`` [B, S, H]; ``positions`` [B, S]."""
+        """The ``stream`` [B, S, H] edited along the vector; ``positions`` [B, S]."""
+        assert self.vector is not None  # features are written by who has the autoencoder
         vector = pick(self, self.vector, layer, positions.reshape(-1), stream)
         if vector.ndim > 1:
             vector = vector.reshape(stream.shape)
@@ -75,10 +95,15 @@ class Direction(SiteEdit):
         done = {"ablate": "ablate", "add": f"add {self.value:g} x", "clamp": f"clamp to {self.value:g}"}[
             self.op
         ]
-        return f"{done} a direction of {self.site}"
+        if self.features is None:
+            return f"{done} a direction of {self.site}"
+        named = ", ".join(map(str, self.features))
+        return f"{done} feature{'s' if len(self.features) > 1 else ''} {named} of {self.site}"
 
 
-def direction(layers: int | Iterable[int] | Layers, vector: Any, *, op: Literal["ablate", "add", "clamp"] = "ablate",
+def direction(layers: int | Iterable[int] | Layers, vector: Any = None, *, sae: str | None = None,
+              features: int | Iterable[int] | None = None, op: Literal["ablate", "add", "clamp"] = "ablate",
               value: float = 1.0, site: WideSite = "resid_post", **scope: Unpack[Scope]) -> Direction:  # fmt: skip
-    """Write along a direction of the residual stream; see :class:`Direction`."""
-    return build(Direction, layers=layers, vector=vector, op=op, value=value, site=site, **scope)
+    """Write along a direction of the residual stream, or to features of an autoencoder; see :class:`Direction`."""
+    return build(Direction, layers=layers, vector=vector, sae=sae, features=features, op=op, value=value, site=site,
+                 **scope)  # fmt: skip

@@ -241,3 +241,54 @@ class Models(Message):
 
     type: Literal["models"] = "models"
     rows: list[Model]
+
+
+class ExpertEffect(Message):
+    """What one chosen expert adds to the logit of the next token, directly."""
+
+    expert: int
+    effect: float | None
+
+
+class Contributions(Message):
+    """Direct effects of one cell on the logit of ``target``, the token that follows it (behind the last one the
+    likeliest): of each chosen expert, of the attention and of the whole MLP; null where the model does not give them."""
+
+    type: Literal["contributions"] = "contributions"
+    run: str
+    layer: int
+    position: int
+    target: str
+    experts: list[ExpertEffect]
+    attention: float | None
+    mlp: float | None
+
+
+class PlanProgress(Message):
+    """One plan of an experiment: its runs, their mean loss, and the mean change against no plan on the same prompts."""
+
+    plan: str
+    control: bool = Field(description="random plans matched to it, taken together")
+    runs: int
+    loss: float | None
+    change: float | None
+
+
+class Experiment(Message):
+    """One experiment: how many of its runs are there, of how many where its configuration says that, and by plan."""
+
+    id: str
+    name: str
+    created: str
+    runs: int
+    expected: int | None
+    running: bool = Field(description="not finished, and its newest run is of the last half minute")
+    config: str
+    plans: list[PlanProgress]
+
+
+class Experiments(Message):
+    """Experiments of the store, newest first."""
+
+    type: Literal["experiments"] = "experiments"
+    rows: list[Experiment]

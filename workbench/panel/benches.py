@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workbench.panel.progress import Tell
 from workbench.panel.session import Session
 
 if TYPE_CHECKING:
@@ -35,16 +36,14 @@ class Benches:
     opener
         Opens a model by name (``None``: the demo model) and returns its bench.
     watch
-        While its ``with`` block stands, it calls a function with the share of the model that has been loaded.
+        While its ``with`` block stands, it calls a function with the stage of loading and the share of it that is done.
     """
 
     def __init__(
         self,
         namespace: MutableMapping[str, Any],
         opener: Callable[[str | None], Any],
-        watch: Callable[[Callable[[float], None]], AbstractContextManager[None]] = lambda _tell: (
-            nullcontext()
-        ),
+        watch: Callable[[Tell], AbstractContextManager[None]] = lambda _tell: nullcontext(),
     ) -> None:
         self._namespace = namespace
         self._opener = opener
@@ -85,10 +84,10 @@ class Benches:
                 known = self._sessions[id(bench)] = Session(weakref.ref(bench))
             return known
 
-    def open(self, model: str | None, tell: Callable[[float], None] = lambda _share: None) -> Session:
+    def open(self, model: str | None, tell: Tell = lambda _stage, _share: None) -> Session:
         """Open a model and keep it; the variable ``bench`` gets it where the notebook has none of that name.
 
-        ``tell`` is called with the share that has been loaded, where the loader counts it.
+        ``tell`` is called with how far it is, where the loader counts that; see :mod:`workbench.panel.progress`.
         """
         with self._watch(tell):
             bench = self._opener(model)

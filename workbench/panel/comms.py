@@ -47,7 +47,7 @@ def serve() -> Comms:
 
 
 def _open(model: str | None) -> Any:
-    from workbench.runtime.bench import open as open_bench
+    from workbench.runtime.opening import open as open_bench
 
     return open_bench(model)
 

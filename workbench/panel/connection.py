@@ -58,7 +58,7 @@ class Connection:
         """Show ``bench`` as soon as the view says hello."""
         with self._lock:
             self._session = self._benches.session(bench)
-            self._session.views.add(self)
+            self._session.screen.views.add(self)
 
     def receive(self, lane: protocol.Lane, data: Any) -> None:
         """Carry out one request; whatever goes wrong becomes an ``error`` message."""
@@ -157,11 +157,11 @@ class Connection:
         elif isinstance(request, requests.Seen):
             behind, self._unseen = not self.visible, 0
             if behind and self._session is not None:
-                self._session.show(self)
+                self._session.screen.show(self)
         elif isinstance(request, requests.Watch):
             self._watched, self._unseen = request.visible, 0
             if self._session is not None:
-                self._session.show(self)
+                self._session.screen.show(self)
         elif isinstance(request, requests.UseBench):
             found = self._benches.find()
             if request.key not in found:
@@ -192,7 +192,7 @@ class Connection:
         self._benches.connections.add(self)
         if self._session is not None:
             self._tell_benches()
-            self._session.show(self)
+            self._session.screen.show(self)
         else:
             self.announce()
 
@@ -201,7 +201,9 @@ class Connection:
         what = f"opening {name or 'the demo model'}"
         self.tell(replies.Busy(what=what))
         try:
-            session = self._benches.open(name, lambda share: self.tell(replies.Busy(what=what, share=share)))
+            session = self._benches.open(
+                name, lambda stage, share: self.tell(replies.Busy(what=f"{what}{stage}", share=share))
+            )
         finally:
             self.tell(replies.Busy(what=None))
         with self._lock:
@@ -215,13 +217,13 @@ class Connection:
 
     def _join(self, session: Session) -> None:
         self._session = session
-        session.views.add(self)
+        session.screen.views.add(self)
         self._tell_benches()
-        session.show(self)
+        session.screen.show(self)
 
     def _leave(self) -> None:
         if self._session is not None:
-            self._session.views.discard(self)
+            self._session.screen.views.discard(self)
             self._session = None
 
     def _tell_benches(self) -> None:

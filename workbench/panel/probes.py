@@ -52,6 +52,64 @@ def heads(bench: Any, ran: Ran, layer: int) -> tuple[answers.Heads, list[memoryv
     ]
 
 
+def contributions(bench: Any, ran: Ran, layer: int, position: int) -> answers.Contributions:
+    """What the parts of a cell add directly to the logit of the token that follows: the run is read again, unrecorded."""
+    import torch
+
+    from workbench.runtime.attach import device_of
+    from workbench.runtime.passes import Pass
+    from workbench.runtime.record import Record
+
+    assert ran.logits is not None
+    bench.anatomy.layer(layer)  # refuses a layer that there is not
+    size = len(ran.logits)
+    if not 0 <= position < size:
+        raise PromptError(
+            f"Token {position} has not been read by the model yet.",
+            f"Select one of the tokens 0 to {size - 1}.",
+        )
+    device = device_of(bench.model)
+    ids = torch.tensor([ran.tokens[:size]], device=device)
+    now = Pass(
+        0,
+        torch.arange(size, device=device).unsqueeze(0),
+        None,
+        torch.tensor([ran.prompt_tokens], device=device),
+        ids,
+    )
+    with bench.running(), bench.session([ran.plan], Record(logit_effect=True), [{}]) as session:
+        session.begin(now)
+        bench.model(input_ids=ids, use_cache=False)
+        capture = session.captures.get(layer)
+        found = None if capture is None else capture.effects
+        if capture is None or found is None:
+            raise PromptError(
+                f"Block {layer} did not run, so that nothing of it reaches the next token.",
+                "Select another layer.",
+            )
+        values = {
+            name: rows[position].float().cpu().tolist()
+            for name, rows in found.values.items()
+            if rows.ndim == 2
+        }
+        chosen = [] if capture.ids is None else capture.ids[position].cpu().tolist()
+        target = int(found.targets[position])
+    each = values.get("expert", [])
+    return answers.Contributions(
+        run=str(ran.id),
+        layer=layer,
+        position=position,
+        target=bench.token_text(target),
+        experts=[
+            answers.ExpertEffect(expert=int(expert), effect=finite(effect))
+            for expert, effect in zip(chosen, each, strict=False)
+            if expert >= 0
+        ],
+        attention=finite(values["attn"][0]) if "attn" in values else None,
+        mlp=finite(values["mlp"][0]) if "mlp" in values else None,
+    )
+
+
 def effects(
     bench: Any, version: int, plan: Plan, base: Ran, edited: Ran, progress: Callable[[float], None]
 ) -> answers.Effects:

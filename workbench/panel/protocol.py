@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 from workbench.interventions import Plan
 from workbench.panel import answers, replies, requests
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised by one whenever a message changes in a way that the other side cannot read."""
 
 Lane: TypeAlias = Literal["control", "compute"]
@@ -34,6 +34,7 @@ Reads: TypeAlias = (
     | requests.Preview
     | requests.ProfileOf
     | requests.ModelsOf
+    | requests.ExperimentsOf
 )
 """Control requests that only read: they are answered by threads of their own, so that no click waits for them."""
 
@@ -77,7 +78,8 @@ Compute: TypeAlias = Annotated[
     | requests.Timeline
     | requests.Try
     | requests.EffectsOf
-    | requests.HeadsOf,
+    | requests.HeadsOf
+    | requests.ContributionsOf,
     Field(discriminator="type"),
 ]
 REQUESTS: dict[Lane, TypeAdapter[Any]] = {"control": TypeAdapter(Control), "compute": TypeAdapter(Compute)}
@@ -103,6 +105,8 @@ Reply: TypeAlias = (
     | answers.Effects
     | answers.Heads
     | answers.Models
+    | answers.Contributions
+    | answers.Experiments
     | replies.Busy
     | replies.Done
     | replies.Failure
@@ -129,7 +133,10 @@ _CLICKS = {
     "Weights": "reroute.weights",
     "Replay": "reroute.replay",
     "Block": "skip.block",
+    "Attention": "skip.attention",
+    "Mlp": "skip.mlp",
     "Heads": "mask.heads",
+    "Neurons": "mask.neurons",
 }
 """The kinds of edits that a click makes, by the names that the view gives their types."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from workbench.errors import PlanError, StoreError
 from workbench.interventions import Plan
 from workbench.panel import replies
-from workbench.panel.tiles import Shape
+from workbench.panel.grids import Shape
 
 if TYPE_CHECKING:
     from workbench.panel.live import Timelines
@@ -45,6 +45,11 @@ class Ran:
     def past(self) -> bool:
         """Whether the run was taken out of the store."""
         return self.logits is None
+
+    @property
+    def computed(self) -> int:
+        """How many of its tokens the model has read; the last one of a generation waits for the next step."""
+        return len(self.tokens) if self.logits is None else len(self.logits)
 
     def card(self) -> replies.RunCard:
         """The run in a few words."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from workbench.errors import PromptError, SetupError
-from workbench.panel import answers, charts, models, questions, replies, requests, runs, tiles
+from workbench.panel import answers, charts, experiments, models, questions, replies, requests, runs, tiles
 from workbench.panel.forms import forms
 from workbench.panel.profile import profile
 from workbench.panel.ran import number
@@ -62,6 +62,8 @@ def read(session: Session | None, request: requests.Request, reading: Reading) -
             return questions.exported(cursor, reading, request.sql, request.format)
         case requests.Preview():
             return session.preview(request.seq, request.edit), []
+        case requests.ExperimentsOf():
+            return experiments.listed(cursor), []
         case requests.ProfileOf():
             checkpoint = getattr(bench, "checkpoint", None)
             return profile(cursor, checkpoint, str(bench.name), request.layer, request.expert), []

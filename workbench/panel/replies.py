@@ -195,6 +195,7 @@ class ExpertRow(Message):
     logit: float | None
     weight: float | None = Field(description="combine weight, null if not chosen")
     base_weight: float | None
+    output: float | None = Field(description="norm of what it adds to the stream, where the kernels gave it")
     state: Literal["", "chosen", "native", "banned", "forced"]
     chosen: bool
     native: bool
@@ -210,6 +211,9 @@ class Inspection(Message):
     text: str
     choices: int
     skipped: bool
+    events: list[str] = Field(
+        description="what became of the block and its parts, as 'block skip' or 'mlp repeat'"
+    )
     margin: float | None
     entropy: float | None
     tie: bool

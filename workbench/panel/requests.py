@@ -369,3 +369,17 @@ class ModelsOf(Request):
     """List the models that are on this machine."""
 
     type: Literal["models_of"]
+
+
+class ContributionsOf(Request):
+    """Measure what the experts, the attention and the MLP of a cell add to the logit of the token that follows."""
+
+    type: Literal["contributions_of"]
+    layer: int
+    position: int
+
+
+class ExperimentsOf(Request):
+    """List the experiments of the store with what has been run of them, newest first."""
+
+    type: Literal["experiments_of"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType
 
@@ -20,6 +21,7 @@ from workbench.panel import answers, changes, probes, replies, requests, tiles, 
 from workbench.panel.history import History
 from workbench.panel.live import Timeline, Timelines
 from workbench.panel.ran import Ran, fresh, generated, number, plan_of, recorded
+from workbench.panel.screen import Now, Screen
 
 if TYPE_CHECKING:
     from workbench.panel.connection import Connection
@@ -40,7 +42,7 @@ class Session:
         self._bench = bench
         self.key = f"bench-{next(_keys)}"
         self.name = str(self.bench.name)
-        self.views: set[Connection] = set()
+        self.screen = Screen(self._now)
         self._lock = threading.RLock()
         self._computing = threading.Lock()
         self._history = History()
@@ -50,7 +52,6 @@ class Session:
         self._edited: Ran | None = None
         self._selected: replies.Cell | None = None
         self._next: int | None = None
-        self._busy: str | None = None
         self._lines: Timelines | None = None
         self._base_side = False
         self._shelf = changes.Shelf()
@@ -93,6 +94,8 @@ class Session:
                 view.tell(self.effects())
             case requests.HeadsOf():
                 view.tell(*self.heads(request.layer))
+            case requests.ContributionsOf():
+                view.tell(self.contributions(request.layer, request.position))
             case requests.Side():
                 self.show_side(request.base)
             case requests.Show():
@@ -128,7 +131,7 @@ class Session:
                 # Nothing to compute: without an active edit the edited side is the base run itself.
                 self._edited = None
                 self._ran_version = history.version
-        self._tell_all()
+        self.screen.tell_all()
 
     def _route(self, request: requests.Imitate) -> list[tuple[int, float]]:
         """Experts and weights of the token to imitate, in the run in view."""
@@ -147,7 +150,7 @@ class Session:
         with self._lock:
             if plan.edits:
                 self._push(plan)
-        self._tell_all()
+        self.screen.tell_all()
 
     def _push(self, plan: Plan) -> None:
         plan.check(self.bench.anatomy)
@@ -157,23 +160,20 @@ class Session:
         """Inspect a cell."""
         with self._lock:
             self._selected = replies.Cell(layer=layer, position=position)
-        for view in self._watching():
-            self._tell_state(view)
-            self._tell_cell(view)
+        self.screen.tell_state()
+        self.screen.tell_cell()
 
     def show_next(self, position: int | None) -> None:
         """Show the next-token table after ``position`` (``None``: after the last token)."""
         with self._lock:
             self._next = position
-        for view in self._watching():
-            self._tell_next(view)
+        self.screen.tell_next()
 
     def show_side(self, base: bool) -> None:
         """Show the map of the base run, or of the edited one."""
         with self._lock:
             self._base_side = base
-        for view in self._watching():
-            self._tell_map(view)
+        self.screen.tell_map()
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -194,7 +194,7 @@ class Session:
                     self._ran_version = -1
             if lines is not None:
                 lines.finish()
-            self._tell_all(fresh=not pending)
+            self.screen.tell_all(fresh=not pending)
             if pending:
                 self._run_edited()
 
@@ -231,7 +231,7 @@ class Session:
                 if version == self._history.version:
                     self._history.prove()
             break
-        self._tell_all(fresh=True)
+        self.screen.tell_all(fresh=True)
         if refusal is not None:
             raise refusal
 
@@ -262,7 +262,7 @@ class Session:
                 with self._lock:
                     if self._history.version == version:
                         self._history.retract()
-                self._tell_all()
+                self.screen.tell_all()
                 raise
             with self._lock:
                 if self._history.version == version:
@@ -296,7 +296,7 @@ class Session:
             self._edited = None if line.base is None else main
             self._ran_version = self._history.version
             self._keep_selection(len(main.texts))
-        self._tell_all(fresh=True)
+        self.screen.tell_all(fresh=True)
 
     def trials(self, layer: int, position: int) -> replies.Trials:
         """What every exchange of one chosen expert of a cell would have changed, in the run in view."""
@@ -308,6 +308,11 @@ class Session:
         with self._computing, _Busy(self, "reading the attention"):
             return probes.heads(self.bench, self._computed(one_plan=True), layer)
 
+    def contributions(self, layer: int, position: int) -> answers.Contributions:
+        """What the parts of a cell add to the logit of the token that follows it, in the run in view."""
+        with self._computing, _Busy(self, "measuring contributions"):
+            return probes.contributions(self.bench, self._computed(one_plan=True), layer, position)
+
     def effects(self) -> answers.Effects:
         """What every enabled edit of the plan does, by leaving it out."""
         with self._computing, _Busy(self, "leaving out one edit at a time"):
@@ -317,9 +322,8 @@ class Session:
             assert base is not None
             if edited.plan.hash != plan.hash:
                 raise PromptError("The plan has not been run yet.", "Wait for the run, then ask again.")
-            return probes.effects(
-                self.bench, version, plan, base, edited, lambda share: self.set_busy("leaving out one edit at a time", share)
-            )  # fmt: skip
+            tell = partial(self.screen.set_busy, "leaving out one edit at a time")
+            return probes.effects(self.bench, version, plan, base, edited, tell)
 
     def _computed(self, one_plan: bool) -> Ran:
         """The run in view with its logits; with ``one_plan`` only if one plan held for all of it."""
@@ -358,7 +362,7 @@ class Session:
             self._keep_selection(len(shown.texts))
         if lines is not None:
             lines.finish()
-        self._tell_all(fresh=True)
+        self.screen.tell_all(fresh=True)
 
     # --- reading (any thread) -------------------------------------------------------------------------------------
 
@@ -415,78 +419,19 @@ class Session:
 
     # --- telling --------------------------------------------------------------------------------------------------
 
-    def show(self, view: Connection) -> None:
-        """Send everything to one view."""
-        if not view.visible:
-            return
-        view.tell(replies.Busy(what=self._busy))
-        self._tell_state(view)
-        self._tell_map(view)
-        self._tell_cell(view)
-        self._tell_next(view)
-
-    def set_busy(self, what: str | None, share: float | None = None) -> None:
-        """Tell every view what is being computed, and how much of it is done where that is known."""
-        self._busy = what
-        for view in list(self.views):
-            view.tell(replies.Busy(what=what, share=share))
-
-    def _watching(self) -> list[Connection]:
-        return [view for view in list(self.views) if view.visible]
-
-    def _tell_all(self, fresh: bool = False) -> None:
-        """State and cell to every view that is seen; with ``fresh`` results also map and next tokens."""
-        settled = not self._stale()
-        for view in self._watching():
-            # The cell first: when the plan's new hash is on the screen, so is what the plan says of every expert.
-            self._tell_cell(view)
-            self._tell_state(view)
-            if fresh or settled:
-                self._tell_map(view)
-                self._tell_next(view)
+    def _now(self) -> Now:
+        with self._lock:
+            plan, cell, lines = self._history.plan, self._selected, self._lines
+            ran_under = None if lines is None or cell is None else lines.now.plan_at(cell.position)
+            return Now(
+                bench=self.bench, key=self.key, prompt=self._prompt,
+                card=views.plan_card(self._history, self._shelf.names), plan=plan if ran_under is None else ran_under,
+                base=self._base, edited=self._edited, base_side=self._base_side, stale=self._stale(), selected=cell,
+                next=self._next, live=None if lines is None else lines.card(plan),
+            )  # fmt: skip
 
     def _stale(self) -> bool:
         return self._lines is None and self._base is not None and self._ran_version != self._history.version
-
-    def _tell_state(self, view: Connection) -> None:
-        with self._lock:
-            message = replies.State(
-                bench=views.bench_facts(self.key, self.bench),
-                prompt=self._prompt,
-                plan=views.plan_card(self._history, self._shelf.names),
-                base=None if self._base is None else self._base.card(),
-                edited=None if self._edited is None else self._edited.card(),
-                stale=self._stale(),
-                selected=self._selected,
-                live=None if self._lines is None else self._lines.card(self._history.plan),
-            )
-        view.tell(message)
-
-    def _tell_map(self, view: Connection) -> None:
-        with self._lock:
-            base, edited = self._base, None if self._base_side else self._edited
-        if base is None:
-            return
-        ran = edited or base
-        message, buffers = tiles.routing_map(
-            self.bench.store.cursor(), ran.shape, base.id, None if edited is None else edited.id, ran.texts
-        )
-        view.tell(message, buffers)
-
-    def _tell_cell(self, view: Connection) -> None:
-        with self._lock:
-            base, edited, cell, plan = self._base, self._edited, self._selected, self._history.plan
-            if self._lines is not None and cell is not None:
-                ran_under = self._lines.now.plan_at(cell.position)
-                plan = plan if ran_under is None else ran_under
-        if base is None or cell is None:
-            return
-        view.tell(views.inspect(self.bench, base, edited, plan, cell))
-
-    def _tell_next(self, view: Connection) -> None:
-        base, edited, position = self._base, self._edited, self._next
-        if base is not None and not base.past:
-            view.tell(views.next_tokens(self.bench, base, edited, position))
 
 
 class _Busy:
@@ -496,7 +441,7 @@ class _Busy:
         self._session, self._what = session, what
 
     def __enter__(self) -> None:
-        self._session.set_busy(self._what)
+        self._session.screen.set_busy(self._what)
 
     def __exit__(self, *exc: object) -> None:
-        self._session.set_busy(None)
+        self._session.screen.set_busy(None)

@@ -11,6 +11,7 @@ import numpy as np
 from workbench.errors import AddressError
 from workbench.interventions import Edit, Plan, Span, reroute, skip
 from workbench.panel import replies
+from workbench.panel.facts import CellFacts, Facts
 from workbench.panel.ran import finite, log_softmax
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 NEXT_ROWS = 10
 """Candidates of each run in the next-token table."""
-
-_FACTS = ("attn_norm", "attn_cos", "mlp_norm", "mlp_cos", "block_norm", "influence")
 
 
 def bench_facts(key: str, bench: Any) -> replies.BenchFacts:
@@ -88,7 +87,9 @@ def _raised(edit: Edit) -> float | None:
     return next(iter(edit.delta.values())) if len(edit.delta) == 1 else None
 
 
-def inspect(bench: Any, base: Ran, edited: Ran | None, plan: Plan, cell: replies.Cell) -> replies.Inspection:
+def inspect(
+    bench: Any, facts: Facts, base: Ran, edited: Ran | None, plan: Plan, cell: replies.Cell
+) -> replies.Inspection:
     """Every expert of one cell: what it scored, whether it was chosen, and what ``plan`` says about it."""
     run = edited or base
     layer, position = cell.layer, cell.position
@@ -98,48 +99,54 @@ def inspect(bench: Any, base: Ran, edited: Ran | None, plan: Plan, cell: replies
         raise AddressError(
             f"There is no token {position} in this run.", f"Tokens are 0 to {len(run.texts) - 1}."
         )
-    now = _cell(bench, run.id, cell)
-    before = now if edited is None else _cell(bench, base.id, cell)
+    now = facts.of(bench, run, cell)
+    before = now if edited is None else facts.of(bench, base, cell)
     experts, choices = _sizes(bench, run, layer, now)
     verdicts = {} if run.past else _verdicts(plan, layer, position, run.prompt_tokens)
     rows = []
     for expert in range(experts):
-        chosen, native = expert in now["weights"], expert in before["weights"]
+        slot, other = now.slots.get(expert), before.slots.get(expert)
+        chosen, native = slot is not None, other is not None
         rows.append(
             replies.ExpertRow(
                 expert=expert,
-                score=_at(now["scores"], expert),
-                base=_at(before["scores"], expert),
-                logit=_at(now["logits"], expert),
-                weight=now["weights"].get(expert),
-                base_weight=before["weights"].get(expert),
+                score=_at(now.scores, expert),
+                base=_at(before.scores, expert),
+                logit=_at(now.logits, expert),
+                weight=None if slot is None else slot.weight,
+                base_weight=None if other is None else other.weight,
+                output=None if slot is None else finite(slot.output),
                 state=verdicts.get(expert) or ("chosen" if chosen else "native" if native else ""),
                 chosen=chosen,
                 native=native,
             )
         )
+    ran_so = run.past or run.plan.hash == plan.hash
     return replies.Inspection(
         run=str(run.id),
         layer=layer,
         position=position,
         text=run.texts[position],
         choices=choices,
-        skipped=bool(now["skipped"])
-        if run.past
-        else any(isinstance(e, skip.Block) and layer in e.layers_in(bench.anatomy) for e in plan.active),
-        margin=finite(now["margin"]),
-        entropy=finite(now["entropy"]),
-        tie=bool(now["tie"]),
-        edited=bool(now["edited"]),
+        skipped="block skip" in now.events
+        if ran_so
+        else any(
+            isinstance(e, skip.Block) and _covers(e, layer, position, run.prompt_tokens) for e in plan.active
+        ),
+        events=now.events if ran_so else [],
+        margin=now.margin,
+        entropy=now.entropy,
+        tie=now.tie,
+        edited=now.edited,
         experts=rows,
-        facts=now["facts"],
+        facts=now.parts,
     )
 
 
-def _sizes(bench: Any, run: Ran, layer: int, cell: dict[str, Any]) -> tuple[int, int]:
+def _sizes(bench: Any, run: Ran, layer: int, cell: CellFacts) -> tuple[int, int]:
     """Experts and choices of a layer: of a run out of the store what was recorded, as its model may be another one."""
     if run.past:
-        return (run.shape.experts, run.shape.choices) if cell["weights"] else (0, 0)
+        return (run.shape.experts, run.shape.choices) if cell.slots else (0, 0)
     moe = bench.anatomy.layer(layer).moe
     return (moe.num_experts, moe.top_k) if moe is not None else (0, 0)
 
@@ -169,45 +176,6 @@ def next_tokens(bench: Any, base: Ran, edited: Ran | None, position: int | None)
     rows.sort(key=lambda row: -max(row.base, row.edited or 0.0))
     divergence = None if after is None else max(0.0, float(np.sum(np.exp(before) * (before - after))))
     return replies.NextTokens(position=at, last=at == last, rows=rows, divergence=divergence)
-
-
-def _cell(bench: Any, run: int, cell: replies.Cell) -> dict[str, Any]:
-    where = [run, cell.layer, cell.position]
-    routing = bench.sql(
-        "SELECT expert, weight FROM routing WHERE run = ? AND layer = ? AND position = ? AND expert >= 0",
-        where,
-    ).fetchall()
-    router = bench.sql(
-        "SELECT margin, entropy, tie, edited FROM router WHERE run = ? AND layer = ? AND position = ?", where
-    ).fetchone()
-    scores = bench.sql(
-        "SELECT scores, logits FROM router_scores WHERE run = ? AND layer = ? AND position = ?", where
-    ).fetchone()
-    facts = bench.sql(
-        f"SELECT {', '.join(_FACTS)} FROM contribution WHERE run = ? AND layer = ? AND position = ?", where
-    ).fetchone()
-    sparsity = bench.sql(
-        "SELECT avg(zero_share), avg(below_share), avg(hoyer) FROM sparsity WHERE run = ? AND layer = ? AND position = ?",
-        where,
-    ).fetchone()
-    skips = bench.sql(
-        "SELECT count(*) FROM depth WHERE run = ? AND layer = ? AND position = ? AND unit = 'block' AND event = 'skip'",
-        where,
-    ).fetchone()
-    margin, entropy, tie, edited = router or (None, None, False, False)
-    named = dict(zip(_FACTS, facts or (), strict=False))
-    named |= dict(zip(("zero_share", "below_share", "hoyer"), sparsity or (), strict=False))
-    return {
-        "weights": {int(expert): float(weight) for expert, weight in routing},
-        "scores": scores[0] if scores else None,
-        "logits": scores[1] if scores else None,
-        "margin": margin,
-        "entropy": entropy,
-        "tie": tie,
-        "edited": edited,
-        "skipped": skips[0],
-        "facts": {name: finite(value) for name, value in named.items() if finite(value) is not None},
-    }
 
 
 def _verdicts(plan: Plan, layer: int, position: int, prompt_tokens: int) -> dict[int, Any]:

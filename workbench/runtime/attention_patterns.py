@@ -6,6 +6,7 @@ queries can see a score; the best are kept, with the diagonal and the sinks amon
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -104,6 +105,8 @@ def _scores(edit: AttentionMask, call: AttentionCall, layer: int, seen: Tensor) 
         return _random(edit, call.query.shape[1], layer, first, rows, columns, call.query.device)
     if edit.pattern == "vertical-slash":
         return _vertical_slash(edit, call)
+    if edit.pattern == "hierarchical":
+        return _hierarchical(edit, call, seen)
     dims = None
     if edit.pattern == "channels":
         assert edit.channels is not None
@@ -159,6 +162,36 @@ def _clustered(edit: AttentionMask, call: AttentionCall) -> Tensor:
         )
     mine = (query @ centres.transpose(1, 2)).argmax(-1)
     return centres.gather(1, mine[..., None].expand(-1, -1, centres.shape[-1])) @ key.transpose(1, 2)
+
+
+def _hierarchical(edit: AttentionMask, call: AttentionCall, seen: Tensor) -> Tensor:
+    """The scores of the blocks that the search of each block of queries ends at; all others stand below them."""
+    assert edit.keep is not None
+    query, _ = _means(call, edit.block)
+    key = call.key[0].float().repeat_interleave(query.shape[0] // call.key.shape[1], 0)
+    scores = query.new_full((*query.shape[:2], seen.shape[-1]), torch.finfo(torch.float32).min)
+    for row in range(query.shape[1]):
+        visible = seen[row].nonzero().squeeze(-1)
+        found, score = _search(edit, query[:, row], key, int(visible[0]), len(visible))
+        scores[:, row] = scores[:, row].scatter(-1, found, score)
+    return scores
+
+
+def _search(edit: AttentionMask, query: Tensor, key: Tensor, first: int, count: int) -> tuple[Tensor, Tensor]:
+    """Blocks and their scores [N, kept] for one block of queries [N, D] among ``count`` blocks from ``first`` on."""
+    keep = math.ceil(count * (edit.keep or 0.0))
+    edges = torch.linspace(0, count, min(2 * keep, count) + 1, device=query.device).round().long() + first
+    start, stop = (part.expand(len(query), -1) for part in (edges[:-1], edges[1:]))
+    while True:
+        middle = ((start + stop) * edit.block // 2).clamp(max=key.shape[1] - 1)
+        shown = key.gather(1, middle.unsqueeze(-1).expand(-1, -1, key.shape[-1]))
+        score = (shown @ query.unsqueeze(-1)).squeeze(-1).masked_fill(stop <= start, -torch.inf)
+        best = score.topk(min(keep, score.shape[1]), dim=-1).indices
+        start, stop, score = (part.gather(1, best) for part in (start, stop, score))
+        if bool((stop - start <= 1).all()):
+            return start, score
+        half = (start + stop + 1) // 2
+        start, stop = torch.cat([start, half], dim=1), torch.cat([half, stop], dim=1)
 
 
 def _map(call: AttentionCall, rows: Tensor | None = None) -> Tensor:

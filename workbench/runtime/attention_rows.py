@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
-from typing import Any
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from workbench.runtime.capture import AttentionSample, MapSample, RowRanks
-from workbench.runtime.record import Record
 from workbench.runtime.recorder import Taken
 from workbench.signals import attention_rank as ranking
 from workbench.signals.attention_map import MapStatistics, statistics
+from workbench.signals.attention_rank import Ranks
+
+T = TypeVar("T")
 
 BUDGET = 2**22
 """Elements of attention maps that are formed at a time."""
@@ -23,110 +25,124 @@ SINKS, WINDOW = 1, 16
 """First keys that count as sinks, and keys that count as near, in ``attention_map``."""
 
 
-def attention(taken: Taken) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The rows of ``attention_rank`` and ``attention_map`` of one pass."""
-    record = taken.facts.record
-    looked: list[tuple[int, MapSample]] = []
-    found: list[tuple[int, RowRanks]] = [
-        (layer, ranks) for layer, capture in taken.layers.items() for ranks in capture.ranks
-    ]
-    groups: dict[Hashable, list[tuple[int, AttentionSample]]] = {}
-    for layer, capture in taken.layers.items():
-        for sample in capture.attention:
-            rows = None if sample.rows is None else sample.rows.shape
-            key = (
-                sample.query.shape,
-                sample.key.shape,
-                rows,
-                sample.mask.dtype,
-                sample.scale,
-                sample.softcap,
-                sample.sinks is None,
-            )
-            groups.setdefault(key, []).append((layer, sample))
+class Seen(NamedTuple, Generic[T]):
+    """What was kept of one row of the batch in one layer of one pass."""
+
+    taken: Taken
+    layer: int
+    value: T
+
+
+def attention(passes: Sequence[Taken]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The rows of ``attention_rank`` and ``attention_map`` of ``passes``; maps of one shape are measured together."""
+    ranked = [
+        Seen(taken, layer, ranks)
+        for taken in passes for layer, capture in taken.layers.items() for ranks in capture.ranks
+    ]  # fmt: skip
+    looked: list[Seen[MapSample]] = []
+    groups: dict[Hashable, list[Seen[AttentionSample]]] = {}
+    for taken in passes:
+        for layer, capture in taken.layers.items():
+            for sample in capture.attention:
+                groups.setdefault(_make(taken, sample), []).append(Seen(taken, layer, sample))
     for group in groups.values():
-        for ranked, told in _measure(group, record):
-            found.extend(ranked)
+        for found, told in _measure(group):
+            ranked.extend(found)
             looked.extend(told)
-    if found:
-        yield _rank_rows(taken, found)
+    if ranked:
+        yield "attention_rank", _rank_rows(ranked)
     if looked:
-        yield _map_rows(taken, looked)
+        yield "attention_map", _map_rows(looked)
 
 
-def _rank_rows(taken: Taken, found: list[tuple[int, RowRanks]]) -> tuple[str, Mapping[str, Any]]:
-    heads = [ranks.ranks.rank.shape[0] for _, ranks in found]
+def _make(taken: Taken, sample: AttentionSample) -> Hashable:
+    """What samples have in common whose maps are made in one go."""
+    record = taken.facts.record
+    rows = None if sample.rows is None else sample.rows.shape
+    shapes = (sample.query.shape, sample.key.shape, rows, sample.mask.dtype)
+    asked = (record.attention_rank, record.attention_map, record.rank_tolerance)
+    return *shapes, sample.scale, sample.softcap, sample.sinks is None, *asked
 
-    def each(values: list[Any]) -> NDArray[Any]:
-        return np.repeat(np.asarray(values), heads)
 
-    return "attention_rank", {
-        "run": each([taken.runs[ranks.row] for _, ranks in found]), "step": taken.step,
-        "layer": each([layer for layer, _ in found]), "head": np.concatenate([np.arange(n) for n in heads]),
-        "tokens": each([ranks.tokens for _, ranks in found]), "length": each([ranks.length for _, ranks in found]),
-        "submatrix": each([ranks.submatrix for _, ranks in found]).tolist(),
-        "method": each([ranks.method for _, ranks in found]).tolist(),
-        "tolerance": taken.facts.record.rank_tolerance,
-        "dtype": each([ranks.dtype for _, ranks in found]).tolist(),
-        "error": each([ranks.error for _, ranks in found]).tolist(),
-        **{
-            name: pa.array(np.concatenate([getattr(ranks.ranks, name).numpy() for _, ranks in found]), from_pandas=True)
-            for name in ("rank", "stable_rank", "effective_rank", "entropy")
-        },
+def _keys(found: Sequence[Seen[Any]], heads: Sequence[int]) -> dict[str, Any]:
+    """The key columns of one row a head."""
+    return {
+        "run": np.repeat([seen.taken.runs[seen.value.row] for seen in found], heads),
+        "step": np.repeat([seen.taken.step for seen in found], heads),
+        "layer": np.repeat([seen.layer for seen in found], heads),
+        "head": np.concatenate([np.arange(n) for n in heads]),
+    }
+
+
+def _rank_rows(found: Sequence[Seen[RowRanks]]) -> Mapping[str, Any]:
+    heads = [seen.value.ranks.rank.shape[0] for seen in found]
+
+    def each(name: str) -> NDArray[Any]:
+        return np.repeat(np.asarray([getattr(seen.value, name) for seen in found]), heads)
+
+    return _keys(found, heads) | {
+        "tokens": each("tokens"), "length": each("length"), "submatrix": each("submatrix").tolist(),
+        "method": each("method").tolist(), "dtype": each("dtype").tolist(), "error": each("error").tolist(),
+        "tolerance": np.repeat([seen.taken.facts.record.rank_tolerance for seen in found], heads),
+        **_values(Ranks._fields, [seen.value.ranks for seen in found]),
     }  # fmt: skip
 
 
-def _map_rows(taken: Taken, found: list[tuple[int, MapSample]]) -> tuple[str, Mapping[str, Any]]:
-    heads = [sample.statistics.entropy.shape[0] for _, sample in found]
-
-    def each(values: list[Any]) -> NDArray[Any]:
-        return np.repeat(np.asarray(values), heads)
-
-    return "attention_map", {
-        "run": each([taken.runs[sample.row] for _, sample in found]), "step": taken.step,
-        "layer": each([layer for layer, _ in found]), "head": np.concatenate([np.arange(n) for n in heads]),
-        "tokens": each([sample.rows for _, sample in found]), "length": each([sample.length for _, sample in found]),
+def _map_rows(found: Sequence[Seen[MapSample]]) -> Mapping[str, Any]:
+    heads = [seen.value.statistics.entropy.shape[0] for seen in found]
+    return _keys(found, heads) | {
+        "tokens": np.repeat([seen.value.rows for seen in found], heads),
+        "length": np.repeat([seen.value.length for seen in found], heads),
         "sinks": SINKS, "local_window": WINDOW,
-        **{
-            name: pa.array(np.concatenate([getattr(s.statistics, name).numpy() for _, s in found]), from_pandas=True)
-            for name in MapStatistics._fields
-        },
+        **_values(MapStatistics._fields, [seen.value.statistics for seen in found]),
     }  # fmt: skip
+
+
+def _values(names: Sequence[str], found: Sequence[Any]) -> dict[str, pa.Array]:
+    return {
+        name: pa.array(np.concatenate([getattr(one, name).numpy() for one in found]), from_pandas=True)
+        for name in names
+    }
 
 
 def _measure(
-    group: list[tuple[int, AttentionSample]], record: Record
-) -> Iterator[tuple[list[tuple[int, RowRanks]], list[tuple[int, MapSample]]]]:
+    group: Sequence[Seen[AttentionSample]],
+) -> Iterator[tuple[list[Seen[RowRanks]], list[Seen[MapSample]]]]:
     """What samples of one shape say, as many at a time as :data:`BUDGET` allows."""
-    first = group[0][1]
+    first, record = group[0].value, group[0].taken.facts.record
     heads, size, keys = first.query.shape[0], first.query.shape[1], first.key.shape[1]
     at_once = max(1, BUDGET // (heads * size * keys))
     for start in range(0, len(group), at_once):
         part = group[start : start + at_once]
+        samples = [seen.value for seen in part]
         maps = ranking.attention_map(
-            torch.stack([s.query for _, s in part]), torch.stack([s.key for _, s in part]), first.scale,
-            torch.stack([s.mask.expand(s.mask.shape[0], size, keys) for _, s in part]),
+            torch.stack([s.query for s in samples]), torch.stack([s.key for s in samples]), first.scale,
+            torch.stack([s.mask.expand(s.mask.shape[0], size, keys) for s in samples]),
             softcap=first.softcap,
-            sinks=None if first.sinks is None else torch.stack([s.sinks for _, s in part]),  # type: ignore[misc]
+            sinks=None if first.sinks is None else torch.stack([s.sinks for s in samples]),  # type: ignore[misc]
         )  # fmt: skip
-        columns = None if first.rows is None else torch.stack([s.rows for _, s in part])  # type: ignore[misc]
-        ranks, looked = [], []
+        columns = None if first.rows is None else torch.stack([s.rows for s in samples])  # type: ignore[misc]
+        ranked, looked = [], []
         if record.attention_rank:
             found = ranking.ranks(maps, record.rank_tolerance, columns)
             submatrix = "full" if first.rows is None else "sampled"
-            for n, (layer, sample) in enumerate(part):
-                one = ranking.Ranks(*(value[n] for value in found))
-                ranks.append(
-                    (
-                        layer,
-                        RowRanks(sample.row, one, size, sample.length, submatrix, "gram", "float64", None),
-                    )
+            for seen, *values in zip(part, *found, strict=True):
+                one = RowRanks(
+                    seen.value.row,
+                    Ranks(*values),
+                    size,
+                    seen.value.length,
+                    submatrix,
+                    "gram",
+                    "float64",
+                    None,
                 )
+                ranked.append(Seen(seen.taken, seen.layer, one))
         if record.attention_map:
             told = statistics(
                 maps, torch.arange(size) if columns is None else columns, sinks=SINKS, window=WINDOW
             )
-            for n, (layer, sample) in enumerate(part):
-                of = MapStatistics(*(value[n] for value in told))
-                looked.append((layer, MapSample(sample.row, of, size, sample.length)))
-        yield ranks, looked
+            for seen, *values in zip(part, *told, strict=True):
+                of = MapSample(seen.value.row, MapStatistics(*values), size, seen.value.length)
+                looked.append(Seen(seen.taken, seen.layer, of))
+        yield ranked, looked

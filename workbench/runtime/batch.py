@@ -1,12 +1,35 @@
-"""What a batch of prompts is given: labels for each, and plans that may let its rows compete."""
+"""Prompts in batches: which may share a pass, labels for each, and plans that let the rows of a pass compete."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from workbench.anatomy import Anatomy
 from workbench.errors import EditRefused, PromptError
 from workbench.interventions import Plan
+from workbench.runtime.hooks.depth import depth_key
+
+_TOKENS = 8192
+"""Most tokens of a pass, padding included."""
+
+
+def batches_of(ids: Sequence[Sequence[int]], plans: Sequence[Plan], anatomy: Anatomy) -> list[list[int]]:
+    """Rows that may share a pass: the same path and the same units that run for no token, and at most ``_TOKENS`` tokens
+    with padding."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for row, plan in enumerate(plans):
+        groups.setdefault(depth_key(plan, anatomy), []).append(row)
+    batches: list[list[int]] = []
+    for rows in groups.values():
+        batch: list[int] = []
+        for row in sorted(rows, key=lambda r: len(ids[r])):
+            if batch and (len(batch) + 1) * len(ids[row]) > _TOKENS:
+                batches.append(batch)
+                batch = []
+            batch.append(row)
+        batches.append(batch)
+    return batches
 
 
 def labels_of(

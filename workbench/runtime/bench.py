@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from workbench.analysis import RunDiff
-from workbench.anatomy import Anatomy, prove, read
+from workbench.anatomy import Anatomy
 from workbench.errors import PlanError, PromptError, WorkbenchError
 from workbench.interventions import Plan, reroute
 from workbench.interventions.edit import Edit
 from workbench.runtime.artefacts import Artefact
-from workbench.runtime.attach import Attachment, KernelPath, Kernels, device_of
-from workbench.runtime.batch import check_coupled, labels_of
+from workbench.runtime.attach import Attachment, KernelPath, device_of
+from workbench.runtime.batch import batches_of, check_coupled, labels_of
 from workbench.runtime.blobs import load_blobs, write_blobs
 from workbench.runtime.conditions import check_condition
 from workbench.runtime.counterfactual import counterfactual
@@ -28,18 +28,18 @@ from workbench.runtime.dataset import Recorded, TokenLabels, record_dataset
 from workbench.runtime.diff import compare
 from workbench.runtime.generate import Sampling, generate
 from workbench.runtime.history import History
-from workbench.runtime.hooks.depth import depth_key
 from workbench.runtime.instrument import Session
 from workbench.runtime.live import Live
-from workbench.runtime.loading import fingerprint, load
+from workbench.runtime.loading import fingerprint
 from workbench.runtime.param import Param, ParamSite
-from workbench.runtime.passes import Pass, check_causal, check_tokens, rows_of
+from workbench.runtime.passes import Pass, check_causal, check_tokens, check_whole_prompt, rows_of
 from workbench.runtime.prompts import Prompt, token_ids
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import Recorder
 from workbench.runtime.run import Done, Run, Step
 from workbench.runtime.run_rows import Ended, digest_runs
-from workbench.runtime.running import Running, uncompiled
+from workbench.runtime.running import Running
+from workbench.runtime.sae import load_sae
 from workbench.runtime.sources import Sources
 from workbench.store import Store, new_run_id
 
@@ -48,76 +48,6 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
 
 _DEFAULT: Any = object()
-_BATCH_TOKENS = 8192
-
-
-def open(
-    model: Any = None,
-    tokenizer: Any | None = None,
-    *,
-    store: str | Path | None = None,
-    device: Any = None,
-    dtype: Any = None,
-    revision: str | None = None,
-    device_map: Any = None,
-    kernels: Kernels = "auto",
-) -> Bench:
-    """Open a decoder on the bench.
-
-    Parameters
-    ----------
-    model
-        A hub id or local folder, a live transformers model, or nothing for the demo model.
-    tokenizer
-        Its tokenizer; loaded with a named model, optional where prompts are token ids.
-    store
-        The DuckDB file to record into (``":memory:"`` for none on disk). Without it, ``./workbench.duckdb``; if another
-        process owns that file, a numbered one beside it.
-    kernels
-        ``auto`` takes our kernels for each part of the model where they compute the same and are not slower, ``model``
-        leaves the model's own; ``cpu``, ``reference`` and ``triton`` demand one. ``kernel_paths`` says what runs.
-
-    Raises
-    ------
-    ModelError, ContractError
-        The model cannot be found, is no decoder, or its router contradicts its family's rule.
-    StoreError
-        The file is not a DuckDB file, cannot be written, or belongs to another process.
-    """
-    found = load(model, tokenizer, device=device, dtype=dtype, revision=revision, device_map=device_map)
-    anatomy = read(found.model)
-    arity = _prove(anatomy)
-    opened = Store.open(None if store is None else str(store))
-    try:
-        attachment = Attachment(found.model, anatomy, kernels)
-    except BaseException:
-        opened.close()
-        raise
-    return Bench(found.model, found.tokenizer, anatomy, opened, attachment, found.name, found.revision, arity)
-
-
-def _prove(anatomy: Anatomy) -> dict[nn.Module, int]:
-    """Prove the contract, and see on the way how many things each block, attention and MLP returns in a tuple (what is
-    skipped must return the same); 0 for a bare tensor."""
-    arity: dict[nn.Module, int] = {}
-
-    def look(module: nn.Module, _: Any, output: Any) -> None:
-        arity[module] = len(output) if isinstance(output, tuple) else 0
-
-    units = [
-        part.module
-        for block in anatomy.blocks
-        for part in (block, block.attention, block.mlp)
-        if part is not None
-    ]
-    handles = [module.register_forward_hook(look) for module in units]
-    try:
-        with uncompiled():
-            prove(anatomy)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return arity
 
 
 class Bench:
@@ -252,7 +182,7 @@ class Bench:
             )
         runs: list[Run | None] = [None] * len(prompts)
         with self.running(gradients=trains):
-            batches = self._batches(ids, each)
+            batches = batches_of(ids, each, self.anatomy)
             check_coupled(each, batches)
             for rows in batches:
                 made = self._forward(
@@ -272,14 +202,20 @@ class Bench:
         labels: Mapping[str, Any] | None = None,
         temperature: float = 0.0,
         seed: int = 0,
+        prefill: int | None = None,
     ) -> Run:
         """Continue a prompt token by token with the cache, greedily unless ``temperature`` is above 0.
+
+        ``prefill`` reads the prompt that many tokens a pass instead of at once; logits and rows are the same up to rounding,
+        but for what is said of a whole pass: ranks of attention maps are those of the first piece.
 
         ``on_step`` is called with every new token as a :class:`Step`; returning ``False`` stops. Generation also stops
         at the model's end-of-sequence token and at the end of its context.
         """
         if max_new_tokens < 1:
             raise PromptError(f"{max_new_tokens} new tokens cannot be generated.", "Ask for at least one.")
+        if prefill is not None and prefill < 1:
+            raise PromptError(f"A prompt cannot be read {prefill} tokens a pass.", "Ask for at least one.")
         ids = self.token_ids(prompt)
         chosen_plan = rows_of([_plan(plan)])[0]
         if self.context is not None:
@@ -294,10 +230,14 @@ class Bench:
                 "A generation has no gradients.", "Put param.freeze() in the plan, or use bench.run."
             )
         self.check(chosen_plan, len(ids), len(ids) + max_new_tokens - 1, labels or {})
+        if prefill is not None and prefill < len(ids):
+            check_whole_prompt(chosen_plan)
         chosen = Record() if record is _DEFAULT else record
         with self.running():
             sampling = Sampling(temperature, seed)
-            return generate(self, ids, max_new_tokens, chosen_plan, chosen, on_step, labels or {}, sampling)
+            return generate(
+                self, ids, max_new_tokens, chosen_plan, chosen, on_step, labels or {}, sampling, prefill
+            )
 
     def live(
         self,
@@ -431,9 +371,12 @@ class Bench:
             self.store.close()
 
     def add(self, artefact: Artefact | str | Path) -> str:
-        """Make tensors that plans name (a calibration, a trained router, masks), or the file of them, known;
-        gives the hash by which plans name them."""
-        return (artefact if isinstance(artefact, Artefact) else Artefact.load(artefact)).hash
+        """Make tensors that plans name (a calibration, a trained router, masks), or the file of them, known; gives the hash
+        by which plans name them. A folder is read as a sparse autoencoder in the format of SAELens."""
+        if not isinstance(artefact, Artefact):
+            folder = Path(artefact).is_dir()
+            artefact = load_sae(artefact).artefact() if folder else Artefact.load(artefact)
+        return artefact.hash
 
     def calibrate(self, prompts: Sequence[Prompt], seed: int = 0) -> str:
         """Measure what units do on ``prompts``, for masks that need means, samples, thresholds or norms; gives the hash by
@@ -465,23 +408,6 @@ class Bench:
             check_condition(edit, labels or {}, self.tokenizer is not None)
         for line in plan.collisions():
             warnings.warn(line, stacklevel=3)
-
-    def _batches(self, ids: Sequence[Sequence[int]], plans: Sequence[Plan]) -> list[list[int]]:
-        """Rows that may share a pass: the same path and the same units that run for no token, and at most
-        ``_BATCH_TOKENS`` tokens with padding."""
-        groups: dict[tuple[Any, ...], list[int]] = {}
-        for row, plan in enumerate(plans):
-            groups.setdefault(depth_key(plan, self.anatomy), []).append(row)
-        batches: list[list[int]] = []
-        for rows in groups.values():
-            batch: list[int] = []
-            for row in sorted(rows, key=lambda r: len(ids[r])):
-                if batch and (len(batch) + 1) * len(ids[row]) > _BATCH_TOKENS:
-                    batches.append(batch)
-                    batch = []
-                batch.append(row)
-            batches.append(batch)
-        return batches
 
     # Passes
 

@@ -28,6 +28,8 @@ _VALUES = 1 << 18
 def calibrate(bench: Bench, prompts: Sequence[Any], seed: int) -> Artefact:
     """Run ``prompts`` without a plan and gather, for each layer ``l``:
 
+    ``l.channels.SITE.mean``, ``.absolute`` [H], ``.samples`` [R, H] of the residual stream before (``resid_pre``) and behind
+    the block (``resid_post``) and of what attention and MLP add (``attn_out``, ``mlp_out``, where the block is additive);
     ``l.heads.mean`` [N, D], ``l.heads.samples`` [R, N, D]; ``l.neurons.mean``, ``l.neurons.absolute`` [F] ([E, F] with
     experts) and ``l.neurons.samples`` [R, F] (dense); ``l.experts.mean`` [E, H], ``l.experts.samples`` [E, R, H],
     ``l.experts.absolute`` [E] (mean norm of the output); quantile functions ``l.quantile.input``, ``.neuron``, ``.gate``,
@@ -81,6 +83,21 @@ def _listen(block: Block, gathered: dict[str, list[Tensor]], backend: str, undo:
 
         undo.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
+    def after(module: nn.Module, site: str, multiplier: float = 1.0) -> None:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            value = output[0] if isinstance(output, tuple) else output
+            value = value.detach().reshape(-1, value.shape[-1]).float().cpu() * multiplier
+            gathered[f"{layer}.channels.{site}"].append(value)
+
+        undo.callback(module.register_forward_hook(hook).remove)
+
+    if block.streams == 1:
+        before(block.module, lambda value: gathered[f"{layer}.channels.resid_pre"].append(value))
+        after(block.module, "resid_post")
+    if block.additive:
+        for site, outlet in (("attn_out", block.attn_outlet), ("mlp_out", block.mlp_outlet)):
+            if outlet is not None:
+                after(outlet.module, site, outlet.multiplier)
     if block.attention is not None:
         heads = block.attention.num_heads
         before(

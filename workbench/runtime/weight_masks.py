@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from weakref import WeakKeyDictionary
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.errors import EditRefused, PlanError
 from workbench.interventions.mask import WeightMask
@@ -15,11 +18,34 @@ CYCLES = 50
 """Most exchanges of one row by prune-and-grow."""
 
 
-def kept_entries(edit: WeightMask, weight: Tensor, layer: int, part: str, reads: str) -> Tensor:
-    """Mask [N, K] (bool) of the entries of ``weight`` that stay.
+REMEMBERED = 8
+"""Edits whose masks are kept for a module: a run, its evaluation and its controls ask for the same ones again."""
 
-    ``part`` names the projection, ``reads`` the moments of what it reads in the calibration (``LAYER.input.PART``).
+_Masks = OrderedDict[str, dict[tuple[str, int, int], Tensor]]
+_KNOWN: WeakKeyDictionary[nn.Module, _Masks] = WeakKeyDictionary()
+
+
+def kept_entries(
+    edit: WeightMask, module: nn.Module, weight: Tensor, layer: int, part: str, reads: str
+) -> Tensor:
+    """Mask [N, K] (bool) of the entries of ``weight`` that stay; not to be written to.
+
+    ``module`` holds the weight, ``part`` names the projection, ``reads`` the moments of what it reads in the calibration
+    (``LAYER.input.PART``). The mask is remembered until the weight is written to.
     """
+    known = _KNOWN.setdefault(module, OrderedDict())
+    name = f"{layer} {edit.model_dump_json()}"
+    masks = known.setdefault(name, {})
+    known.move_to_end(name)
+    while len(known) > REMEMBERED:
+        known.popitem(last=False)
+    key = part, weight._version, weight.data_ptr()
+    if key not in masks:
+        masks[key] = _kept(edit, weight, layer, part, reads)
+    return masks[key]
+
+
+def _kept(edit: WeightMask, weight: Tensor, layer: int, part: str, reads: str) -> Tensor:
     if edit.criterion == "given":
         return _given(edit, weight, f"{layer}.{part}")
     weight = weight.detach().float().cpu()

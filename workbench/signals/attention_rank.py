@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+from routing_kernels import map_ranks
 from torch import Tensor
 
 
@@ -84,30 +85,18 @@ def ranks(attention: Tensor, tolerance: float = 0.01, columns: Tensor | None = N
     * ``entropy``: mean over rows of the entropy, in nats, of the attention distribution (of the whole row, where
       ``columns`` are given; rows are normalised first, since sinks leave them short of one).
 
-    The singular values are the roots of the eigenvalues of A A^T in float64: to 1e-7 s1 those of an SVD, at half its cost.
-    Below a tolerance of 1e-6 they come from the SVD itself.
-
     A map of zeros has rank, stable and effective rank 0. A map that is not finite has rank 0 and NaN elsewhere.
+
+    Maps in fp32 go through the kernel :func:`routing_kernels.map_ranks`, whose singular values are those of an SVD to
+    1e-7 s1; maps in fp64, and a tolerance below 1e-6, through an SVD.
     """
     if not 0 <= tolerance < 1:
         raise ValueError(f"The tolerance is {tolerance}, but must be at least 0 and less than 1.")
+    if columns is None and attention.shape[-1] != attention.shape[-2]:
+        raise ValueError(f"An attention map of shape {tuple(attention.shape)} is not square.")
     attention = attention.to(_working(attention))
-    square = attention if columns is None else _at(attention, columns)
-    if square.shape[-1] != square.shape[-2]:
-        raise ValueError(f"An attention map of shape {tuple(square.shape)} is not square.")
-    finite = attention.sum((-2, -1)).isfinite()
-    s = _singular_values(torch.where(finite[..., None, None], square, 0.0), exact=tolerance < 1e-6)
-    largest = s[..., :1]
-    positive = largest > 0
-    ratio = torch.where(positive, s / torch.where(positive, largest, 1.0), 0.0)
-    undefined = torch.where(finite, 0.0, torch.nan).to(s)
-    spread = _entropy(ratio).exp() * positive.squeeze(-1)
-    return Ranks(
-        rank=(ratio > tolerance).sum(-1),
-        stable_rank=ratio.square().sum(-1) + undefined,
-        effective_rank=spread + undefined,
-        entropy=_entropy(torch.where(finite[..., None, None], attention, 0.0)).mean(-1) + undefined,
-    )
+    found = map_ranks(attention, tolerance, columns, "auto" if tolerance >= 1e-6 else "reference")
+    return Ranks(found.rank.long(), *found[1:])
 
 
 @lru_cache(maxsize=256)
@@ -121,27 +110,6 @@ def sample(length: int, limit: int = 256, seed: int = 0) -> Tensor | None:
         return None
     generator = torch.Generator().manual_seed(seed)
     return torch.randperm(length, generator=generator)[:limit].sort().values
-
-
-def _at(attention: Tensor, columns: Tensor) -> Tensor:
-    if columns.dim() == 1:
-        return attention[..., columns]
-    index = columns.reshape(columns.shape[0], *(1,) * (attention.dim() - 2), -1)
-    return attention.gather(-1, index.expand(*attention.shape[:-1], -1))
-
-
-def _singular_values(square: Tensor, exact: bool) -> Tensor:
-    """Singular values [..., R] of maps [..., R, R] in descending order, of the dtype of the maps."""
-    if exact or square.dtype == torch.float64:
-        return torch.linalg.svdvals(square)
-    wide = square.double()
-    return torch.linalg.eigvalsh(wide @ wide.mT).clamp(min=0.0).sqrt().flip(-1).to(square.dtype)
-
-
-def _entropy(weights: Tensor) -> Tensor:
-    """Entropy in nats along the last axis of nonnegative ``weights`` after division by their sum; 0 for all zeros."""
-    total = weights.sum(-1, keepdim=True)
-    return torch.special.entr(weights / torch.where(total > 0, total, 1.0)).sum(-1)
 
 
 def _working(values: Tensor) -> torch.dtype:

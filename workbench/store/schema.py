@@ -10,10 +10,11 @@ from pathlib import Path
 import duckdb
 
 from workbench.errors import StoreError
+from workbench.store.transaction import transaction
 
 _HERE = Path(__file__).parent
 
-VERSION = 2
+VERSION = 3
 """Version of ``schema.sql``."""
 
 MIGRATIONS: dict[int, str] = {
@@ -26,7 +27,7 @@ STORAGE_VERSION = "v1.4.0"
 
 _SCHEMA = (_HERE / "schema.sql").read_text(encoding="utf-8")
 
-_FILES = ("cells", "load", "paths", "labels", "compare", "depth", "neurons", "map")
+_FILES = ("cells", "parts", "load", "paths", "labels", "compare", "depth", "effects", "neurons", "map")
 """Files of ``macros/`` in the order they are run: a macro may use those above it."""
 
 _MACROS = "\n".join((_HERE / "macros" / f"{name}.sql").read_text(encoding="utf-8") for name in _FILES)
@@ -162,8 +163,7 @@ def prepare(connection: duckdb.DuckDBPyConnection) -> None:
     found = version_of(connection)
     if found is not None:
         check_version(found, writable=True)
-    connection.execute("BEGIN TRANSACTION")
-    try:
+    with transaction(connection):
         if found is None:
             connection.execute(_SCHEMA)
             _reach(connection, VERSION)
@@ -173,10 +173,6 @@ def prepare(connection: duckdb.DuckDBPyConnection) -> None:
                 _reach(connection, version)
         connection.execute(_MACROS)
         connection.execute(_macros_view())
-        connection.execute("COMMIT")
-    except duckdb.Error:
-        connection.execute("ROLLBACK")
-        raise
 
 
 def _reach(connection: duckdb.DuckDBPyConnection, version: int) -> None:

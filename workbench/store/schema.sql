@@ -126,7 +126,7 @@ CREATE TABLE attention_rank (
     head           USMALLINT NOT NULL,
     tokens         INTEGER,          -- rows of the (sub)matrix that was decomposed
     submatrix      VARCHAR,          -- 'full', or 'sampled' for a principal submatrix of sampled rows
-    method         VARCHAR,          -- 'svd', 'gram' (eigenvalues of A A^T), or 'sketch' (A times random columns)
+    method         VARCHAR,          -- 'gram' (eigenvalues of A A^T), or 'sketch r' or 'kernel sketch r' (A times r random columns)
     tolerance      DOUBLE,           -- singular values above tolerance times the largest count
     dtype          VARCHAR,          -- precision of the decomposition
     rank           INTEGER,          -- singular values that count
@@ -222,12 +222,12 @@ CREATE TABLE cost (
     run      BIGINT NOT NULL,
     step     INTEGER NOT NULL,
     layer    USMALLINT,              -- NULL for the whole model
-    op       VARCHAR,                -- what was computed
+    op       VARCHAR,                -- what was computed; 'pass' for all of it
     backend  VARCHAR,
     isa      VARCHAR,
     flops    DOUBLE,                 -- floating-point operations
     bytes    DOUBLE,                 -- bytes moved
-    seconds  DOUBLE,                 -- wall clock
+    seconds  DOUBLE,                 -- wall clock, of which the runs of a batch have their shares; NULL where not measured
     executed BIGINT,                 -- units of work done
     skipped  BIGINT                  -- units of work left out
 );
@@ -245,6 +245,21 @@ CREATE TABLE experiment (
     created    TIMESTAMP,            -- UTC
     name       VARCHAR,
     config     JSON
+);
+
+-- What leaving something out does, as an experiment measured it over many runs.
+CREATE TABLE effect (
+    experiment BIGINT NOT NULL,      -- of the table experiment
+    plan       VARCHAR,              -- hash of the plan whose effect it is
+    level      DOUBLE,               -- share that it leaves out, where an experiment goes through several
+    unit       VARCHAR,              -- the unit that was skipped: 'block', 'attn' or 'mlp'; NULL for other plans
+    skipped    USMALLINT,            -- and its layer
+    tokens     VARCHAR,              -- 'current': measured at the tokens that skipped, 'future': at those behind them
+    layer      USMALLINT,            -- where it was measured; NULL for the output
+    task       VARCHAR,              -- task of the item, where items were measured
+    item       INTEGER,              -- number of the item
+    name       VARCHAR NOT NULL,     -- 'largest', 'mean', 'cka', 'distance', 'kl' or 'loss_change'
+    value      DOUBLE                -- see the macros that read it
 );
 
 -- What parts of the network add directly to one logit; see workbench.signals.logit_effect.
@@ -365,6 +380,55 @@ CREATE TABLE layer_sum (
     overlap   BIGINT,                -- likewise
     chunks    BIGINT,                -- likewise
     used      BIGINT                 -- likewise
+);
+
+CREATE TABLE router_sum (
+    run       BIGINT NOT NULL,
+    layer     USMALLINT NOT NULL,
+    place     INTEGER NOT NULL,      -- position // 128
+    opening   BOOLEAN NOT NULL,      -- about position 0
+    tokens    BIGINT,                -- columns of router_cells
+    margins   BIGINT,                -- likewise
+    margin    DOUBLE,                -- likewise
+    entropies BIGINT,                -- likewise
+    entropy   DOUBLE,                -- likewise
+    told      BIGINT,                -- likewise
+    ties      BIGINT,                -- likewise
+    counted   BIGINT,                -- likewise
+    dropped   BIGINT,                -- likewise
+    touched   BIGINT                 -- likewise
+);
+
+CREATE TABLE place_sum (
+    run     BIGINT NOT NULL,
+    layer   USMALLINT NOT NULL,
+    place   INTEGER NOT NULL,        -- position // 128
+    expert  USMALLINT NOT NULL,
+    opening BOOLEAN NOT NULL,        -- about position 0
+    choices BIGINT                   -- columns of place_cells
+);
+
+CREATE TABLE part_sum (
+    run     BIGINT NOT NULL,
+    layer   USMALLINT NOT NULL,
+    part    VARCHAR NOT NULL,        -- column of contribution, or 'tokens'
+    opening BOOLEAN NOT NULL,        -- about position 0
+    tokens  BIGINT,                  -- columns of part_cells
+    total   DOUBLE                   -- likewise
+);
+
+CREATE TABLE sparsity_sum (
+    run         BIGINT NOT NULL,
+    layer       USMALLINT NOT NULL,
+    expert      SMALLINT NOT NULL,   -- -1 for a dense MLP
+    threshold   FLOAT,               -- bound of below
+    opening     BOOLEAN NOT NULL,    -- about position 0
+    activations BIGINT,              -- columns of sparsity_cells
+    width       BIGINT,              -- likewise
+    zero        DOUBLE,              -- likewise
+    below       DOUBLE,              -- likewise
+    hoyers      BIGINT,              -- likewise
+    hoyer       DOUBLE               -- likewise
 );
 
 -- The choice of one token in one layer as one row: experts and weights in slot order.

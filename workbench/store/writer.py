@@ -19,7 +19,7 @@ COALESCE_ROWS = 131_072
 """Rows of one table that make a commit worth while: DuckDB's bulk path starts at one row group of 122,880."""
 
 
-QUIET = 0.05
+QUIET = 0.25
 """Seconds without a new batch after which :meth:`Writer.soon` commits what waits."""
 
 

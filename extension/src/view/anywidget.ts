@@ -37,7 +37,10 @@ function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
   const receive = (content: Reply, buffers: DataView[]): void => listener(content, buffers);
   model.on('msg:custom', receive);
   app.connect(channel, { version: VERSION, openDemo: false });
-  return () => model.off('msg:custom', receive);
+  return () => {
+    model.off('msg:custom', receive);
+    app.dispose();
+  };
 }
 
 let vega: ReturnType<typeof loadVega> | null = null;

@@ -16,4 +16,4 @@ export interface Channel {
 }
 
 /** Raised by one with the kernel's `workbench.panel.protocol.PROTOCOL`. */
-export const PROTOCOL = 3;
+export const PROTOCOL = 4;

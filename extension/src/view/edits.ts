@@ -1,7 +1,7 @@
 /** What a click on an expert means for the plan. No DOM. */
 import type { ControlRequest } from './channel';
 import type { Box } from './paint';
-import type { Ban, Bias, Block, Force, Heads, Replay, Span, Weights } from './plan';
+import type { Attention, Ban, Bias, Block, Force, Heads, Mlp, Neurons, Replay, Span, Weights } from './plan';
 import type { EditCard, PlanCard } from './protocol';
 import { __ } from './words';
 
@@ -37,13 +37,13 @@ function unconditional({ enabled, phase, data }: EditCard): boolean {
   return enabled && phase === 'all' && free(data['where']) && free(data['rows']) && free(data['steps']);
 }
 
-/** The enabled edit that holds exactly at `target`, for all of these kinds and this expert alone. */
+/** The enabled edit of one of these kinds that holds exactly at `target`, for this expert alone where one is given. */
 export function find(plan: PlanCard, kinds: string[], target: Target, expert?: number): number {
   const holds = (edit: EditCard): boolean =>
     unconditional(edit) &&
     kinds.includes(edit.kind) &&
     same(edit.layers, layersOf(target)) &&
-    same(edit.tokens, expert === undefined ? 'all' : tokensOf(target)) &&
+    same(edit.tokens, tokensOf(target)) &&
     same(edit.experts, expert === undefined ? [] : [expert]);
   return plan.edits.findIndex(holds);
 }
@@ -79,10 +79,21 @@ export function boost(plan: PlanCard, target: Target, expert: number, by: number
     : { type: 'replace', version: plan.version, index, edit: { ...edit } };
 }
 
-/** The request that skips a block for the whole run, or brings it back. */
-export function toggleSkip(plan: PlanCard, layer: number): ControlRequest {
-  const edit: Block = { kind: 'skip.block', layers: [layer] };
-  const index = find(plan, ['skip.block'], { layer, position: 0, scope: 'all' });
+export type SkipKind = 'skip.block' | 'skip.attention' | 'skip.mlp';
+
+/** The request that leaves a block or one of its sublayers out at `target`, or brings it back. */
+export function toggleSkip(plan: PlanCard, kind: SkipKind, target: Target): ControlRequest {
+  const edit = { kind, layers: layersOf(target), tokens: tokensOf(target) } as Block | Attention | Mlp;
+  const index = find(plan, [kind], target);
+  return index < 0 ? { type: 'add', edit: { ...edit } } : { type: 'remove', version: plan.version, index };
+}
+
+/** The request that masks a share of the neurons of a layer by a criterion, or takes exactly that back. */
+export function toggleNeurons(plan: PlanCard, target: Target, ratio: number, criterion: 'magnitude' | 'random'): ControlRequest {
+  const edit = { kind: 'mask.neurons', layers: layersOf(target), tokens: tokensOf(target), ratio, criterion } as Neurons;
+  const index = plan.edits.findIndex(
+    one => one.data['ratio'] === ratio && one.data['criterion'] === criterion && find({ ...plan, edits: [one] }, ['mask.neurons'], target) === 0
+  );
   return index < 0 ? { type: 'add', edit: { ...edit } } : { type: 'remove', version: plan.version, index };
 }
 
@@ -134,6 +145,14 @@ export function toggleHead(plan: PlanCard, layer: number, head: number): Control
 export function replay(target: Target, run: string): ControlRequest {
   const edit = { kind: 'reroute.replay', layers: layersOf(target), tokens: tokensOf(target) } as Replay;
   return { type: 'add', edit: { ...edit, run } as unknown as Record<string, unknown> };
+}
+
+/** Where an edit at `target` holds, in words that end a sentence. */
+export function placeOf(target: Target): string {
+  if (target.scope === 'box' && target.box) {
+    return __('in the marked box: %1', wordsOf(target.box));
+  }
+  return target.scope === 'all' ? __('in layer %1 for all tokens', target.layer) : __('in layer %1 for token %2 alone', target.layer, target.position);
 }
 
 /** A box in words. */

@@ -22,15 +22,17 @@ export class Head {
   private readonly models: HTMLDataListElement;
   private listed = false;
 
-  constructor(actions: HeadActions) {
+  /** `busy` says what is going on; it has the room between the model and what can be opened. */
+  constructor(actions: HeadActions, busy: HTMLElement) {
     this.picker = choice(__('Bench'), [], actions.use);
+    this.picker.hidden = true;
     this.models = h('datalist', { attrs: { id: `wb-models-${++lists}` } });
     const open = (): void => actions.open(this.source.value.trim() || null);
     this.source = h('input', {
       class: 'wb-input',
       attrs: {
         'aria-label': __('Model to open'),
-        placeholder: __('folder or hub id; empty: the demo model'),
+        placeholder: __('folder or hub id (empty: demo)'),
         spellcheck: 'false',
         autocomplete: 'off',
         list: this.models.id
@@ -57,7 +59,7 @@ export class Head {
       { class: 'wb-head' },
       this.model,
       this.picker,
-      h('span', { class: 'wb-grow' }),
+      busy,
       h('div', { class: 'wb-open' }, this.source, this.models, this.openButton, help)
     );
   }

@@ -1,11 +1,13 @@
 /** The inspector: every expert of one cell with its score, and the buttons that re-route. */
+import { CellTools } from './celltools';
 import type { ComputeRequest, ControlRequest } from './channel';
+import { eventsInWords } from './depth';
 import { button, choice, h, setAttr, shown } from './dom';
-import { type Scope, type Target, boost, find, replay, scaleWeight, scaled, toggle, toggleSkip, wordsOf } from './edits';
+import { type Scope, type Target, boost, find, placeOf, scaleWeight, scaled, toggle } from './edits';
 import { HeadsCard } from './heads';
 import type { Box } from './paint';
 import { ProfileCard } from './profile';
-import type { BenchFacts, ExpertRow, Heads, Inspection, PlanCard, Profile, RunCard, Trials } from './protocol';
+import type { BenchFacts, Contributions, ExpertRow, Heads, Inspection, PlanCard, Profile, RunCard, Trials } from './protocol';
 import { category, css, digits, signed } from './scale';
 import { TrialList } from './trials';
 import { __ } from './words';
@@ -18,6 +20,7 @@ interface Row {
   score: HTMLElement;
   weight: HTMLElement;
   badge: HTMLElement;
+  adds: HTMLElement;
   ban: HTMLButtonElement;
   force: HTMLButtonElement;
   boost: HTMLButtonElement;
@@ -31,7 +34,6 @@ export class Inspector {
   private readonly note = h('p', { class: 'wb-note' });
   private readonly list = h('div', { class: 'wb-experts', attrs: { role: 'list', 'aria-label': __('Experts') } });
   private readonly tools: HTMLElement;
-  private readonly skip: HTMLButtonElement;
   private readonly attempt: HTMLButtonElement;
   private readonly trials: TrialList;
   private readonly scopes: HTMLSelectElement;
@@ -48,10 +50,8 @@ export class Inspector {
   private foreign: string | null = null;
   private readonly profile = new ProfileCard();
   private readonly heads: HeadsCard;
-  private readonly more: HTMLElement;
-  private readonly source: HTMLInputElement;
-  private readonly imitate: HTMLButtonElement;
-  private readonly replayBase: HTMLButtonElement;
+  private readonly more: CellTools;
+  private effects: Contributions | null = null;
   private readonly boxScope = h('option', { text: __('the marked box'), attrs: { value: 'box' } });
 
   constructor(
@@ -60,23 +60,6 @@ export class Inspector {
   ) {
     this.trials = new TrialList(send);
     this.heads = new HeadsCard(send, compute);
-    this.source = h('input', { class: 'wb-input wb-short', attrs: { type: 'number', min: '0', 'aria-label': __('Token to take the route from'), placeholder: '0' } });
-    this.imitate = button(__('Route like token'), 'imitate', __('Give this token the experts and weights of another one in this layer'), () => {
-      if (this.cell && this.source.value) {
-        this.send({ type: 'imitate', layer: this.cell.layer, position: this.cell.position, source: Number(this.source.value) });
-      }
-    });
-    this.replayBase = button(__('Replay base'), 'replay', __('Use the routes of the base run here, whatever else the plan does'), () => {
-      if (this.cell && this.base) {
-        this.send(replay(this.target, this.base));
-      }
-    });
-    const heads = button(__('Heads'), 'heads', __('Show what each attention head of this layer looks at, and mask one'), () => {
-      if (this.cell) {
-        this.heads.ask(this.cell.layer);
-      }
-    });
-    this.more = h('div', { class: 'wb-row wb-more' }, heads, this.imitate, this.source, this.replayBase);
     this.attempt = button(
       __('Try every expert'),
       'try',
@@ -87,6 +70,7 @@ export class Inspector {
         }
       }
     );
+    this.more = new CellTools(this.attempt, send, compute, layer => this.heads.ask(layer));
     this.scopes = choice(
       __('Clicks act on'),
       [
@@ -109,26 +93,20 @@ export class Inspector {
         this.render();
       }
     );
-    this.skip = button(__('Skip block'), 'skip', '', () => {
-      if (this.cell && this.plan) {
-        this.send(toggleSkip(this.plan, this.cell.layer));
-      }
-    });
     this.tools = h(
       'div',
       { class: 'wb-tools' },
       h('label', { class: 'wb-label' }, __('Act on'), ' ', this.scopes),
-      h('label', { class: 'wb-label' }, __('Sort'), ' ', this.orders),
-      this.attempt
+      h('label', { class: 'wb-label' }, __('Sort'), ' ', this.orders)
     );
     this.node = h(
       'section',
       { class: 'wb-card wb-inspector', attrs: { 'aria-label': __('Cell inspector') } },
-      h('div', { class: 'wb-row' }, this.title, h('span', { class: 'wb-grow' }), this.skip),
+      h('div', { class: 'wb-row' }, this.title),
       this.facts,
       this.tools,
       this.note,
-      this.more,
+      this.more.node,
       this.trials.node,
       this.heads.node,
       this.profile.node,
@@ -185,10 +163,19 @@ export class Inspector {
     this.heads.take(heads, buffers);
   }
 
+  /** What the parts of a cell add to the next token. */
+  takeContributions(effects: Contributions | null): void {
+    this.effects = effects;
+    this.render();
+  }
+
   /** What a trial of every expert has found. */
   take(trials: Trials | null): void {
     this.trials.take(trials);
     this.trials.show(this.cell);
+    if (trials === null) {
+      this.effects = null;
+    }
   }
 
   private get target(): Target {
@@ -201,14 +188,14 @@ export class Inspector {
     setAttr(this.node, 'data-wb-cell', cell ? `${cell.layer},${cell.position}` : undefined);
     this.facts.replaceChildren();
     this.trials.show(cell);
-    this.tools.hidden = !cell?.experts.length;
-    this.skip.hidden = !cell || this.foreign !== null;
-    this.more.hidden = !cell || this.foreign !== null;
+    this.tools.hidden = !cell || this.foreign !== null;
+    this.orders.parentElement!.hidden = this.attempt.hidden = !cell?.experts.length;
     if (!cell || !plan) {
       this.title.textContent = __('Inspector');
       this.note.textContent = __('Run a prompt, then click a cell of the map to see how its token was routed.');
       this.list.replaceChildren();
       this.rows.clear();
+      this.more.show(null);
       return;
     }
     this.title.replaceChildren(
@@ -226,14 +213,29 @@ export class Inspector {
       this.fact(__('MLP'), cell.facts['mlp_norm'], __('norm of what the MLP adds, relative to the stream'));
       this.fact(__('zeros'), cell.facts['zero_share'], __('share of activations that are exactly zero'));
     }
+    if (cell.events.length) {
+      this.facts.append(h('div', {}, h('dt', { text: __('depth') }), h('dd', { text: eventsInWords(cell.events) })));
+    }
+    const effects = this.here;
+    setAttr(this.node, 'data-wb-contributions', effects ? `${cell.layer},${cell.position}` : undefined);
+    if (effects) {
+      const meaning = __('added to the logit of the token that follows, “%1”, directly', shown(effects.target));
+      this.fact(__('attention → %1', shown(effects.target)), effects.attention, meaning);
+      this.fact(__('MLP → %1', shown(effects.target)), effects.mlp, meaning);
+    }
     const refusal = this.foreign === null ? this.bench?.refused[String(cell.layer)] : '';
     const routed = cell.experts.length > 0 && refusal === undefined;
-    this.imitate.hidden = this.source.hidden = this.replayBase.hidden = !routed;
-    this.replayBase.disabled = !this.base || this.base === cell.run;
+    const base = this.base === cell.run ? null : this.base;
+    this.more.show(this.foreign === null ? { cell, plan, target: this.target, base, routed } : null);
     this.attempt.disabled = refusal !== undefined || !cell.experts.some(row => row.chosen);
-    this.renderSkip(cell, plan);
     this.renderNote(cell, refusal);
     this.renderRows(cell, plan, refusal !== undefined);
+  }
+
+  /** The contributions, if they are of the inspected cell as it ran. */
+  private get here(): Contributions | null {
+    const { effects, cell } = this;
+    return effects && cell && effects.run === cell.run && effects.layer === cell.layer && effects.position === cell.position ? effects : null;
   }
 
   private fact(name: string, value: number | null | undefined, meaning: string): void {
@@ -244,15 +246,6 @@ export class Inspector {
     }
   }
 
-  private renderSkip(cell: Inspection, plan: PlanCard): void {
-    const skipped = find(plan, ['skip.block'], { ...this.target, scope: 'all' }) >= 0;
-    this.skip.textContent = skipped ? __('Unskip block') : __('Skip block');
-    this.skip.title = skipped
-      ? __('Run block %1 again', cell.layer)
-      : __('Leave block %1 out for all tokens', cell.layer);
-    setAttr(this.skip, 'aria-pressed', String(skipped));
-  }
-
   private renderNote(cell: Inspection, refusal: string | undefined): void {
     if (this.foreign !== null) {
       this.note.textContent = __('This run was recorded with %1, which is not the open model: it can be looked at. Press Run to read its prompt with the open model.', this.foreign);
@@ -261,13 +254,9 @@ export class Inspector {
     } else if (refusal !== undefined) {
       this.note.textContent = __('This layer can be read but not re-routed: %1', refusal);
     } else if (!cell.experts.length) {
-      this.note.textContent = __('This layer has no router: every token passes through the same MLP.');
-    } else if (this.scope === 'box' && this.box) {
-      this.note.textContent = __('Ban, force and boost hold for the marked box: %1.', wordsOf(this.box));
-    } else if (this.scope === 'all') {
-      this.note.textContent = __('Ban and force hold in layer %1 for all tokens. %2 of %3 experts are chosen per token.', cell.layer, cell.choices, cell.experts.length);
+      this.note.textContent = __('This layer has no router: every token passes through the same MLP. What you click here acts %1.', placeOf(this.target));
     } else {
-      this.note.textContent = __('Ban and force hold in layer %1 for token %2 alone. %3 of %4 experts are chosen per token.', cell.layer, cell.position, cell.choices, cell.experts.length);
+      this.note.textContent = __('What you click here acts %1. %2 of %3 experts are chosen per token.', placeOf(this.target), cell.choices, cell.experts.length);
     }
   }
 
@@ -301,6 +290,7 @@ export class Inspector {
     const score = h('span', { class: 'wb-number' });
     const weight = h('span', { class: 'wb-number wb-weight' });
     const badge = h('span', { class: 'wb-badge' });
+    const adds = h('span', { class: 'wb-adds wb-number', attrs: { hidden: true } });
     const press = (kind: 'reroute.ban' | 'reroute.force') => () => {
       if (this.plan && this.cell) {
         this.send(toggle(this.plan, kind, this.target, expert));
@@ -346,9 +336,10 @@ export class Inspector {
       badge,
       ban,
       force,
-      raise
+      raise,
+      adds
     );
-    const row = { node, bar, score, weight, badge, ban, force, boost: raise, slider };
+    const row = { node, bar, score, weight, badge, adds, ban, force, boost: raise, slider };
     this.rows.set(expert, row);
     return row;
   }
@@ -368,6 +359,15 @@ export class Inspector {
     setAttr(row.node, 'data-wb-state', data.state);
     setAttr(row.node, 'data-wb-chosen', String(data.chosen));
     setAttr(row.node, 'data-wb-native', String(data.native));
+    const effect = this.here?.experts.find(one => one.expert === data.expert)?.effect ?? null;
+    const adds = [
+      ...(data.output === null ? [] : [__('output %1', digits(data.output, 3))]),
+      ...(effect === null ? [] : [__('logit of “%1” %2', shown(this.here!.target), signed(effect, 3))])
+    ];
+    row.adds.hidden = !adds.length;
+    row.adds.textContent = adds.join(' · ');
+    row.adds.title = __('norm of what the expert adds to the stream; then what that adds to the logit of the token that follows, directly');
+    setAttr(row.node, 'data-wb-effect', effect === null ? undefined : String(effect));
     const index = find(plan, ['reroute.ban', 'reroute.force'], this.target, data.expert);
     const kind = index < 0 ? '' : plan.edits[index]!.kind;
     const where = this.scope === 'box' ? __('the marked box') : this.scope === 'all' ? __('all tokens') : __('this token');

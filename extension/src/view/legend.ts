@@ -1,7 +1,8 @@
 /** What the colours and the marks of the map mean. */
+import { depthEvents } from './depth';
 import { h } from './dom';
 import { type Colour, FLIP, type MapData } from './mapdata';
-import { category, css, digits, quantity } from './scale';
+import { category, css, digits, ink, quantity } from './scale';
 import { __ } from './words';
 
 /** Beyond so many experts the swatches would say less than the numbers in the cells. */
@@ -15,7 +16,7 @@ export class MapLegend {
       this.node.replaceChildren();
       return;
     }
-    const parts: Node[] = colour === 'expert' ? this.experts(data) : colour === 'flip' ? this.flips(data) : this.scale(data, colour);
+    const parts: Node[] = colour === 'expert' ? this.experts(data) : colour === 'flip' ? this.flips(data) : colour === 'depth' ? this.depths(data) : this.scale(data, colour);
     const marks: [string, string][] = [];
     if (data.edited) {
       if (data.choices > 0) {
@@ -24,7 +25,9 @@ export class MapLegend {
       if (data.choices > 0 && colour !== 'flip') {
         marks.push(['wb-mark-flip', __('flipped against base')]);
       }
-      marks.push(['wb-mark-skip', __('skipped')]);
+      if (colour !== 'depth') {
+        marks.push(['wb-mark-skip', __('skipped')]);
+      }
     }
     parts.push(
       ...marks.map(([mark, text]) => h('span', { class: 'wb-key' }, h('span', { class: `wb-mark ${mark}` }), text))
@@ -66,6 +69,16 @@ export class MapLegend {
     return [h('span', { class: 'wb-key' }, swatch, __('%1 of %2 choices differ from the base run', flips, choices))];
   }
 
+  private depths(data: MapData): Node[] {
+    const keys = depthEvents().map(({ sign, name, colour }) => {
+      const swatch = h('span', { class: 'wb-swatch wb-swatch-sign', text: sign, attrs: { 'aria-hidden': 'true' } });
+      swatch.style.background = colour ? css(colour) : 'var(--wb-cell)';
+      swatch.style.color = colour ? ink(colour) : '';
+      return h('span', { class: 'wb-key' }, swatch, name);
+    });
+    return data.whole ? keys : [...keys, h('span', { class: 'wb-quiet', text: __('paler: fewer of a column') })];
+  }
+
   private scale(data: MapData, colour: Colour): Node[] {
     const [low, high] = data.range(colour);
     const bar = h('span', { class: 'wb-gradient' });
@@ -85,4 +98,20 @@ export class MapLegend {
       h('span', { class: 'wb-quiet', text: (meaning[colour] ?? '') + (data.whole ? '' : ` · ${__('1st to 99th percentile')}`) })
     ];
   }
+}
+
+/** What a map can be coloured by, in words. */
+export function nameOf(colour: Colour): string {
+  const names: Record<Colour, string> = {
+    expert: __('chosen expert'),
+    weight: __('weight of the first expert'),
+    margin: __('margin'),
+    entropy: __('entropy'),
+    flip: __('flip against base'),
+    influence: __('block influence'),
+    contribution: __('contribution of the block'),
+    sparsity: __('zero activations'),
+    depth: __('depth events')
+  };
+  return names[colour];
 }

@@ -1,5 +1,7 @@
 /** The routing map: tokens across, layers down, one coloured cell each, on a canvas as wide as the window. */
+import { depthEvents } from './depth';
 import { h, setAttr, shown } from './dom';
+import { nameOf } from './legend';
 import { type Colour, type MapData, type Want } from './mapdata';
 import { type Box, GUTTER, type Geometry, type Place, type Rows, SLANT, label, lanesTop, paint } from './paint';
 import { digits } from './scale';
@@ -7,12 +9,17 @@ import { __ } from './words';
 
 export type { Box, Place, Rows } from './paint';
 
+/** Rows as chosen; `zoom`: every choice of a cell as soon as there is room for it. */
+export type Arrangement = Rows | 'zoom';
+
 /** Room for the slanted label of the last token. */
 const TAIL = 34;
 const WIDEST = 60;
 const NARROWEST = 3;
 /** A map with more tokens than this starts as a whole, not at a width that can be read. */
 const LONG = 1500;
+/** A token as wide as this has room for every choice. */
+const ROOMY = 30;
 /** A pointer that moves less is a click. */
 const SLIP = 4;
 
@@ -36,7 +43,7 @@ export class RoutingMapView {
   private readonly spoken: HTMLElement;
   private data: MapData | null = null;
   private colour: Colour = 'expert';
-  private rows: Rows = 'layers';
+  private arrangement: Arrangement = 'zoom';
   private cursor: Place = { layer: 0, position: 0 };
   private selected: Place | null = null;
   private hovered: Place | null = null;
@@ -104,10 +111,17 @@ export class RoutingMapView {
     this.tell();
   }
 
-  arrange(rows: Rows): void {
-    this.rows = rows;
-    setAttr(this.node, 'data-wb-rows', rows);
+  arrange(arrangement: Arrangement): void {
+    this.arrangement = arrangement;
     this.layout();
+  }
+
+  /** How the rows are drawn at this zoom. */
+  private get rows(): Rows {
+    if (this.arrangement !== 'zoom') {
+      return this.arrangement;
+    }
+    return !this.fitted && this.width >= ROOMY && (this.data?.choices ?? 0) > 1 ? 'slots' : 'layers';
   }
 
   select(place: Place | null): void {
@@ -174,6 +188,7 @@ export class RoutingMapView {
     }
     const plain = layers <= 12 ? 24 : layers <= 24 ? 18 : layers <= 40 ? 13 : 9;
     this.height = this.rows === 'slots' && data.choices > 1 ? Math.max(plain, data.choices * (layers <= 12 ? 13 : 5)) : plain;
+    setAttr(this.node, 'data-wb-rows', this.rows);
     this.lane = data.experts <= 16 ? 12 : data.experts <= 64 ? 6 : 3;
     let longest = 6;
     if (data.whole) {
@@ -428,15 +443,21 @@ export function describe(data: MapData, { layer, position }: Place, colour: Colo
         parts.push(__('mostly expert %1 (%2 %)', tile.at('experts', layer, column), Math.round(100 * tile.at('share', layer, column))));
       } else if (colour === 'flip') {
         parts.push(__('%1 % flipped', Math.round(100 * tile.at('flip', layer, column))));
+      } else if (colour === 'depth') {
+        const event = depthEvents()[tile.at('depth', layer, column)];
+        parts.push(event?.sign ? __('%1 (%2 %)', event.name, Math.round(100 * tile.at('share', layer, column))) : __('ran once'));
       } else {
-        parts.push(__('mean %1 %2', colour, digits(tile.at(colour === 'weight' ? 'weights' : colour, layer, column), 3)));
+        parts.push(__('mean %1 %2', nameOf(colour), digits(tile.at(colour === 'weight' ? 'weights' : colour, layer, column), 3)));
       }
     }
     return parts.join(' · ');
   }
   const parts = [__('layer %1', layer), __('token %1 “%2”', position, shown(data.text(position) ?? ''))];
+  const event = data.depth(layer, position);
+  if (event) {
+    parts.push(depthEvents()[event]?.name ?? '');
+  }
   if (data.skipped(layer, position)) {
-    parts.push(__('block skipped'));
     return parts.join(' · ');
   }
   const chosen = data.chosen(layer, position);

@@ -3,9 +3,9 @@ import type { ControlRequest } from './channel';
 import { button, choice, h, setAttr } from './dom';
 import { wordsOf } from './edits';
 import { savePicture } from './files';
-import { MapLegend } from './legend';
+import { MapLegend, nameOf } from './legend';
 import { LoadStrip } from './loadstrip';
-import { type Box, type Place, RoutingMapView, type Rows } from './map';
+import { type Arrangement, type Box, type Place, RoutingMapView } from './map';
 import { type Colour, MapData, type Want } from './mapdata';
 import { MapTable } from './maptable';
 import type { Load, RoutingMap, State, TileMessage } from './protocol';
@@ -57,11 +57,12 @@ export class MapCard {
     this.rows = choice(
       __('Rows of the map'),
       [
+        ['zoom', __('rows by zoom')],
         ['layers', __('one row a layer')],
         ['slots', __('every choice')],
         ['lanes', __('experts of the layer')]
       ],
-      value => this.map.arrange(value as Rows)
+      value => this.map.arrange(value as Arrangement)
     );
     this.side = button(__('Show base'), 'side', '', actions.flip);
     this.picture = button(__('Picture'), 'picture', __('Save the map in view as a PNG picture'), () =>
@@ -241,18 +242,4 @@ export class MapCard {
     }
     this.actions.brush(box);
   }
-}
-
-function nameOf(colour: Colour): string {
-  const names: Record<Colour, string> = {
-    expert: __('chosen expert'),
-    weight: __('weight of the first expert'),
-    margin: __('margin'),
-    entropy: __('entropy'),
-    flip: __('flip against base'),
-    influence: __('block influence'),
-    contribution: __('contribution of the block'),
-    sparsity: __('sparsity: zero activations')
-  };
-  return names[colour];
 }

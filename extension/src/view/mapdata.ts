@@ -1,8 +1,9 @@
 /** The routing map as typed arrays, whole or in tiles, and what its colours mean. No DOM. */
 import type { MapArray, RoutingMap, Tile } from './protocol';
+import { depthEvents } from './depth';
 import { type Rgb, category, mix, quantity } from './scale';
 
-export type Colour = 'expert' | 'weight' | 'margin' | 'entropy' | 'flip' | 'influence' | 'contribution' | 'sparsity';
+export type Colour = 'expert' | 'weight' | 'margin' | 'entropy' | 'flip' | 'influence' | 'contribution' | 'sparsity' | 'depth';
 
 /** Columns of a tile of single tokens and of one of aggregated tokens; the kernel's `tiles.FINE` and `tiles.COARSE`. */
 export const FINE = 256;
@@ -13,6 +14,7 @@ const KEPT = 80;
 const THINNEST = 1.5;
 
 export const FLIP: Rgb = [213, 94, 0];
+const DEPTHS = depthEvents().map(({ colour }) => colour);
 
 const READERS = { uint8: Uint8Array, int16: Int16Array, float32: Float32Array };
 
@@ -202,6 +204,11 @@ export class MapData {
     return this.read('skipped', layer, token) > 0;
   }
 
+  /** What became of a block: the number of a depth event, 0 where it ran once. */
+  depth(layer: number, token: number): number {
+    return this.read('depth', layer, token) || 0;
+  }
+
   /** What `colour` shows in a cell: an expert's id, a quantity, or for flips 0 or 1; NaN where there is nothing. */
   value(colour: Colour, layer: number, token: number): number {
     const tile = this.fine(token);
@@ -243,13 +250,17 @@ export class MapData {
     if (colour === 'flip') {
       return mix(empty, FLIP, Math.sqrt(value));
     }
+    if (colour === 'depth') {
+      const shown = DEPTHS[value] ?? null;
+      return shown && mix(empty, shown, tile.bucket === 1 ? 1 : 0.25 + 0.75 * tile.at('share', layer, column));
+    }
     const [low, high] = this.range(colour);
     return quantity(high > low ? (value - low) / (high - low) : 0.5);
   }
 }
 
 function valueIn(tile: TileData, colour: Colour, layer: number, column: number): number {
-  if (tile.at('skipped', layer, column) >= 1) {
+  if (colour !== 'depth' && tile.at('skipped', layer, column) >= 1) {
     return NaN;
   }
   const single = tile.bucket === 1;

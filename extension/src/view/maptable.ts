@@ -1,4 +1,5 @@
 /** The map as a table, for screen readers and for everybody who wants the numbers; built only when it is opened. */
+import { depthEvents } from './depth';
 import { h, shown } from './dom';
 import type { Colour, MapData } from './mapdata';
 import { digits } from './scale';
@@ -51,6 +52,10 @@ export class MapTable {
   }
 
   private text(data: MapData, layer: number, token: number): string {
+    const event = depthEvents()[data.depth(layer, token)];
+    if (this.colour === 'depth') {
+      return event?.name ?? '';
+    }
     if (data.skipped(layer, token)) {
       return __('skipped');
     }

@@ -1,4 +1,5 @@
 /** Painting the routing map: cells, lanes, labels, frames and marks on a canvas. Knows no events. */
+import { depthEvents } from './depth';
 import { shown } from './dom';
 import { COARSE, type Colour, type MapData, type TileData } from './mapdata';
 import { type Rgb, category, css, digits, ink, mix, quantity } from './scale';
@@ -114,7 +115,8 @@ function paintCells(context: CanvasRenderingContext2D, scene: Scene, inks: Ink, 
   const slots = scene.rows === 'slots' && data.choices > 0 ? data.choices : 1;
   const part = (height - gap) / slots;
   const numbers = colour === 'expert' && width >= 17 && part >= 12;
-  const values = colour !== 'expert' && colour !== 'flip' && width >= 34 && part >= 15;
+  const events = depthEvents();
+  const values = colour !== 'expert' && colour !== 'flip' && colour !== 'depth' && width >= 34 && part >= 15;
   context.textAlign = 'center';
   context.textBaseline = 'middle';
   for (let token = first; token <= last; token++) {
@@ -141,8 +143,15 @@ function paintCells(context: CanvasRenderingContext2D, scene: Scene, inks: Ink, 
           context.fillText(numbers ? String(value) : digits(value, 2), x + (width - gap) / 2, y + (slot + 0.5) * part + 0.5);
         }
       }
-      if (tile.at('skipped', layer, column) > 0) {
+      const event = colour === 'depth' ? events[tile.at('depth', layer, column)] : undefined;
+      if (event?.sign && width >= 11 && height >= 11) {
+        context.fillStyle = over;
+        context.font = `600 11px ${inks.family}`;
+        context.fillText(event.sign, x + (width - gap) / 2, y + (height - gap) / 2 + 0.5);
+      } else if (tile.at('skipped', layer, column) > 0) {
         hatch(context, x, y, width - gap, height - gap, inks.faint);
+      }
+      if (event?.sign || tile.at('skipped', layer, column) > 0) {
         continue;
       }
       if (tile.at('edited', layer, column) > 0 && width >= 4) {
@@ -306,7 +315,7 @@ function paintHead(context: CanvasRenderingContext2D, scene: Scene, inks: Ink, f
     context.fillText(words, 0, 0);
     context.restore();
   };
-  const colourOf = (token: number): string => (token === scene.selected?.position ? inks.accent : token === column ? inks.text : inks.faint);
+  const colourOf = (token: number): string => (token === scene.selected?.position || token === column ? inks.text : inks.faint);
   if (width < 4) {
     // Single tokens are too thin for their texts: every so often the number of a token.
     const step = niceStep(64 / width);
@@ -318,7 +327,7 @@ function paintHead(context: CanvasRenderingContext2D, scene: Scene, inks: Ink, f
   const every = Math.max(1, Math.ceil(11 / width));
   for (let token = first; token <= last; token++) {
     if (token % every === 0 || token === column) {
-      tick(token, label(data.text(token) ?? '…'), token === column, colourOf(token));
+      tick(token, label(data.text(token) ?? '…'), token === column || token === scene.selected?.position, colourOf(token));
     }
   }
 }

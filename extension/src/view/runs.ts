@@ -51,7 +51,7 @@ export class RunList {
       h(
         'thead',
         {},
-        h('tr', {}, head(__('compare')), head(__('look')), head(__('text')), head(__('plan')), head(__('labels')), head(__('tokens')), head(__('loss'), __('mean negative log-likelihood of its tokens, nats')), head(__('when')))
+        h('tr', {}, head(__('compare')), head(__('text, plan and labels')), head(__('tokens')), head(__('loss'), __('mean negative log-likelihood of its tokens, nats')), head(__('when')), head(__('look')))
       ),
       this.body
     );
@@ -64,6 +64,12 @@ export class RunList {
       this.more
     );
     this.render();
+  }
+
+  /** Lists the runs that hold a text. */
+  find(text: string): void {
+    this.search.value = text;
+    this.ask();
   }
 
   ask(before: string | undefined = undefined): void {
@@ -95,6 +101,16 @@ export class RunList {
     this.table.hidden = this.rows.length === 0;
     this.body.replaceChildren(...this.rows.map(row => this.row(row)));
     this.both.disabled = this.chosen.length !== 2;
+  }
+
+  /** One click that puts the routes of a run into the plan, for all layers and tokens. */
+  private replay(row: RunRow): HTMLButtonElement {
+    const node = button(__('Replay'), 'replay-run', __('Put this run’s routes into the plan: the prompt in view is routed as it was'), () => {
+      this.actions.send({ type: 'add', edit: { kind: 'reroute.replay', run: row.id } });
+      this.actions.look();
+    });
+    setAttr(node, 'aria-label', __('Replay the routes of run %1', row.id));
+    return node;
   }
 
   private row(row: RunRow): HTMLElement {
@@ -129,18 +145,22 @@ export class RunList {
       { attrs: { 'data-wb-run-row': row.id, 'aria-current': this.inView.includes(row.id) ? 'true' : undefined } },
       h('td', {}, box),
       h(
-        'td',
-        { class: 'wb-nowrap' },
-        show(__('Open'), 'show', __('Show this run on the map'), false, null),
-        row.plan ? show(__('With plan'), 'show-plan', __('Show it and take up its plan'), true, null) : null,
-        row.parent ? show(__('On parent'), 'show-parent', __('Show it against the run it came from'), false, row.parent) : null
+        'th',
+        { class: 'wb-run-words', attrs: { scope: 'row' }, title: `${row.model} · ${row.kind} · ${row.id}` },
+        h('span', { class: 'wb-clip', text: row.text || '∅' }),
+        plan || labels.length ? h('span', { class: 'wb-clip wb-quiet', text: [plan, ...labels].filter(Boolean).join(' · '), title: [plan, ...labels].join('\n') }) : null
       ),
-      h('th', { attrs: { scope: 'row' }, title: `${row.model} · ${row.kind} · ${row.id}` }, h('span', { class: 'wb-clip', text: row.text || '∅' })),
-      h('td', { title: plan }, h('span', { class: 'wb-clip', text: plan || '–' })),
-      h('td', { title: labels.join('\n') }, h('span', { class: 'wb-clip', text: labels.join(', ') || '–' })),
       h('td', { class: 'wb-number', text: String(row.tokens) }),
       h('td', { class: 'wb-number', text: row.loss === null ? '–' : digits(row.loss, 4) }),
-      h('td', { class: 'wb-number wb-nowrap', text: row.started.slice(5, 16) || '–', title: row.started })
+      h('td', { class: 'wb-number wb-nowrap', text: row.started.slice(5, 16) || '–', title: row.started }),
+      h(
+        'td',
+        { class: 'wb-run-buttons' },
+        show(__('Open'), 'show', __('Show this run on the map'), false, null),
+        row.plan ? show(__('With plan'), 'show-plan', __('Show it and take up its plan'), true, null) : null,
+        row.parent ? show(__('On parent'), 'show-parent', __('Show it against the run it came from'), false, row.parent) : null,
+        this.replay(row)
+      )
     );
   }
 }

@@ -7,11 +7,12 @@
 #include "activation.h"
 #include <stdlib.h>
 
-#define ROWS 4                 /* queries of a tile of a product */
 #define MACS_PER_THREAD 500000 /* less work than this is not worth waking a thread for */
 #if defined(RK_ISA_AVX512)
-#define VECS 4 /* vectors of a tile: its sums, one row of the right side and a broadcast fit the registers */
+#define ROWS 6 /* queries of a tile of a product */
+#define VECS 4 /* vectors of it: its sums, one row of the right side and a broadcast fit the registers */
 #else
+#define ROWS 4
 #define VECS 2
 #endif
 
@@ -77,59 +78,76 @@ ENTRY(rk_block_rows)(const rk_attention_call *call) {
     return at == call->kept ? RK_OK : RK_BAD_INDEX;
 }
 
-/* c[ROWS][vecs] = (or, with `more`, +=) a[ROWS][depth] times b[depth][vecs]. */
-static inline __attribute__((always_inline)) void tile(const int vecs, int more, int64_t depth, const float *a,
-                                                       int64_t a_row, const float *b, int64_t b_row, float *c,
-                                                       int64_t c_row) {
+/* c[rows][vecs] = a[rows][from ... to) times b[from ... to)[vecs], added to shrink[rows] * c where that is given. */
+static inline __attribute__((always_inline)) void tile(const int rows, const int vecs, int64_t from, int64_t to,
+                                                       const float *a, int64_t a_row, const float *b, int64_t b_row,
+                                                       const float *shrink, float *c, int64_t c_row) {
     vec sum[ROWS][VECS], right[VECS];
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
-    for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 4
-        for (int i = 0; i < vecs; i++) sum[r][i] = more ? vec_load_f32(c + r * c_row + i * VL) : vec_zero();
-    for (int64_t k = 0; k < depth; k++) {
+        for (int i = 0; i < vecs; i++) {
+            sum[r][i] = vec_zero();
+            if (shrink) sum[r][i] = vec_load_f32(c + r * c_row + i * VL) * vec_set(shrink[r]);
+        }
+    for (int64_t k = from; k < to; k++) {
 #pragma GCC unroll 4
         for (int i = 0; i < vecs; i++) right[i] = vec_load_f32(b + k * b_row + i * VL);
-#pragma GCC unroll 4
-        for (int r = 0; r < ROWS; r++) {
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
             const vec left = vec_set(a[r * a_row + k]);
 #pragma GCC unroll 4
             for (int i = 0; i < vecs; i++) sum[r][i] = vec_fma(left, right[i], sum[r][i]);
         }
     }
-#pragma GCC unroll 4
-    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
         for (int i = 0; i < vecs; i++) vec_store_f32(c + r * c_row + i * VL, sum[r][i]);
 }
 
-/* rows is a multiple of ROWS, columns of VL. */
-static void product(int more, int64_t rows, int64_t columns, int64_t depth, const float *a, int64_t a_row,
-                    const float *b, int64_t b_row, float *c, int64_t c_row) {
+/* One tile's rows of a product, columns a multiple of VL wide; rows is 4 or ROWS. */
+static inline __attribute__((always_inline)) void product(const int rows, int64_t columns, int64_t from, int64_t to,
+                                                          const float *a, int64_t a_row, const float *b, int64_t b_row,
+                                                          const float *shrink, float *c, int64_t c_row) {
     for (int64_t at = 0; at < columns;) {
         const int64_t left = (columns - at) / VL;
         const int vecs = left < VECS ? (int)left : VECS;
-        for (int64_t r = 0; r < rows; r += ROWS) {
-            const float *first = a + r * a_row;
-            float *out = c + r * c_row + at;
-            if (vecs == VECS) tile(VECS, more, depth, first, a_row, b + at, b_row, out, c_row);
+        if (vecs == VECS) tile(rows, VECS, from, to, a, a_row, b + at, b_row, shrink, c + at, c_row);
 #if VECS == 4
-            else if (vecs == 3) tile(3, more, depth, first, a_row, b + at, b_row, out, c_row);
-            else if (vecs == 2) tile(2, more, depth, first, a_row, b + at, b_row, out, c_row);
+        else if (vecs == 3) tile(rows, 3, from, to, a, a_row, b + at, b_row, shrink, c + at, c_row);
+        else if (vecs == 2) tile(rows, 2, from, to, a, a_row, b + at, b_row, shrink, c + at, c_row);
 #endif
-            else tile(1, more, depth, first, a_row, b + at, b_row, out, c_row);
-        }
+        else tile(rows, 1, from, to, a, a_row, b + at, b_row, shrink, c + at, c_row);
         at += vecs * VL;
     }
 }
 
+/* How many queries a tile takes when `left` are left; a tile of four may reach past the last. */
+static int tile_rows(int64_t left) { return left > 4 ? ROWS : 4; }
+
+static void scores(int rows, int64_t columns, int64_t depth, const float *q, const float *keys, int64_t block,
+                   float *score) {
+    if (rows == ROWS) product(ROWS, columns, 0, depth, q, depth, keys, block, 0, score, block);
+    else product(4, columns, 0, depth, q, depth, keys, block, 0, score, block);
+}
+
+static void mix(int rows, int64_t columns, int64_t from, int64_t to, const float *score, int64_t block,
+                const float *values, const float *shrink, float *sum) {
+    if (rows == ROWS) product(ROWS, columns, from, to, score, block, values, columns, shrink, sum, columns);
+    else product(4, columns, from, to, score, block, values, columns, shrink, sum, columns);
+}
+
 typedef struct {
-    int64_t columns;     /* values and extras, padded */
+    int64_t columns;      /* values and extras, padded */
+    int in_place;         /* the values are read where they lie */
     float *keys, *values; /* [batch, kv_heads, blocks] of [depth, block] and of [block, columns] */
 } rk_packed;
 
 typedef struct {
-    float *q, *score, *sum; /* [block, depth], [block, block], [block, columns] */
+    float *q, *score, *sum; /* [block, depth], [block, block], [block, columns]; ROWS more rows each */
     float *most, *total;    /* [block] running maximum and sum */
+    float *shrink;          /* [block, and ROWS] what a row's sum is multiplied by before this block's share */
     float *part, *at;       /* [blocks, block] a row's sum in a block, and the maximum it was taken against */
 } rk_scratch;
 
@@ -137,59 +155,73 @@ static void pack(const rk_attention_call *call, const rk_packed *packed, int64_t
     const int64_t block = call->block, depth = call->depth, first = number * block;
     const int64_t place = (batch * call->kv_heads + head) * blocks_of(call, call->keys) + number;
     const int64_t n = call->keys - first < block ? call->keys - first : block;
-    float *keys = packed->keys + place * depth * block, *values = packed->values + place * block * packed->columns;
-    memset(keys, 0, (size_t)(depth * block) * sizeof(float));
-    memset(values, 0, (size_t)(block * packed->columns) * sizeof(float));
-    for (int64_t j = 0; j < n; j++) {
-        float row[256];
-        const int64_t key = batch * call->k_strides[0] + head * call->k_strides[1] + (first + j) * call->k_strides[2];
-        for (int64_t d = 0; d < depth; d += 256) {
-            const int64_t width = depth - d < 256 ? depth - d : 256;
-            widen_row(call->dtype, call->k, key + d, width, row, width);
-            for (int64_t i = 0; i < width; i++) keys[(d + i) * block + j] = row[i];
+    float *keys = packed->keys + place * depth * block, row[RK_PAD][64];
+    const int64_t key = batch * call->k_strides[0] + head * call->k_strides[1];
+    for (int64_t j = 0; j < block; j += RK_PAD) { /* a square of keys is turned at a time */
+        for (int64_t d = 0; d < depth; d += 64) {
+            const int64_t width = depth - d < 64 ? depth - d : 64;
+            for (int64_t i = 0; i < RK_PAD; i++) {
+                const int64_t at = key + (first + j + i) * call->k_strides[2] + d;
+                if (j + i < n) widen_row(call->dtype, call->k, at, width, row[i], width);
+                else memset(row[i], 0, (size_t)width * sizeof(float));
+            }
+            for (int64_t c = 0; c < width; c++)
+                for (int64_t i = 0; i < RK_PAD; i++) keys[(d + c) * block + j + i] = row[i][c];
         }
-        const int64_t value = batch * call->v_strides[0] + head * call->v_strides[1] + (first + j) * call->v_strides[2];
-        widen_row(call->dtype, call->v, value, call->values, values + j * packed->columns, call->values);
+    }
+    if (packed->in_place) return;
+    float *values = packed->values + place * block * packed->columns;
+    const int64_t value = batch * call->v_strides[0] + head * call->v_strides[1];
+    for (int64_t j = 0; j < n; j++) {
+        float *out = values + j * packed->columns;
+        const int64_t end = call->values + call->extras;
+        widen_row(call->dtype, call->v, value + (first + j) * call->v_strides[2], call->values, out, call->values);
         if (call->extras)
-            memcpy(values + j * packed->columns + call->values, call->extra + (first + j) * call->extras,
+            memcpy(out + call->values, call->extra + (first + j) * call->extras,
                    (size_t)call->extras * sizeof(float));
+        memset(out + end, 0, (size_t)(packed->columns - end) * sizeof(float));
     }
 }
 
-static float sum_of(const float *value, int64_t n) {
-    float lane[VL], total = 0.0f;
-    vec sum = vec_zero();
-    for (int64_t i = 0; i < n; i += VL) sum += vec_load_f32(value + i);
-    vec_store_f32(lane, sum);
-    for (int i = 0; i < VL; i++) total += lane[i];
-    return total;
+/* e^x of what is not above 0, to about one unit in the last place; 0 where the result would be no normal number.
+   x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r. */
+static inline vec exponential(vec x) {
+    const float least = -87.0f;
+    const vec shift = vec_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to a whole number */
+    const vec bounded = vec_max(vec_set(least), x);
+    const vec n = vec_fma(bounded, vec_set(1.44269504088896341f), shift) - shift;
+    const vec r = vec_fma(n, vec_set(-1.42860682030941723e-6f), vec_fma(n, vec_set(-0.693145751953125f), bounded));
+    vec p = vec_set(1.0f / 5040.0f);
+    p = vec_fma(p, r, vec_set(1.0f / 720.0f));
+    p = vec_fma(p, r, vec_set(1.0f / 120.0f));
+    p = vec_fma(p, r, vec_set(1.0f / 24.0f));
+    p = vec_fma(p, r, vec_set(1.0f / 6.0f));
+    p = vec_fma(p, r, vec_set(0.5f));
+    p = vec_fma(p, r, vec_set(1.0f));
+    p = vec_fma(p, r, vec_set(1.0f));
+    return vec_power(p, n, x, least);
 }
 
-static float most_of(const float *value, int64_t n) {
-    float lane[VL], most;
-    vec top = vec_load_f32(value);
-    for (int64_t i = VL; i < n; i += VL) top = vec_max(top, vec_load_f32(value + i));
-    vec_store_f32(lane, top);
-    most = lane[0];
-    for (int i = 1; i < VL; i++) most = lane[i] > most ? lane[i] : most;
-    return most;
-}
-
-/* Scores to weights of one query in one block, of which it sees the keys from `lower` to before `limit`. Returns their
-   sum. */
-static float weigh(const rk_scratch *s, int64_t row, float *score, int64_t block, int64_t lower, int64_t limit,
-                   int64_t columns) {
-    for (int64_t j = limit > 0 ? limit : 0; j < block; j++) score[j] = -INFINITY;
-    for (int64_t j = 0; j < lower && j < block; j++) score[j] = -INFINITY;
-    const float before = s->most[row], found = most_of(score, block), most = found > before ? found : before;
-    const float base = most == -INFINITY ? 0.0f : most;
-    for (int64_t j = 0; j < block; j++) score[j] = rk_exp(score[j] - base);
-    const float part = sum_of(score, block);
+/* Scores to weights of one query: of columns [first, end), whole vectors, it sees those from `lower` to before `limit`.
+   Returns their sum. */
+static float weigh(const rk_scratch *s, int64_t row, float *score, int64_t first, int64_t end, int64_t lower,
+                   int64_t limit) {
+    for (int64_t j = first; j < lower && j < end; j++) score[j] = -INFINITY;
+    for (int64_t j = limit > first ? limit : first; j < end; j++) score[j] = -INFINITY;
+    vec top = vec_load_f32(score + first), sum = vec_zero();
+    for (int64_t j = first + VL; j < end; j += VL) top = vec_max(top, vec_load_f32(score + j));
+    const float before = s->most[row], found = vec_most(top), most = found > before ? found : before;
+    const vec base = vec_set(most == -INFINITY ? 0.0f : most);
+    for (int64_t j = first; j < end; j += VL) {
+        const vec weight = exponential(vec_load_f32(score + j) - base);
+        vec_store_f32(score + j, weight);
+        sum += weight;
+    }
+    const float part = vec_sum(sum);
+    s->shrink[row] = 1.0f;
     if (most != before) {
-        const float shrink = rk_exp(before - base);
-        float *sum = s->sum + row * columns;
-        for (int64_t c = 0; c < columns; c++) sum[c] *= shrink;
-        s->total[row] *= shrink;
+        s->shrink[row] = rk_exp(before - most);
+        s->total[row] *= s->shrink[row];
         s->most[row] = most;
     }
     s->total[row] += part;
@@ -202,17 +234,27 @@ static void cap(float *score, int64_t n, float most) {
     for (int64_t j = 0; j < n; j++) score[j] = most - 2.0f * most / (1.0f + rk_exp(score[j] * twice));
 }
 
+/* The columns of a block, rounded to whole vectors, that the queries [row, row + rows) of a block see; 0 when none. What
+   they see together is one stretch. */
+static int columns_of(const rk_attention_call *call, int64_t batch, int64_t row, int64_t rows, int64_t begin,
+                      int64_t *first, int64_t *end) {
+    const int64_t low = lower_of(call, batch, row) - begin, high = limit_of(call, batch, row + rows - 1) - begin;
+    *first = low > 0 ? low / VL * VL : 0;
+    *end = high < call->block ? (high + VL - 1) / VL * VL : call->block;
+    return high > 0 && (low > 0 ? low : 0) < (high < call->block ? high : call->block);
+}
+
 /* Returns how many blocks were computed. */
 static int64_t attend(const rk_attention_call *call, const rk_packed *packed, const rk_scratch *s, int64_t batch,
-                   int64_t head, int64_t number) {
+                      int64_t head, int64_t number) {
     const int64_t block = call->block, depth = call->depth, columns = packed->columns, first = number * block;
-    const int64_t n = call->queries - first < block ? call->queries - first : block, rows = (n + ROWS - 1) / ROWS * ROWS;
+    const int64_t n = call->queries - first < block ? call->queries - first : block;
     const int64_t *ptr = call->ptr + head * (blocks_of(call, call->queries) + 1) + number;
     const int64_t kv_head = head / (call->heads / call->kv_heads), key_blocks = blocks_of(call, call->keys);
     const float scale = (float)call->scale;
     int64_t computed = 0;
-    memset(s->q, 0, (size_t)(rows * depth) * sizeof(float));
-    memset(s->sum, 0, (size_t)(rows * columns) * sizeof(float));
+    memset(s->q + n * depth, 0, (size_t)(ROWS * depth) * sizeof(float));
+    memset(s->sum, 0, (size_t)((n + ROWS) * columns) * sizeof(float));
     for (int64_t r = 0; r < n; r++) {
         const int64_t at = batch * call->q_strides[0] + head * call->q_strides[1] + (first + r) * call->q_strides[2];
         widen_row(call->dtype, call->q, at, depth, s->q + r * depth, depth);
@@ -221,31 +263,41 @@ static int64_t attend(const rk_attention_call *call, const rk_packed *packed, co
         s->total[r] = call->sinks ? 1.0f : 0.0f; /* a sink is a key without a value */
     }
     for (int64_t e = ptr[0]; e < ptr[1]; e++) {
-        const int64_t begin = call->col[e] * block, widest = limit_of(call, batch, first + n - 1) - begin;
+        const int64_t begin = call->col[e] * block;
         float *part = s->part + (e - ptr[0]) * block, *at = s->at + (e - ptr[0]) * block;
-        if (!seen(call, batch, first, n, begin)) {
-            if (call->mass) memset(part, 0, (size_t)block * sizeof(float));
-            if (call->mass) memset(at, 0, (size_t)block * sizeof(float));
-            continue;
-        }
+        if (call->mass) memset(part, 0, (size_t)block * sizeof(float));
+        if (call->mass) memset(at, 0, (size_t)block * sizeof(float));
+        if (!seen(call, batch, first, n, begin)) continue;
         computed++;
         const int64_t place = (batch * call->kv_heads + kv_head) * key_blocks + call->col[e];
-        product(0, rows, block, depth, s->q, depth, packed->keys + place * depth * block, block, s->score, block);
-        if (call->softcap != 0.0) cap(s->score, n * block, (float)call->softcap);
-        for (int64_t r = 0; r < rows; r++) {
-            float *score = s->score + r * block;
-            if (r >= n) {
-                memset(score, 0, (size_t)block * sizeof(float));
-                continue;
+        const float *keys = packed->keys + place * depth * block, *values = packed->values + place * block * columns;
+        if (packed->in_place)
+            values = (const float *)call->v + batch * call->v_strides[0] + kv_head * call->v_strides[1] + begin * columns;
+        int64_t from, to;
+        for (int64_t r = 0; r < n; r += tile_rows(n - r)) {
+            const int rows = tile_rows(n - r);
+            const int64_t there = n - r < rows ? n - r : rows;
+            if (!columns_of(call, batch, first + r, there, begin, &from, &to)) continue;
+            scores(rows, to - from, depth, s->q + r * depth, keys + from, block, s->score + r * block + from);
+            for (int64_t i = r; i < r + there; i++) {
+                float *score = s->score + i * block;
+                if (call->softcap != 0.0) cap(score + from, to - from, (float)call->softcap);
+                const float sum = weigh(s, i, score, from, to, lower_of(call, batch, first + i) - begin,
+                                        limit_of(call, batch, first + i) - begin);
+                if (!call->mass) continue;
+                part[i] = sum;
+                at[i] = s->most[i] == -INFINITY ? 0.0f : s->most[i];
             }
-            const int64_t lower = lower_of(call, batch, first + r) - begin, limit = limit_of(call, batch, first + r) - begin;
-            const float sum = weigh(s, r, score, block, lower, limit < block ? limit : block, columns);
-            if (!call->mass) continue;
-            part[r] = sum;
-            at[r] = s->most[r] == -INFINITY ? 0.0f : s->most[r];
         }
-        product(1, rows, columns, widest < block ? widest : block, s->score, block,
-                packed->values + place * block * columns, columns, s->sum, columns);
+        for (int64_t r = 0; r < n; r += tile_rows(n - r)) {
+            const int rows = tile_rows(n - r);
+            const int64_t there = n - r < rows ? n - r : rows;
+            if (!columns_of(call, batch, first + r, there, begin, &from, &to)) continue;
+            const int64_t low = lower_of(call, batch, first + r) - begin;
+            const int64_t high = limit_of(call, batch, first + r + there - 1) - begin;
+            mix(rows, columns, low > from ? low : from, high < to ? high : to, s->score + r * block, block, values,
+                s->shrink + r, s->sum + r * columns);
+        }
     }
     const int64_t out = (batch * call->heads + head) * call->queries + first;
     for (int64_t r = 0; r < n; r++) {
@@ -287,9 +339,11 @@ ENTRY(rk_block_attention)(const rk_attention_call *call) {
                                    MACS_PER_THREAD, call->threads);
     rk_packed packed = {.columns = rk_padded(call->values + call->extras)};
     const int64_t packs = call->batch * call->kv_heads * columns, tasks = call->batch * call->heads * rows;
-    const int64_t shared = packs * block * (call->depth + packed.columns);
+    packed.in_place = call->dtype == RK_F32 && call->v_strides[2] == packed.columns && packed.columns == call->values;
+    const int64_t shared = packs * block * (call->depth + (packed.in_place ? 0 : packed.columns));
     const int64_t history = call->mass ? 2 * columns * block : 0;
-    const int64_t own = rk_padded(block * (call->depth + block + packed.columns + 2) + history);
+    const int64_t rows_padded = block + ROWS;
+    const int64_t own = rk_padded(rows_padded * (rk_padded(call->depth) + block + packed.columns + 3) + history);
     const size_t bytes = (size_t)(shared + own * threads) * sizeof(float) + (size_t)(call->kv_heads * columns);
     float *memory = aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
     if (!memory) return RK_NO_MEMORY;
@@ -301,11 +355,12 @@ ENTRY(rk_block_attention)(const rk_attention_call *call) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         rk_scratch s = {.q = memory + shared + own * omp_get_thread_num()};
-        s.score = s.q + block * call->depth;
-        s.sum = s.score + block * block;
-        s.most = s.sum + block * packed.columns;
-        s.total = s.most + block;
-        s.part = s.total + block;
+        s.score = s.q + rows_padded * rk_padded(call->depth);
+        s.sum = s.score + rows_padded * block;
+        s.most = s.sum + rows_padded * packed.columns;
+        s.total = s.most + rows_padded;
+        s.shrink = s.total + rows_padded;
+        s.part = s.shrink + rows_padded;
         s.at = s.part + columns * block;
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < packs; i++) {
@@ -315,9 +370,8 @@ ENTRY(rk_block_attention)(const rk_attention_call *call) {
             pack(call, &packed, batch, place / columns, place % columns);
         }
 #pragma omp for schedule(dynamic) reduction(+ : executed)
-        for (int64_t i = 0; i < tasks; i++) /* the longest rows first, so that the last task is a short one */
-            executed += attend(call, &packed, &s, i % (call->batch * call->heads) / call->heads, i % call->heads,
-                   rows - 1 - i / (call->batch * call->heads));
+        for (int64_t i = 0; i < tasks; i++) /* head by head, whose keys and values then stay near; long rows first */
+            executed += attend(call, &packed, &s, i / (rows * call->heads), i / rows % call->heads, rows - 1 - i % rows);
     }
     free(memory);
     *call->executed = executed;

@@ -39,11 +39,11 @@ def block_attention(
     sinks, extra = (t if t is None else t.detach().float().contiguous() for t in (sinks, extra))
     (batch, heads, queries, depth), (kv_heads, keys, values) = q.shape, v.shape[1:]
     extras = 0 if extra is None else extra.shape[1]
-    o = torch.empty((batch, heads, queries, values), dtype=q.dtype)
-    sketch = torch.empty((batch, heads, queries, extras) if extras else 0)
-    lse = torch.empty((batch, heads, queries) if stats else 0)
-    mass = torch.empty((batch, len(col)) if stats else 0)
-    executed = torch.empty((), dtype=torch.int64)
+    o = q.new_empty((batch, heads, queries, values))
+    sketch = q.new_empty((batch, heads, queries, extras) if extras else 0, dtype=torch.float32)
+    lse = q.new_empty((batch, heads, queries) if stats else 0, dtype=torch.float32)
+    mass = q.new_empty((batch, len(col)) if stats else 0, dtype=torch.float32)
+    executed = col.new_empty(())
     record = CALL.pack(
         q.data_ptr(),
         k.data_ptr(),
@@ -78,13 +78,14 @@ def block_attention(
     )
     if loader.call("block_rows", isa, record):
         raise bad_block_rows()
-    # Where nothing is masked but by causality, torch's dense kernel is faster than any that looks for blocks. It says
-    # neither lse nor masses; for those ours runs beside it, so that o has the same bits with statistics.
+    # Where nothing is masked but by causality, torch's dense kernel is the faster one, unless ours has the long vectors.
+    # It says neither lse nor masses; for those ours runs beside it, so that o has the same bits with statistics.
     blocks, columns = -(-queries // block), -(-keys // block)
     everything = batch * heads * (blocks * (blocks + 1) // 2 if causal else blocks * columns)
     plain = all(t is None for t in (lengths, sinks, extra, starts)) and not window and not softcap
     dense = (
         plain
+        and isa != "avx512"
         and (queries == keys or not causal)
         and q.dtype == torch.float32
         and executed.item() == everything

@@ -28,7 +28,7 @@ X86_FLAGS = {
     "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c".split(),
 }
 # Compiled once for each instruction set, under one name each (isa.h).
-OPS = ("residual.c", "mlp.c", "rows.c", "attention.c", "masked.c")
+OPS = ("residual.c", "mlp.c", "rows.c", "attention.c", "masked.c", "expert_linear.c", "ranks.c")
 X86_MACHINES = ("x86_64", "AMD64")
 
 

@@ -15,51 +15,47 @@ typedef struct {
     const int64_t *start; /* [rows + 1] where each row's values begin */
     void *y;              /* [tokens, rows] */
     int64_t tokens, rows, columns, bits_row, held, dtype, threads;
+    int64_t checked; /* the rows, bits and values are known to fit together */
 } rk_masked_call;
 
-/* out[r][t] for `rows` rows, 4 or 8, and `tokens` tokens. A lane adds its columns in ascending order and the lanes are
-   added in one fixed order, so a token's result does not depend on the tokens beside it. */
+/* out[t][r] for four rows and `tokens` tokens. A lane adds its columns in ascending order and the lanes are added in one
+   fixed order, so a token's result does not depend on the tokens beside it. `ahead` is where the next four rows' values
+   begin: four rows are four short streams, which the processor's own prefetcher hardly sees through, so that each is
+   asked for while the rows before it are worked on. */
 #define TILE(name, type, load)                                                                                    \
-    static inline __attribute__((always_inline)) void name(const int rows, const int tokens, int64_t columns,      \
+    static inline __attribute__((always_inline)) void name(const int tokens, int64_t columns,                      \
                                                            const type *const *value, const uint8_t *const *bits,   \
                                                            int64_t ahead, const float *const *x, float *out) {     \
-        vec sum[8 * TOKENS], lane[TOKENS];                                                                         \
-        const type *at[8];                                                                                         \
-        for (int r = 0; r < rows; r++) at[r] = value[r];                                                           \
-        for (int i = 0; i < rows * tokens; i++) sum[i] = vec_zero();                                               \
+        vec sum[4 * TOKENS], lane[TOKENS];                                                                         \
+        const type *at[4];                                                                                         \
+        for (int r = 0; r < 4; r++) at[r] = value[r];                                                              \
+        for (int i = 0; i < 4 * tokens; i++) sum[i] = vec_zero();                                                  \
         for (int64_t k = 0; k < columns; k += VL) {                                                                \
             for (int t = 0; t < tokens; t++) lane[t] = vec_load_f32(x[t] + k);                                     \
-            for (int r = 0; r < rows; r++) {                                                                       \
+            for (int r = 0; r < 4; r++) {                                                                          \
                 const uint32_t kept = vec_bits(bits[r], k);                                                        \
                 const vec weight = vec_expand(kept, load(at[r]));                                                  \
-                __builtin_prefetch(at[r] + ahead, 0, 2);                                                           \
+                __builtin_prefetch(at[r] + ahead, 0, 3);                                                           \
                 at[r] += __builtin_popcount(kept);                                                                 \
                 for (int t = 0; t < tokens; t++)                                                                   \
                     sum[r * tokens + t] = vec_fma_where(kept, weight, lane[t], sum[r * tokens + t]);               \
             }                                                                                                      \
         }                                                                                                          \
         for (int t = 0; t < tokens; t++)                                                                           \
-            for (int r = 0; r < rows; r += 4)                                                                      \
-                vec_sum4(sum[r * tokens + t], sum[(r + 1) * tokens + t], sum[(r + 2) * tokens + t],                \
-                         sum[(r + 3) * tokens + t], out + t * 8 + r);                                              \
+            vec_sum4(sum[t], sum[tokens + t], sum[2 * tokens + t], sum[3 * tokens + t], out + t * 4);              \
     }                                                                                                              \
     static void name##_rows(const rk_masked_call *call, int64_t first, int64_t last, int64_t tokens,               \
                             const float *const *x, float *out) {                                                   \
-        const type *value[8];                                                                                      \
-        const uint8_t *bits[8];                                                                                    \
-        for (int r = 0; r < 8; r++) { /* past the last row, the last row again: its sums are not kept */           \
+        const type *value[4];                                                                                      \
+        const uint8_t *bits[4];                                                                                    \
+        for (int r = 0; r < 4; r++) { /* past the last row, the last row again: its sums are not kept */           \
             const int64_t row = first + r < last ? first + r : last - 1;                                           \
             value[r] = (const type *)call->values + call->start[row];                                              \
             bits[r] = call->bits + row * call->bits_row;                                                           \
         }                                                                                                          \
-        /* Eight rows are eight short streams, which the processor's own prefetcher hardly sees through: each line is   \
-           asked for one group of rows ahead, so that all of the next group is on its way when it begins. */           \
-        const int64_t ahead = call->start[first + 8 < last ? first + 8 : last] - call->start[first];               \
-        if (tokens == 1) {                                                                                         \
-            name(8, 1, call->columns, value, bits, ahead, x, out);                                                 \
-            return;                                                                                                \
-        }                                                                                                          \
-        for (int r = 0; r < 8; r += 4) name(4, TOKENS, call->columns, value + r, bits + r, ahead, x, out + r);     \
+        const int64_t ahead = call->start[first + 4 < last ? first + 4 : last] - call->start[first];               \
+        if (tokens == 1) name(1, call->columns, value, bits, ahead, x, out);                                       \
+        else name(TOKENS, call->columns, value, bits, ahead, x, out);                                              \
     }
 
 TILE(tile_f32, float, vec_load_f32)
@@ -83,17 +79,17 @@ static int fits(const rk_masked_call *call, int64_t row) {
 
 static void rows_of(const rk_masked_call *call, int64_t first, int64_t last, const float *x, int64_t x_row,
                     int64_t tokens, int64_t columns, float *y) {
-    for (int64_t row = first; row < last; row += 8) {
+    for (int64_t row = first; row < last; row += 4) {
         for (int64_t t = 0; t < tokens; t += TOKENS) {
             const int64_t left = tokens - t, group = tokens == 1 ? 1 : TOKENS;
             const float *lane[TOKENS]; /* past the last token, the last token again */
-            float out[TOKENS * 8];
+            float out[TOKENS * 4];
             for (int64_t i = 0; i < TOKENS; i++) lane[i] = x + (i < left ? t + i : tokens - 1) * x_row;
             if (call->dtype == RK_F32) tile_f32_rows(call, row, last, group, lane, out);
             else if (call->dtype == RK_BF16) tile_bf16_rows(call, row, last, group, lane, out);
             else tile_f16_rows(call, row, last, group, lane, out);
             for (int64_t i = 0; i < group && i < left; i++)
-                for (int64_t r = 0; r < 8 && row + r < last; r++) y[(t + i) * columns + row + r] = out[i * 8 + r];
+                for (int64_t r = 0; r < 4 && row + r < last; r++) y[(t + i) * columns + row + r] = out[i * 4 + r];
         }
     }
 }
@@ -115,7 +111,7 @@ ENTRY(rk_masked_matmul)(const rk_masked_call *call) {
         for (int64_t row = 0; row < call->rows; row += ROW_BLOCK) {
             const int64_t last = row + ROW_BLOCK < call->rows ? row + ROW_BLOCK : call->rows;
             int good = 1;
-            for (int64_t r = row; r < last; r++) good &= fits(call, r);
+            for (int64_t r = row; r < last && !call->checked; r++) good &= fits(call, r);
             if (good) rows_of(call, row, last, x, x_row, tokens, call->rows, y);
             else bad = 1;
         }

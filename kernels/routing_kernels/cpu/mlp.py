@@ -31,9 +31,9 @@ def sparse_mlp(
     (tokens, hidden), (width, outputs) = x.shape, down_t.shape
     if active is not None:
         active = active.contiguous()
-    y = torch.empty((tokens, outputs), dtype=x.dtype)
-    counts = torch.empty((2, tokens), dtype=torch.int32)
-    energy = torch.empty((tokens, 2) if stats else 0)
+    y = x.new_empty((tokens, outputs))
+    counts = x.new_empty((2, tokens), dtype=torch.int32)
+    energy = x.new_empty((tokens, 2) if stats else 0, dtype=torch.float32)
     record = CALL.pack(
         x.data_ptr(),
         gate.data_ptr(),

@@ -69,7 +69,7 @@ EXPORT int rk_moe_experts(const rk_moe_call *call) {
     if (!call->tokens) return RK_OK;
     rk_moe_stretch s = {.hidden_pad = rk_padded(call->hidden), .width_pad = rk_padded(call->width)};
     const int widen = call->dtype != RK_F32 || call->hidden % RK_PAD;
-    const int64_t per_token = (call->top_k * (s.width_pad + s.hidden_pad) + widen * s.hidden_pad) * 4;
+    const int64_t per_token = (call->top_k * (s.width_pad + s.hidden_pad) + widen * s.hidden_pad + rk_padded(call->top_k)) * 4;
     int64_t most = SCRATCH_BYTES / (per_token > 0 ? per_token : 1);
     if (most < 1) most = 1;
     if (most > call->tokens) most = call->tokens;
@@ -82,7 +82,8 @@ EXPORT int rk_moe_experts(const rk_moe_call *call) {
     if (!block) return RK_NO_MEMORY;
     s.h = block;
     s.o = s.h + slots * s.width_pad;
-    s.x = widen ? s.o + slots * s.hidden_pad : NULL;
+    s.weight = s.o + slots * s.hidden_pad;
+    s.x = widen ? s.weight + most * rk_padded(call->top_k) : NULL;
     int64_t *next = (int64_t *)((float *)block + floats), *expert = next + call->experts;
     int64_t *begin = expert + call->experts, *token = begin + call->experts + 1, *place = token + slots;
 

@@ -6,7 +6,7 @@
 typedef struct {
     const void *x;           /* [tokens, hidden], contiguous */
     const int64_t *ids;      /* [tokens, top_k], contiguous */
-    const float *weights;    /* [tokens, top_k], contiguous */
+    const void *weights;     /* [tokens, top_k], contiguous */
     const void *gate_up;     /* [experts, 2 * width, hidden], rows contiguous */
     const void *down;        /* [experts, hidden, width], rows contiguous */
     void *y;                 /* [tokens, hidden] */
@@ -16,7 +16,7 @@ typedef struct {
     int32_t *tallies;        /* [2, tokens, top_k]: hidden zero, hidden below */
     int64_t tokens, top_k, experts, hidden, width;
     int64_t gate_up_expert, gate_up_row, down_expert, down_row; /* strides */
-    int64_t dtype, act, isa, threads;
+    int64_t dtype, weights_dtype, act, isa, threads;
     double threshold;
 } rk_moe_call;
 
@@ -33,6 +33,7 @@ typedef struct {
     float *x;                   /* [tokens, hidden_pad] x as float, zero padded; NULL: read x itself */
     float *h;                   /* [slots, width_pad] act(gate) * up, zero padded */
     float *o;                   /* [slots, hidden] expert outputs before their weight */
+    float *weight;              /* [tokens, top_k] the combine weights as float */
 } rk_moe_stretch;
 
 void rk_moe_run_portable(const rk_moe_call *call, const rk_moe_stretch *stretch);

@@ -10,7 +10,7 @@ from torch import Tensor
 from routing_kernels.cpu import loader
 from routing_kernels.errors import BackendError
 
-CALL = struct.Struct("=10Q13qd")  # rk_moe_call: ten pointers, thirteen integers, one double
+CALL = struct.Struct("=10Q14qd")  # rk_moe_call: ten pointers, fourteen integers, one double
 
 
 def moe_experts(
@@ -25,12 +25,13 @@ def moe_experts(
     isa: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Outputs of the op ``routing_kernels::moe_experts``; the arguments are taken as checked."""
-    x, ids, weights = x.contiguous(), ids.contiguous(), weights.float().contiguous()
+    x, ids, weights = x.contiguous(), ids.contiguous(), weights.contiguous()
+    if weights.dtype not in loader.DTYPES:
+        weights = weights.float()
     (tokens, top_k), (experts, hidden, width) = ids.shape, down.shape
-    y, dropped = torch.empty_like(x), torch.empty((), dtype=torch.int64)
-    counts = torch.empty(experts, dtype=torch.int64)
-    norms = torch.empty((3, tokens, top_k) if stats else 0)
-    tallies = torch.empty((2, tokens, top_k) if stats else 0, dtype=torch.int32)
+    y, dropped, counts = torch.empty_like(x), ids.new_empty(()), ids.new_empty(experts)
+    norms = x.new_empty((3, tokens, top_k) if stats else 0, dtype=torch.float32)
+    tallies = x.new_empty((2, tokens, top_k) if stats else 0, dtype=torch.int32)
     gate_up_expert, gate_up_row, _ = gate_up.stride()
     down_expert, down_row, _ = down.stride()
     record = CALL.pack(
@@ -54,6 +55,7 @@ def moe_experts(
         down_expert,
         down_row,
         loader.DTYPES[x.dtype],
+        loader.DTYPES[weights.dtype],
         loader.ACTS[act],
         loader.ISAS[isa],
         torch.get_num_threads(),

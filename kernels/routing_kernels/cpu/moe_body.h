@@ -5,6 +5,7 @@
 #include "moe.h"
 #include "activation.h"
 #include "narrow.h"
+#include "widen.h"
 
 #define ROW_BLOCK 32       /* rows of one task */
 #define SLOT_GROUP 48      /* slots whose activations a task holds: a multiple of every TILE_TOKENS */
@@ -34,7 +35,7 @@
 static void combine(const rk_moe_call *call, const rk_moe_stretch *s, int64_t token) {
     const int64_t hidden = call->hidden, top_k = call->top_k;
     const int64_t *place = s->place + token * top_k;
-    const float *weight = call->weights + (s->first + token) * top_k;
+    const float *weight = s->weight + token * top_k;
     const int64_t out = (s->first + token) * hidden;
     for (int64_t column = 0; column < hidden; column += COLUMNS) {
         const int64_t n = hidden - column < COLUMNS ? hidden - column : COLUMNS;
@@ -99,6 +100,9 @@ void RUN(const rk_moe_call *call, const rk_moe_stretch *s) {
 #pragma omp for schedule(static)
         for (int64_t token = 0; token < s->tokens; token++) BY_DTYPE(widen, call, s, token);
     }
+#pragma omp single
+    widen_row(call->weights_dtype, call->weights, s->first * call->top_k, s->tokens * call->top_k, s->weight,
+              s->tokens * call->top_k);
     const int64_t width_blocks = (call->width + ROW_BLOCK - 1) / ROW_BLOCK;
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < s->active * width_blocks; task++) {

@@ -14,7 +14,7 @@ CALL = struct.Struct("=7Q5q")  # rk_rows_call: seven pointers, five integers
 
 def gather_rows(x: Tensor, ids: Tensor, stats: bool, isa: str) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs of the op ``routing_kernels::gather_rows``; the arguments are taken as checked."""
-    y = torch.empty((len(ids), x.shape[1]), dtype=x.dtype)
+    y = x.new_empty((len(ids), x.shape[1]))
     return _call("gather_rows", x, None, ids, None, y, len(x), stats, isa)
 
 
@@ -22,7 +22,7 @@ def scatter_add_rows(
     base: Tensor, rows: Tensor, ids: Tensor, weights: Tensor | None, stats: bool, isa: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs of the op ``routing_kernels::scatter_add_rows``; the arguments are taken as checked."""
-    y = torch.empty(base.shape, dtype=base.dtype)
+    y = base.new_empty(base.shape)
     return _call("scatter_add_rows", rows, base, ids, weights, y, len(base), stats, isa)
 
 
@@ -40,7 +40,8 @@ def _call(
     x, ids = x.contiguous(), ids.contiguous()
     base = base if base is None else base.contiguous()
     weights = weights if weights is None else weights.float().contiguous()
-    norms, dropped = torch.empty(len(ids) if stats else 0), torch.empty((), dtype=torch.int64)
+    norms = x.new_empty(len(ids) if stats else 0, dtype=torch.float32)
+    dropped = ids.new_empty(())
     record = CALL.pack(
         x.data_ptr(),
         0 if base is None else base.data_ptr(),

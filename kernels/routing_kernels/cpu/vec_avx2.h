@@ -28,6 +28,25 @@ static inline void vec_double(vec v, dvec *low, dvec *high) {
     *high = _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
 }
 
+/* p * 2^n for whole n from -126 to 0, and 0 in the lanes where x is below `least`; a NaN stays. */
+static inline vec vec_power(vec p, vec n, vec x, float least) {
+    const __m256i bits = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    const __m256 kept = _mm256_cmp_ps(x, _mm256_set1_ps(least), _CMP_NLT_UQ);
+    return _mm256_and_ps(kept, _mm256_mul_ps(p, _mm256_castsi256_ps(bits)));
+}
+
+/* Over all lanes, in one fixed order. */
+static inline float vec_sum(vec v) {
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+}
+static inline float vec_most(vec v) {
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+}
+
 /* The next values of a packed row in the lanes that the bits name, and a product added in those lanes alone. */
 static inline uint32_t vec_bits(const uint8_t *row, int64_t k) { return row[k / 8]; }
 static inline uint64_t vec_bytes(uint32_t bits) { return _pdep_u64(bits, 0x0101010101010101u) * 0xFFu; }

@@ -3,6 +3,7 @@
 #define RK_VEC_H
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 typedef __m512 vec;
 typedef __m512d dvec;
@@ -30,8 +31,21 @@ static inline void vec_double(vec v, dvec *low, dvec *high) {
     *high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
 }
 
+/* p * 2^n for whole n, and 0 in the lanes where x is below `least`; a NaN stays. */
+static inline vec vec_power(vec p, vec n, vec x, float least) {
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(least), _CMP_NLT_UQ), p, n);
+}
+
+/* Over all lanes, in one fixed order. */
+static inline float vec_sum(vec v) { return _mm512_reduce_add_ps(v); }
+static inline float vec_most(vec v) { return _mm512_reduce_max_ps(v); }
+
 /* The next values of a packed row in the lanes that the bits name, and a product added in those lanes alone. */
-static inline uint32_t vec_bits(const uint8_t *row, int64_t k) { return (uint32_t)(row[k / 8] | row[k / 8 + 1] << 8); }
+static inline uint32_t vec_bits(const uint8_t *row, int64_t k) {
+    uint16_t bits;
+    memcpy(&bits, row + k / 8, sizeof bits);
+    return bits;
+}
 static inline vec vec_expand(uint32_t bits, vec packed) { return _mm512_maskz_expand_ps((__mmask16)bits, packed); }
 static inline vec vec_fma_where(uint32_t bits, vec a, vec b, vec c) {
     return _mm512_mask3_fmadd_ps(a, b, c, (__mmask16)bits);

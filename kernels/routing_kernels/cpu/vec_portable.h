@@ -75,6 +75,22 @@ static inline void vec_double(vec v, dvec *low, dvec *high) {
     *high = (dvec){v[2], v[3]};
 }
 
+/* p * 2^n for whole n from -126 to 0, and 0 in the lanes where x is below `least`; a NaN stays. */
+static inline vec vec_power(vec p, vec n, vec x, float least) {
+    for (int i = 0; i < VL; i++) {
+        const float whole = n[i] != n[i] ? 0.0f : n[i]; /* what is no number has no place among the integers */
+        p[i] = x[i] < least ? 0.0f : p[i] * float_from_bits((uint32_t)((int32_t)whole + 127) << 23);
+    }
+    return p;
+}
+
+/* Over all lanes, in one fixed order. */
+static inline float vec_sum(vec v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+static inline float vec_most(vec v) {
+    const float even = v[0] > v[2] ? v[0] : v[2], odd = v[1] > v[3] ? v[1] : v[3];
+    return even > odd ? even : odd;
+}
+
 /* The next values of a packed row in the lanes that the bits name, and a product added in those lanes alone. */
 static inline uint32_t vec_bits(const uint8_t *row, int64_t k) { return row[k / 8] >> k % 8 & 15u; }
 static inline vec vec_expand(uint32_t bits, vec packed) {

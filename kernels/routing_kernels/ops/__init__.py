@@ -1,9 +1,12 @@
 """The public ops, one module each."""
 
 from routing_kernels.ops.attention import BLOCKS, BlockAttention, block_attention, block_rows
+from routing_kernels.ops.composed import ExpertLinear, composed_experts
+from routing_kernels.ops.expert_linear import expert_linear
 from routing_kernels.ops.masked import MaskedWeight, masked_matmul, n_of_m, pack_masked
 from routing_kernels.ops.mlp import SparseMlp, sparse_mlp
 from routing_kernels.ops.moe import ACTIVATIONS, MoeExperts, moe_experts
+from routing_kernels.ops.ranks import MapRanks, map_ranks
 from routing_kernels.ops.residual import ResidualStats, residual_stats
 from routing_kernels.ops.rows import Rows, gather_rows, scatter_add_rows
 
@@ -11,6 +14,8 @@ __all__ = [
     "ACTIVATIONS",
     "BLOCKS",
     "BlockAttention",
+    "ExpertLinear",
+    "MapRanks",
     "MaskedWeight",
     "MoeExperts",
     "ResidualStats",
@@ -18,7 +23,10 @@ __all__ = [
     "SparseMlp",
     "block_attention",
     "block_rows",
+    "composed_experts",
+    "expert_linear",
     "gather_rows",
+    "map_ranks",
     "masked_matmul",
     "moe_experts",
     "n_of_m",

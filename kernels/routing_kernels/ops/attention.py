@@ -11,7 +11,7 @@ from routing_kernels import reference
 from routing_kernels.cpu import attention as cpu
 from routing_kernels.dispatch import resolve
 from routing_kernels.errors import ArgumentError
-from routing_kernels.library import define, differentiable
+from routing_kernels.library import define, differentiable, undispatched
 from routing_kernels.ops.moe import DTYPES
 
 BLOCKS = (16, 32, 64, 128)
@@ -101,8 +101,9 @@ def block_attention(
         "auto", "reference", "cpu" or "triton" (see :func:`routing_kernels.resolve`).
 
     Sums are float32 and rounded once, at the end. A block that is not kept, or that nobody may see, is neither read nor
-    computed. In float32 with every block kept and nothing but causality to mask, the cpu backend gives the work to
-    torch's dense attention. Otherwise a query's row does not depend on the batch; the number of threads never matters.
+    computed. In float32 with every block kept and nothing but causality to mask, the cpu backend without AVX-512 gives the
+    work to torch's dense attention. Otherwise a query's row does not depend on the batch; the number of threads never
+    matters.
 
     Raises
     ------
@@ -323,7 +324,9 @@ _FORWARD = (
 _BACKWARD = f"(Tensor grad, {_INPUTS}, {_LIMITS}, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)"
 _op = define("block_attention", _FORWARD, _forward, _forward_shapes)
 differentiable("block_attention", _differentiate, _save_for_backward)
-_inference_op = define("block_attention_inference", _FORWARD, _forward, _forward_shapes)
+_inference_op = undispatched(
+    define("block_attention_inference", _FORWARD, _forward, _forward_shapes), _forward
+)
 _backward_op = define(
     "block_attention_backward", _BACKWARD, reference.block_attention_backward, _backward_shapes
 )

@@ -12,7 +12,7 @@ from routing_kernels import reference
 from routing_kernels.cpu import masked as cpu
 from routing_kernels.dispatch import resolve
 from routing_kernels.errors import ArgumentError
-from routing_kernels.library import define, differentiable
+from routing_kernels.library import define, differentiable, undispatched
 from routing_kernels.ops.moe import DTYPES
 from routing_kernels.reference.masked import kept_entries
 
@@ -106,7 +106,8 @@ def masked_matmul(x: Tensor, weight: MaskedWeight, backend: str = "auto") -> Ten
         raise ArgumentError(
             f"x has shape {list(x.shape)} and the weight has {weight.columns} columns.", "Give x as [T, K]."
         )
-    return _op(x, weight.values, weight.bits, weight.start, backend)
+    learns = torch.is_grad_enabled() and (x.requires_grad or weight.values.requires_grad)
+    return (_op if learns else _plain_op)(x, weight.values, weight.bits, weight.start, backend)
 
 
 def _check(x: Tensor, values: Tensor, bits: Tensor, start: Tensor) -> None:
@@ -161,4 +162,5 @@ _op = define(
     _forward,
     _forward_shapes,
 )
+_plain_op = undispatched(_op, _forward)
 differentiable("masked_matmul", _differentiate, _save_for_backward)

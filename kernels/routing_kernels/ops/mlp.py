@@ -11,7 +11,7 @@ from routing_kernels import reference
 from routing_kernels.cpu import mlp as cpu
 from routing_kernels.dispatch import resolve
 from routing_kernels.errors import ArgumentError
-from routing_kernels.library import define, differentiable
+from routing_kernels.library import define, differentiable, undispatched
 from routing_kernels.ops.moe import ACTIVATIONS, DTYPES
 
 MODES = tuple(cpu.MODES)
@@ -261,6 +261,6 @@ _FORWARD = f"({_INPUTS}, bool stats, str backend) -> (Tensor y, Tensor counts, T
 _BACKWARD = f"(Tensor grad, {_INPUTS}, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)"
 _op = define("sparse_mlp", _FORWARD, _forward, _forward_shapes)
 differentiable("sparse_mlp", _differentiate, _save_for_backward)
-_inference_op = define("sparse_mlp_inference", _FORWARD, _forward, _forward_shapes)
+_inference_op = undispatched(define("sparse_mlp_inference", _FORWARD, _forward, _forward_shapes), _forward)
 _backward_op = define("sparse_mlp_backward", _BACKWARD, reference.sparse_mlp_backward, _backward_shapes)
 differentiable("sparse_mlp_backward", _refuse_second_derivative)

@@ -11,7 +11,7 @@ from routing_kernels import reference
 from routing_kernels.cpu import moe as cpu
 from routing_kernels.dispatch import resolve
 from routing_kernels.errors import ArgumentError
-from routing_kernels.library import define, differentiable
+from routing_kernels.library import define, differentiable, undispatched
 
 ACTIVATIONS = tuple(reference.ACTIVATIONS)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -221,6 +221,6 @@ _op = define("moe_experts", _FORWARD, _forward, _forward_shapes)
 differentiable("moe_experts", _differentiate, _save_for_backward)
 # The same without a gradient: where none is wanted, a call saves autograd's own step in Python, which counts in
 # a small layer on one token.
-_inference_op = define("moe_experts_inference", _FORWARD, _forward, _forward_shapes)
+_inference_op = undispatched(define("moe_experts_inference", _FORWARD, _forward, _forward_shapes), _forward)
 _backward_op = define("moe_experts_backward", _BACKWARD, reference.moe_experts_backward, _backward_shapes)
 differentiable("moe_experts_backward", _refuse_second_derivative)

@@ -11,7 +11,7 @@ from routing_kernels import reference
 from routing_kernels.cpu import residual as cpu
 from routing_kernels.dispatch import resolve
 from routing_kernels.errors import ArgumentError
-from routing_kernels.library import define
+from routing_kernels.library import define, undispatched
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -97,9 +97,12 @@ def _forward_shapes(pre: Tensor, attn: Tensor, mlp: Tensor, backend: str) -> Ten
     return pre.new_empty((cpu.ROWS, pre.shape[0]), dtype=torch.float32)
 
 
-_op = define(
-    "residual_stats",
-    "(Tensor pre, Tensor attn, Tensor mlp, str backend) -> Tensor",
+_op = undispatched(
+    define(
+        "residual_stats",
+        "(Tensor pre, Tensor attn, Tensor mlp, str backend) -> Tensor",
+        _forward,
+        _forward_shapes,
+    ),
     _forward,
-    _forward_shapes,
 )

@@ -11,7 +11,7 @@ from routing_kernels import reference
 from routing_kernels.cpu import rows as cpu
 from routing_kernels.dispatch import resolve
 from routing_kernels.errors import ArgumentError
-from routing_kernels.library import define, differentiable
+from routing_kernels.library import define, differentiable, undispatched
 from routing_kernels.ops.moe import DTYPES
 
 
@@ -45,7 +45,8 @@ def gather_rows(x: Tensor, ids: Tensor, stats: bool = False, backend: str = "aut
     BackendError
         A backend or instruction set that was named and cannot be had.
     """
-    return Rows(*_gather_op(x, ids, stats, backend))
+    op = _gather_op if torch.is_grad_enabled() and x.requires_grad else _gather_plain
+    return Rows(*op(x, ids, stats, backend))
 
 
 def scatter_add_rows(
@@ -84,7 +85,9 @@ def scatter_add_rows(
     BackendError
         A backend or instruction set that was named and cannot be had.
     """
-    return Rows(*_scatter_op(base, rows, ids, weights, stats, backend))
+    learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (base, rows, weights))
+    op = _scatter_op if learns else _scatter_plain
+    return Rows(*op(base, rows, ids, weights, stats, backend))
 
 
 def _check(x: Tensor, ids: Tensor, rows: Tensor | None = None, weights: Tensor | None = None) -> None:
@@ -191,6 +194,7 @@ _gather_op = define(
     _gather,
     _gather_shapes,
 )
+_gather_plain = undispatched(_gather_op, _gather)
 differentiable("gather_rows", _differentiate_gather, _save_gather)
 _scatter_op = define(
     "scatter_add_rows",
@@ -199,4 +203,5 @@ _scatter_op = define(
     _scatter,
     _scatter_shapes,
 )
+_scatter_plain = undispatched(_scatter_op, _scatter)
 differentiable("scatter_add_rows", _differentiate_scatter, _save_scatter)

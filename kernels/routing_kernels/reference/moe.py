@@ -26,7 +26,7 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _slots_by_expert(ids: Tensor, experts: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+def slots_by_expert(ids: Tensor, experts: int) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(expert, its tokens, their slots) for every expert that is chosen; ids outside 0..experts-1 never appear."""
     for expert in torch.unique(ids).tolist():
         if 0 <= expert < experts:
@@ -54,7 +54,7 @@ def moe_experts(
     activate = ACTIVATIONS[act][0]
     neurons = x.new_zeros((tokens, top_k, width), dtype=exact)
     outputs = x.new_zeros((tokens, top_k, hidden), dtype=exact)
-    for expert, token, slot in _slots_by_expert(ids, experts):
+    for expert, token, slot in slots_by_expert(ids, experts):
         gate, up = F.linear(x[token].to(exact), gate_up[expert].to(exact)).chunk(2, dim=-1)
         a = activate(gate) * up
         neurons = neurons.index_put((token, slot), a)
@@ -105,7 +105,7 @@ def moe_experts_backward(
     grad_weights = torch.zeros_like(weights) if want_weights else weights.new_empty(0)
     grad_gate_up = torch.zeros_like(gate_up) if want_gate_up else gate_up.new_empty(0)
     grad_down = torch.zeros_like(down) if want_down else down.new_empty(0)
-    for expert, token, slot in _slots_by_expert(ids, gate_up.shape[0]):
+    for expert, token, slot in slots_by_expert(ids, gate_up.shape[0]):
         w_in, w_out = gate_up[expert].to(exact), down[expert].to(exact)
         inputs, grad_y = x[token].to(exact), grad[token].to(exact)
         gate, up = F.linear(inputs, w_in).chunk(2, dim=-1)

@@ -23,7 +23,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from routing_kernels.triton import attention, masked, mlp, moe, residual, rows
+from routing_kernels.triton import attention, expert_linear, masked, mlp, moe, residual, rows
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -73,6 +73,7 @@ def specimens() -> Iterator[Specimen]:
             yield from _experts(dtype, value, stats)
             yield _attention(dtype, value, stats, 128)
             yield from _rows(dtype, value, stats)
+        yield from _linear(dtype, value)
         yield from _mlp(dtype, value)
         yield Specimen(
             "masked_matmul", masked.multiply, dtype, False,
@@ -112,6 +113,27 @@ def _experts(dtype: str, value: str, stats: bool) -> Iterator[Specimen]:
             {"rows": "*fp32", "ids": "*i64", "weights": value, "y": value, "weights_row": "i32", "experts": "i32",
              "hidden_size": "i32"},
             {"TOP_K": 8, "BN": moe.SUM_COLUMNS}, loose=("weights_row",),
+        )  # fmt: skip
+
+
+def _linear(dtype: str, value: str) -> Iterator[Specimen]:
+    depth, warps = moe.depth_and_warps(getattr(torch, dtype))
+    types = {"x": value, "weight": value, "bias": value, "y": value}
+    types |= dict.fromkeys(("order", "tile_expert", "tile_first", "tile_end"), "*i32")
+    numbers = ("x_row", "bank", "by_output", "by_depth", "bias_row", "experts", "depth_size", "outputs")
+    constants = {
+        "SHARING": 8,
+        "BIASED": True,
+        "BM": moe.ROWS,
+        "BN": moe.COLUMNS,
+        "BK": depth,
+        "PRECISION": "",
+    }
+    for transposed in (False, True):  # the stride of 1 is a constant of the code
+        one = "by_output" if transposed else "by_depth"
+        yield Specimen(
+            "expert_linear", expert_linear.linear, dtype, False,
+            types | {name: "i32" for name in numbers if name != one}, constants | {one: 1}, warps,
         )  # fmt: skip
 
 

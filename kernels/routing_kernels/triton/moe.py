@@ -140,7 +140,7 @@ def moe_experts(
     counts = torch.bincount(named, minlength=experts + 1)[:experts]
     dropped = slots - executed.sum()
     device, tallied = x.device, (slots if stats else 0)
-    tiles, order = _tiles(named, counts, slots)
+    tiles, order = tiles_of(named, counts, slots)
     parts = -(-width // COLUMNS), -(-hidden_size // COLUMNS)
     hidden = x.new_empty((slots, width))
     rows = torch.empty((slots, hidden_size), dtype=torch.float32, device=device)
@@ -190,7 +190,7 @@ def moe_experts(
     return y, counts, dropped, norms.reshape(3, tokens, top_k), tallies.reshape(2, tokens, top_k)
 
 
-def _tiles(named: Tensor, counts: Tensor, slots: int) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+def tiles_of(named: Tensor, counts: Tensor, slots: int) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
     """Tiles of ROWS slots of one expert each: expert, first and end among the slots sorted by expert; and that order.
 
     There are as many as could be needed, so that nothing has to be read back from the device; those too many name the

@@ -13,19 +13,21 @@ from workbench.interventions.edit import Edit, Layers, Scope, build
 from workbench.interventions.mask.activations import Activations, Method
 from workbench.interventions.mask.attention import AttentionMask, Pattern
 from workbench.interventions.mask.base import Criterion, Replacement, UnitMask
+from workbench.interventions.mask.channels import Channels, WideSite
 from workbench.interventions.mask.units import Experts, Heads, Neurons, TokenMask
 from workbench.interventions.mask.weights import WeightMask
 
 __all__ = [
-    "KINDS", "Activations", "AttentionMask", "Criterion", "Direction", "Experts", "Heads", "Neurons", "Replacement",
-    "TokenMask", "UnitMask", "WeightMask", "activations", "attention", "direction", "experts", "heads", "neurons", "tokens",
-    "weights",
+    "KINDS", "Activations", "AttentionMask", "Channels", "Criterion", "Direction", "Experts", "Heads", "Neurons",
+    "Replacement", "TokenMask", "UnitMask", "WeightMask", "activations", "attention", "channels", "direction", "experts",
+    "heads", "neurons", "tokens", "weights",
 ]  # fmt: skip
 
 KINDS: tuple[type[Edit], ...] = (
     Experts,
     Heads,
     Neurons,
+    Channels,
     TokenMask,
     Activations,
     AttentionMask,
@@ -53,6 +55,14 @@ def heads(layers: Where, heads: Units = None, **options: Any) -> Heads:
 def neurons(layers: Where, neurons: Units = None, **options: Any) -> Neurons:
     """Mask neurons; see :class:`Neurons`. Other options: ``ratio``, ``criterion``, ``replacement``, the scope."""
     return build(Neurons, layers=layers, neurons=neurons, **options)
+
+
+def channels(
+    layers: Where, channels: Units = None, *, site: WideSite = "resid_post", **options: Any
+) -> Channels:
+    """Mask channels of the residual stream; see :class:`Channels`. Other options: ``ratio``, ``criterion``,
+    ``replacement``, the scope."""
+    return build(Channels, layers=layers, channels=channels, site=site, **options)
 
 
 def tokens(layers: Where = "all", **scope: Unpack[Scope]) -> TokenMask:

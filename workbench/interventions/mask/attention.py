@@ -10,7 +10,16 @@ from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, Facts, scopes_disjoint, sorted_units
 
 Pattern: TypeAlias = Literal[
-    "window", "strided", "vertical-slash", "pooled", "channels", "clusters", "random", "oracle", "explicit"
+    "window",
+    "strided",
+    "vertical-slash",
+    "pooled",
+    "channels",
+    "clusters",
+    "hierarchical",
+    "random",
+    "oracle",
+    "explicit",
 ]
 STATIC = ("window", "strided", "random", "explicit")
 """Patterns that do not look at queries and keys, so that a token's row depends on its position alone."""
@@ -36,6 +45,9 @@ class AttentionMask(Edit):
           et al. 2024, arXiv 2408.07092).
         * ``clusters``: blocks of keys near the cluster that a block of queries is nearest to; ``clusters`` of them by
           k-means on mean keys (after Routing Transformer: Roy et al. 2020, arXiv 2003.05997).
+        * ``hierarchical``: a search in which a block of queries scores the middle key of twice as many spans of blocks as it
+          may keep, keeps the better half and halves its spans, until they are single blocks (HiP: Lee et al. 2024, arXiv
+          2406.09827). It sees some keys only, and can miss what its spans do not show.
         * ``random``: blocks by ``seed``, layer, head and block, at the density ``keep``: the control.
         * ``oracle``: the exact mass of each block: what an estimator could reach at best.
         * ``explicit``: the pairs (query block, key block) of ``blocks``.
@@ -87,7 +99,7 @@ class AttentionMask(Edit):
                 raise ValueError(f"the pattern {self.pattern} needs neither keep nor mass")
         elif shares != 1:
             raise ValueError(f"the pattern {self.pattern} needs either keep or mass")
-        if self.mass is not None and self.pattern in ("random", "vertical-slash", "clusters"):
+        if self.mass is not None and self.pattern in ("random", "vertical-slash", "clusters", "hierarchical"):
             raise ValueError(f"the pattern {self.pattern} has no mass of single blocks; give keep")
         return self
 

@@ -20,20 +20,10 @@ from workbench.anatomy import Attention, Block, Outlet
 from workbench.errors import EditRefused
 from workbench.interventions.skip import Path
 from workbench.runtime.depth.call import Call, chosen, mask_for, part_of
-from workbench.runtime.depth.decide import COMPUTE, COPY, Decider, Decision
-from workbench.runtime.depth.kv import (
-    KeysOnly,
-    KeysReady,
-    Shared,
-    Slot,
-    Store,
-    View,
-    copied,
-    forgets,
-    memory_of,
-    slot_of,
-)
-from workbench.runtime.depth.places import leave_empty, put_back, spread
+from workbench.runtime.depth.decide import Decider, Decision
+from workbench.runtime.depth.kv import Shared, Slot, Store, View, forgets, memory_of, slot_of
+from workbench.runtime.depth.left import Left
+from workbench.runtime.depth.places import leave_empty, put_back
 from workbench.runtime.depth.received import Received
 from workbench.runtime.hooks.scene import DepthEvent, Scene
 from workbench.runtime.passes import Pass
@@ -74,6 +64,12 @@ class Engine:
         self._additive = additive
         self.received = received
         self._own: dict[nn.Module, Callable[..., Any]] = {}
+        gated = {
+            layer.block.attention.module
+            for layer in layers.values()
+            if layer.block.attention is not None and "attention" in layer.deciders
+        }
+        self._left = Left(scene, self._own, gated)
         self._off: dict[tuple[int, str], Tensor] = {}
         self._gates: dict[int, Tensor] = {}
         self._silent: dict[tuple[int, str], Tensor] = {}
@@ -198,14 +194,14 @@ class Engine:
         )
         most = int(decision.visits.max())
         if most == 0:
-            self._leave_behind(layer.block, call, decision, first)
+            self._left.behind(layer.block, call, decision, first)
             return hidden
         for visit in range(most):
             index, valid = chosen(decision.visits > visit)
             view = None
             if first is not None:
                 store = first if visit == 0 else self._again(first, visit, decision, number)
-                filled = self._filled(layer.block, call, decision, first) if visit == 0 else None
+                filled = self._left.filled(layer.block, call, decision, first) if visit == 0 else None
                 if visit and store is first:  # what later visits do not replace stays
                     filled = first.take_back()
                 view = View(store, index, valid, filled)
@@ -281,84 +277,6 @@ class Engine:
         )
         return rotary(hidden, before + torch.arange(size, device=hidden.device))
 
-    # Keys and values of tokens that do not run
-
-    def _filled(
-        self, block: Block, call: Call, decision: Decision, store: Store
-    ) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Keys, values and presence that the tokens without a visit leave in the store of ``block``, or ``None``."""
-        gone = decision.visits == 0
-        if self._scene.now.valid is not None:
-            gone = gone & self._scene.now.valid
-        return self._entries(
-            block, call, gone & (decision.kv == COMPUTE), gone & (decision.kv == COPY), store
-        )
-
-    def _entries(
-        self, block: Block, call: Call, compute: Tensor, copy: Tensor, store: Store
-    ) -> tuple[Tensor, Tensor, Tensor] | None:
-        found: tuple[Tensor, Tensor, Tensor] | None = None
-        if bool(compute.any()):
-            index, valid = chosen(compute)
-            keys, values = self._keys_of(block, call, index, valid, store)
-            found = spread(keys, values, index, valid, compute)
-        if bool(copy.any()):
-            keys, values, there = self._copies(block.layer, call.cache, store, copy)
-            if found is None:
-                return keys * there[:, None, :, None], values * there[:, None, :, None], there
-            at = there[:, None, :, None]
-            found = torch.where(at, keys, found[0]), torch.where(at, values, found[1]), found[2] | there
-        return found
-
-    def _copies(self, layer: int, cache: Any, store: Store, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if isinstance(cache, View):
-            root, at = cache.root()
-            whole = torch.ones(wanted.shape[0], root.size, dtype=torch.bool, device=wanted.device)
-            keys, values, there = copied(root.cache, layer - 1, root.past, root.size, whole)
-            heads, width = keys.shape[1], keys.shape[-1]
-            take = at[:, None, :, None].expand(-1, heads, -1, width)
-            return keys.gather(2, take), values.gather(2, take), wanted & there.gather(1, at)
-        return copied(cache, layer - 1, store.length - store.size, store.size, wanted)
-
-    def _keys_of(
-        self, block: Block, call: Call, index: Tensor, valid: Tensor, store: Store
-    ) -> tuple[Tensor, Tensor]:
-        """Keys and values of some tokens: the norm and the two projections run, nothing else of the unit."""
-        changed = call.gathered(index, None, KeysOnly(store.length - store.size))
-        attention = block.attention
-        assert attention is not None
-        with ExitStack() as undo:
-            query = getattr(attention.module, "q_proj", None)
-            if isinstance(query, nn.Linear):
-                self._replace(query, _no_query(query), undo)
-            if call.own == self._own[block.module] and attention.module in self._replaced():
-                self._replace(attention.module, self._own[attention.module], undo)
-            try:
-                call.own(**(call.named | changed))
-            except KeysReady as ready:
-                return ready.keys, ready.values
-        raise EditRefused(
-            f"The attention of layer {block.layer} does not ask its cache for keys and values.",
-            'Use kv="absent" or kv="copy-last" there.',
-        )
-
-    def _replaced(self) -> set[nn.Module]:
-        return {
-            layer.block.attention.module
-            for layer in self._layers.values()
-            if layer.block.attention is not None and "attention" in layer.deciders
-        }
-
-    def _leave_behind(self, block: Block, call: Call, decision: Decision, store: Slot | None) -> None:
-        """Where no token runs: what ``decision`` says they leave, or placeholders."""
-        if store is None or block.attention is None:
-            return
-        filled = self._filled(block, call, decision, store)
-        if filled is None:
-            leave_empty(store, block.attention, call.hidden)
-        else:
-            store.put(*filled)
-
     # Attention and MLP
 
     def _attention_forward(self, layer: Layer) -> Callable[..., Any]:
@@ -402,7 +320,7 @@ class Engine:
         elif cache is not None:
             store = Slot(cache, layer.block.layer, self._scene.now.past, hidden.shape[1])
         run = decision.visits > 0
-        filled = None if store is None else self._filled(layer.block, call, decision, store)
+        filled = None if store is None else self._left.filled(layer.block, call, decision, store)
         if not bool(run.any()):
             if store is not None and filled is not None:
                 store.put(*filled)
@@ -540,15 +458,6 @@ def _units(block: Block) -> dict[str, nn.Module]:
     if block.mlp is not None:
         found["mlp"] = block.mlp.module
     return found
-
-
-def _no_query(projection: nn.Linear) -> Callable[[Tensor], Tensor]:
-    """A query nobody asks with."""
-
-    def forward(hidden: Tensor) -> Tensor:
-        return hidden.new_zeros(*hidden.shape[:-1], projection.out_features)
-
-    return forward
 
 
 def _tensor(output: Any) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from workbench.anatomy import Block
-from workbench.interventions.mask import Experts, Heads, UnitMask
+from workbench.interventions.mask import Channels, Experts, Heads, UnitMask
 from workbench.runtime.artefacts import opened
 from workbench.runtime.calibrate import SAMPLES, tensor
 from workbench.runtime.depth.decide import uniform
@@ -31,6 +31,8 @@ def _importance(edit: UnitMask, block: Block, expert: int) -> Tensor:
     if edit.criterion == "activation":
         assert edit.source is not None
         known = opened(edit.source, "calibration")
+        if isinstance(edit, Channels):
+            return tensor(known, f"{block.layer}.channels.{edit.site}.absolute")
         if isinstance(edit, Heads):
             return tensor(known, f"{block.layer}.heads.absolute").flatten(1).mean(-1)
         if isinstance(edit, Experts):
@@ -52,8 +54,24 @@ def _down(experts: Any) -> Tensor:
     return weights
 
 
+def _written_by(block: Block, site: str) -> list[Tensor]:
+    """The weights [H, ...] that write the channels of ``site``."""
+    found: list[Tensor] = []
+    if block.attention is not None and site != "mlp_out":
+        out_proj: Any = block.attention.out_proj
+        found.append(out_proj.weight.detach())
+    if block.moe is not None and site != "attn_out":
+        found.append(_down(block.moe.experts).transpose(0, 1).flatten(1))
+    elif block.mlp is not None and block.mlp.down_proj is not None and site != "attn_out":
+        down: Any = block.mlp.down_proj
+        found.append(down.weight.detach())
+    return found
+
+
 def _norms(edit: UnitMask, block: Block, expert: int) -> Tensor:
-    """Norm of the weights that read each unit."""
+    """Norm of the weights that read each unit; of a channel those that write it."""
+    if isinstance(edit, Channels):
+        return torch.cat(_written_by(block, edit.site), dim=1).norm(dim=1)
     if isinstance(edit, Heads):
         assert block.attention is not None
         out_proj: Any = block.attention.out_proj

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -77,7 +78,7 @@ def _hook_linear(
     for rows, held in _groups(edits):
         kept = torch.ones(weight.shape, dtype=torch.bool)
         for edit in held:
-            kept &= kept_entries(edit, weight, layer, part, reads)
+            kept &= kept_entries(edit, linear, weight, layer, part, reads)
         whole = bool(kept.all())
         packed.append((rows, None if whole else routing_kernels.pack_masked(weight, kept.to(weight.device))))
     own = linear.forward
@@ -137,7 +138,7 @@ def _masked_bank(held: list[mask.WeightMask], module: Any, layer: int) -> tuple[
         for edit in held:
             for e in range(len(weight)):
                 kept[e] &= kept_entries(
-                    edit, weight[e], layer, f"experts.{e}.{name}", f"{layer}.expert.{e}.{reads}"
+                    edit, module, weight[e], layer, f"experts.{e}.{name}", f"{layer}.expert.{e}.{reads}"
                 )
         found.append(weight.masked_fill(~kept.to(weight.device), 0.0))
     return found[0], found[1]
@@ -155,12 +156,13 @@ def _bank_forward(
     def run(hidden: Tensor, ids: Tensor, weights: Tensor, bank: tuple[Tensor, Tensor]) -> Tensor:
         own_bank = bank_of(module)
         stats = own_bank is not None and own_bank.sink is not None and len(masked) == 1
+        started = time.perf_counter()
         out = routing_kernels.moe_experts(
             hidden, ids, weights, *bank, act=act, stats=stats, threshold=0.01 if own_bank is None else own_bank.threshold,
             backend=scene.attachment.ops,
         )  # fmt: skip
         if stats and own_bank is not None and own_bank.sink is not None:
-            own_bank.sink(out)
+            own_bank.sink(out, time.perf_counter() - started)
         return out.y
 
     def forward(*args: Any, **kwargs: Any) -> Tensor:

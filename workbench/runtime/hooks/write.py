@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from workbench.anatomy import Block, expert_inputs
 from workbench.interventions.custom import Custom, Place
 from workbench.interventions.direction import Direction
+from workbench.interventions.mask import Channels
 from workbench.interventions.patch import Patch
 from workbench.interventions.site import SiteEdit
+from workbench.runtime.artefacts import opened
 from workbench.runtime.attach import bank_of
 from workbench.runtime.hooks.expert_neurons import hook_expert_neurons
 from workbench.runtime.hooks.scene import Planned, Scene
+from workbench.runtime.hooks.units import fill, units_of
+from workbench.runtime.sae import Sae, check_features
 
 Write = Callable[[Tensor], Tensor]
 """The value of a site as the model holds it -> as it is to be."""
@@ -25,13 +29,14 @@ Write = Callable[[Tensor], Tensor]
 def hook_site(scene: Scene, block: Block, edit: SiteEdit, rows: Tensor, undo: ExitStack) -> None:
     """Let ``edit`` write its site of ``block``, for the rows [B] of the batch that have it."""
     planned: Planned[SiteEdit] = [(edit, rows)]
+    edited = _writer(scene, block, edit)
 
     def write(value: Tensor, tail: tuple[int, ...] = (), multiplier: float = 1.0) -> Tensor:
-        for one, where in scene.scoped(planned, block.layer):
+        for _, where in scene.scoped(planned, block.layer):
             # A value comes as [B, S, ...] or with the tokens in one axis, [T, ...].
             own = value.shape[2:] if value.shape[:2] == where.shape else value.shape[1:]
             shaped = value.reshape(*where.shape, *(tail or own))
-            new = _edited(scene, block.layer, one, shaped * multiplier if multiplier != 1.0 else shaped)
+            new = edited(shaped * multiplier if multiplier != 1.0 else shaped)
             new = (new / multiplier if multiplier != 1.0 else new).to(value.dtype)
             mask = where.reshape(*where.shape, *[1] * (shaped.ndim - 2))
             value = torch.where(mask, new, shaped).reshape(value.shape)
@@ -85,19 +90,47 @@ def expert_outputs(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return torch.stack(slots, dim=1)
 
 
-def _edited(scene: Scene, layer: int, edit: SiteEdit, value: Tensor) -> Tensor:
-    now = scene.now
+def _writer(scene: Scene, block: Block, edit: SiteEdit) -> Write:
+    """What ``edit`` makes of a value [B, S, ...] of its site at all tokens of the running pass."""
+    if isinstance(edit, Channels):
+        return _channels(scene, block, edit)
     if isinstance(edit, Direction):
-        return edit.apply(value, layer, now.positions)
+        return _direction(scene, block.layer, edit)
     if isinstance(edit, Custom):
-        return edit.apply(value, Place(edit.site, layer, now.positions, now.tokens))
+        custom = edit
+        return lambda value: custom.apply(
+            value, Place(custom.site, block.layer, scene.now.positions, scene.now.tokens)
+        )
     assert isinstance(edit, Patch)
+    patch = edit
+    return lambda value: _patched(scene, block.layer, patch, value)
+
+
+def _channels(scene: Scene, block: Block, edit: Channels) -> Write:
+    units, name = units_of(edit, block), f"{block.layer}.channels.{edit.site}"
+
+    def write(value: Tensor) -> Tensor:
+        at = units.to(value.device)
+        return value.index_copy(-1, at, fill(edit, name, at, scene.now.positions, value[..., at]))
+
+    return write
+
+
+def _direction(scene: Scene, layer: int, edit: Direction) -> Write:
+    if edit.sae is None or edit.features is None:
+        return lambda value: edit.apply(value, layer, scene.now.positions)
+    features, sae = edit.features, Sae.of(opened(edit.sae, "sae"))
+    check_features(sae, features, scene.anatomy.hidden_size)
+    return lambda value: sae.written(value, features, edit.op, edit.value)
+
+
+def _patched(scene: Scene, layer: int, edit: Patch, value: Tensor) -> Tensor:
     source = scene.values(edit, layer).to(value.device, value.dtype)
     if source.shape[1:] != value.shape[2:]:
         source = source.reshape(len(source), *value.shape[2:])
-    positions = now.positions.clone()
+    positions = scene.now.positions.clone()
     for here, there in edit.token_map.items():
-        positions[now.positions == here] = there
+        positions[scene.now.positions == here] = there
     known = positions < len(source)
     taken = source[positions.clamp(max=len(source) - 1)]
     return torch.where(known.reshape(*known.shape, *[1] * (value.ndim - 2)), taken, value)

@@ -81,23 +81,33 @@ WITH base_ids AS (
     FROM run_ids_of AS t LEFT JOIN base_ids AS b ON b.position = t.position
     GROUP BY t.run
 ), left_side AS (
-    SELECT r.position, r.layer, list(DISTINCT r.expert) AS experts, arg_min(r.expert, r.rank) AS top
-    FROM routing AS r
-    WHERE r.run = base AND (first OR r.position > 0)
-    GROUP BY r.position, r.layer, r.step
-    QUALIFY r.step = max(r.step) OVER (PARTITION BY r.position, r.layer)
+    SELECT q.position, q.layer, list_distinct(q.experts) AS experts, q.top
+    FROM (
+        SELECT r.position, r.layer, r.step, list(r.expert) AS experts, arg_min(r.expert, r.rank) AS top
+        FROM routing AS r
+        WHERE r.run = base AND (first OR r.position > 0)
+        GROUP BY r.position, r.layer, r.step
+        QUALIFY r.step = max(r.step) OVER (PARTITION BY r.position, r.layer)
+    ) AS q
 ), right_side AS (
-    SELECT r.run, r.position, r.layer, list(DISTINCT r.expert) AS experts, arg_min(r.expert, r.rank) AS top
-    FROM routing AS r
+    -- Every step of a position that was computed more than once. A list with what stands in it twice is cheaper than DISTINCT.
+    SELECT r.run, r.position, r.layer, r.step, list(r.expert) AS experts, arg_min(r.expert, r.rank) AS top
+    FROM routing AS r JOIN prefix AS p ON p.run = r.run AND r.position < p.positions
     WHERE r.run IN (SELECT unnest(run_ids(run)))
     GROUP BY r.run, r.position, r.layer, r.step
-    QUALIFY r.step = max(r.step) OVER (PARTITION BY r.run, r.position, r.layer)
+), repeated AS (
+    SELECT b.run, b.position, b.layer, max(b.step) AS step
+    FROM right_side AS b
+    WHERE b.run IN (SELECT q.run FROM right_side AS q GROUP BY q.run HAVING count(DISTINCT q.step) > 1)
+    GROUP BY b.run, b.position, b.layer
+    HAVING count(*) > 1
 ), pairs AS (
-    SELECT b.run, b.layer, a.top = b.top AS same, len(a.experts) AS a, len(b.experts) AS b,
+    SELECT b.run, b.layer, a.top = b.top AS same, len(a.experts) AS a, list_unique(b.experts) AS b,
            len(list_intersect(a.experts, b.experts)) AS both_sets
     FROM right_side AS b
-    JOIN prefix AS p ON p.run = b.run AND b.position < p.positions
     JOIN left_side AS a ON a.position = b.position AND a.layer = b.layer
+    LEFT JOIN repeated AS l ON l.run = b.run AND l.position = b.position AND l.layer = b.layer
+    WHERE l.step IS NULL OR l.step = b.step
 )
 SELECT p.run, p.layer, count(*) AS tokens, avg(p.both_sets / p.a) AS overlap,
        avg(p.both_sets / (p.a + p.b - p.both_sets)) AS jaccard,

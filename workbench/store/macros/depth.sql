@@ -2,13 +2,20 @@
 --   norm = |added| / |residual it is added to|,  cos = their cosine,  influence = 1 - cos(residual in, residual out).
 -- Source: block influence of ShortGPT (Men et al. 2024); relative norms and cosines as in schema.sql.
 CREATE OR REPLACE MACRO layer_contribution(run, first := false) AS TABLE
-SELECT c.layer, count(*) AS tokens, avg(c.attn_norm) AS attn_norm, avg(c.attn_cos) AS attn_cos,
-       avg(c.mlp_norm) AS mlp_norm, avg(c.mlp_cos) AS mlp_cos, avg(c.block_norm) AS block_norm,
-       avg(c.influence) AS influence
-FROM contribution AS c
-WHERE c.run IN (SELECT unnest(run_ids(run))) AND (first OR c.position > 0)
-GROUP BY c.layer
-ORDER BY c.layer;
+WITH means AS (
+    SELECT c.layer, c.part, CAST(sum(c.tokens) AS BIGINT) AS tokens, sum(c.total) / nullif(sum(c.tokens), 0) AS mean
+    FROM part_cells(run) AS c
+    WHERE first OR NOT c.opening
+    GROUP BY c.layer, c.part
+)
+SELECT m.layer, any_value(m.tokens) FILTER (m.part = 'tokens') AS tokens,
+       any_value(m.mean) FILTER (m.part = 'attn_norm') AS attn_norm, any_value(m.mean) FILTER (m.part = 'attn_cos') AS attn_cos,
+       any_value(m.mean) FILTER (m.part = 'mlp_norm') AS mlp_norm, any_value(m.mean) FILTER (m.part = 'mlp_cos') AS mlp_cos,
+       any_value(m.mean) FILTER (m.part = 'block_norm') AS block_norm,
+       any_value(m.mean) FILTER (m.part = 'influence') AS influence
+FROM means AS m
+GROUP BY m.layer
+ORDER BY m.layer;
 
 -- arank_profile: means over heads, steps and runs of the ranks of the attention maps, apart by submatrix and tolerance;
 --   share = mean of rank / tokens, which compares maps of different lengths.
@@ -26,12 +33,18 @@ ORDER BY a.layer, a.submatrix, a.tolerance;
 --   score = sum_l l x(l) / sum_l x(l),  x the mean over tokens of block influence, block norm, attention norm or MLP norm.
 -- Source: depth score of "Do Language Models Use Their Depth Efficiently?" (Csordas, Manning, Potts 2025).
 CREATE OR REPLACE MACRO depth_score(run, first := false) AS TABLE
-WITH means AS (
-    SELECT c.run, c.layer, avg(CAST(c.influence AS DOUBLE)) AS influence, avg(CAST(c.block_norm AS DOUBLE)) AS block_norm,
-           avg(CAST(c.attn_norm AS DOUBLE)) AS attn_norm, avg(CAST(c.mlp_norm AS DOUBLE)) AS mlp_norm
-    FROM contribution AS c
-    WHERE c.run IN (SELECT unnest(run_ids(run))) AND (first OR c.position > 0)
-    GROUP BY c.run, c.layer
+WITH sums AS (
+    SELECT c.run, c.layer, c.part, sum(c.total) / nullif(sum(c.tokens), 0) AS mean
+    FROM part_cells(run) AS c
+    WHERE first OR NOT c.opening
+    GROUP BY c.run, c.layer, c.part
+), means AS (
+    SELECT s.run, s.layer, any_value(s.mean) FILTER (s.part = 'influence') AS influence,
+           any_value(s.mean) FILTER (s.part = 'block_norm') AS block_norm,
+           any_value(s.mean) FILTER (s.part = 'attn_norm') AS attn_norm,
+           any_value(s.mean) FILTER (s.part = 'mlp_norm') AS mlp_norm
+    FROM sums AS s
+    GROUP BY s.run, s.layer
 )
 SELECT m.run, count(*) AS layers, sum(m.layer * m.influence) / sum(m.influence) AS influence,
        sum(m.layer * m.block_norm) / sum(m.block_norm) AS block, sum(m.layer * m.attn_norm) / sum(m.attn_norm) AS attn,

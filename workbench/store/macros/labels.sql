@@ -138,12 +138,13 @@ ORDER BY difference DESC, c.layer, c.expert;
 --   conditional = H(expert | id),  entropy = H(expert),  share = conditional / entropy  (0: by the id, 1: the id says nothing),
 --   null_share = the same with the ids dealt anew among the tokens, in the order of md5('run:position'): a rare id fixes
 --                its experts by being rare, and this is how much.
+-- With `most`, over so many tokens' worth of runs alone (some_runs): a scan of every choice is what it takes.
 -- Source: context-independent specialisation of OpenMoE (Xue et al. 2024), with a frequency-matched null.
-CREATE OR REPLACE MACRO context_independence(run, first := false) AS TABLE
+CREATE OR REPLACE MACRO context_independence(run, first := false, most := NULL) AS TABLE
 WITH ids AS (
     SELECT t.run, t.position, arg_max(t.token, t.step) AS token
     FROM token AS t
-    WHERE t.run IN (SELECT unnest(run_ids(run))) AND (first OR t.position > 0)
+    WHERE t.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR t.position > 0)
     GROUP BY t.run, t.position
 ), numbered AS (
     SELECT i.run, i.position, i.token, row_number() OVER (ORDER BY i.run, i.position) AS here,
@@ -154,6 +155,7 @@ WITH ids AS (
 ), joined AS (
     SELECT r.layer, r.expert, d.token, d.other
     FROM routing AS r JOIN dealt AS d ON d.run = r.run AND d.position = r.position
+    WHERE r.run IN (SELECT s.id FROM some_runs(run, most) AS s)
 ), cells AS (
     SELECT true AS observed, j.layer, j.expert, j.token, count(*) AS n FROM joined AS j GROUP BY j.layer, j.expert, j.token
     UNION ALL
@@ -181,17 +183,18 @@ ORDER BY c.layer;
 
 -- token_specialisation: the expert that most often weighs most for one vocabulary item, for items seen `least` times or more,
 --   share = n(id, expert) / n(id),  lift = share / (n(expert) / n)  over the best-weighted experts of the layer.
+-- With `most`, over so many tokens' worth of runs alone (some_runs): a scan of every choice is what it takes.
 -- Source: vocabulary specialisation of OLMoE (Muennighoff et al. 2024).
-CREATE OR REPLACE MACRO token_specialisation(run, least := 5, first := false) AS TABLE
+CREATE OR REPLACE MACRO token_specialisation(run, least := 5, first := false, most := NULL) AS TABLE
 WITH ids AS (
     SELECT t.run, t.position, arg_max(t.token, t.step) AS token, arg_max(t.text, t.step) AS text
     FROM token AS t
-    WHERE t.run IN (SELECT unnest(run_ids(run))) AND (first OR t.position > 0)
+    WHERE t.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR t.position > 0)
     GROUP BY t.run, t.position
 ), cells AS (
     SELECT r.layer, i.token, any_value(i.text) AS text, r.expert, count(*) AS n
     FROM routing AS r JOIN ids AS i ON i.run = r.run AND i.position = r.position
-    WHERE r.rank = 0
+    WHERE r.rank = 0 AND r.run IN (SELECT s.id FROM some_runs(run, most) AS s)
     GROUP BY r.layer, i.token, r.expert
 ), sums AS (
     SELECT c.layer, c.token, c.text, c.expert, c.n,

@@ -104,12 +104,19 @@ ORDER BY c.layer;
 --   entropy = - sum_e p_e ln p_e  of the loads of the bin,  divergence = JS(p, q) = (KL(p || m) + KL(q || m)) / 2,
 --   m = (p + q) / 2,  between the loads p of the bin and q of the whole layer; 0 for equal, ln 2 at most.
 -- Source: position effects of OpenMoE (Xue et al. 2024), measured by the divergence of Lin 1991.
-CREATE OR REPLACE MACRO position_effect(run, width := 32, first := false) AS TABLE
+CREATE OR REPLACE MACRO position_effect(run, width := 128, first := false) AS TABLE
 WITH counts AS (
+    -- Widths that 128 divides are among the kept sums; others are counted in the rows.
+    SELECT p.layer, p.place * 128 // width * width AS from_position, p.expert, sum(p.choices) AS choices
+    FROM place_cells((SELECT coalesce(list(q.id), []) FROM (SELECT unnest(run_ids(run)) AS id) AS q WHERE width % 128 = 0)) AS p
+    WHERE first OR NOT p.opening
+    GROUP BY p.layer, from_position, p.expert
+    UNION ALL
     SELECT r.layer, r.position // width * width AS from_position, r.expert, count(*) AS choices
     FROM routing AS r
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
-    GROUP BY ALL
+    WHERE r.run IN (SELECT q.id FROM (SELECT unnest(run_ids(run)) AS id) AS q WHERE width % 128 <> 0)
+      AND (first OR r.position > 0)
+    GROUP BY r.layer, from_position, r.expert
 ), whole AS (
     SELECT c.layer, c.expert, sum(c.choices) / sum(sum(c.choices)) OVER (PARTITION BY c.layer) AS q
     FROM counts AS c
@@ -132,22 +139,34 @@ ORDER BY g.layer, g.from_position;
 -- drops_by_position: slots that executed no expert, in bins of `width` positions,
 --   share = sum of dropped slots / sum of top_k over the tokens,  touched = share of the tokens that lost a slot.
 -- Source: "drop towards the end" of OpenMoE (Xue et al. 2024).
-CREATE OR REPLACE MACRO drops_by_position(run, width := 32, first := false) AS TABLE
-SELECT r.layer, r.position // width * width AS from_position, count(*) AS tokens,
-       CAST(sum(r.dropped) AS BIGINT) AS dropped, sum(r.dropped) / sum(i.top_k) AS share,
-       avg(CAST(r.dropped > 0 AS INTEGER)) AS touched
-FROM router AS r JOIN run AS i ON i.run = r.run
-WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0) AND r.dropped IS NOT NULL
-GROUP BY r.layer, r.position // width * width
-ORDER BY r.layer, from_position;
+CREATE OR REPLACE MACRO drops_by_position(run, width := 128, first := false) AS TABLE
+WITH counts AS (
+    -- Widths that 128 divides are among the kept sums; others are counted in the rows.
+    SELECT p.run, p.layer, p.place * 128 // width * width AS from_position, p.counted, p.dropped, p.touched
+    FROM router_cells((SELECT coalesce(list(q.id), []) FROM (SELECT unnest(run_ids(run)) AS id) AS q WHERE width % 128 = 0)) AS p
+    WHERE first OR NOT p.opening
+    UNION ALL
+    SELECT r.run, r.layer, r.position // width * width AS from_position, count(r.dropped), sum(r.dropped),
+           count(*) FILTER (r.dropped > 0)
+    FROM router AS r
+    WHERE r.run IN (SELECT q.id FROM (SELECT unnest(run_ids(run)) AS id) AS q WHERE width % 128 <> 0)
+      AND (first OR r.position > 0)
+    GROUP BY r.run, r.layer, from_position
+)
+SELECT c.layer, c.from_position, CAST(sum(c.counted) AS BIGINT) AS tokens, CAST(sum(c.dropped) AS BIGINT) AS dropped,
+       sum(c.dropped) / sum(c.counted * i.top_k) AS share, sum(c.touched) / sum(c.counted) AS touched
+FROM counts AS c JOIN run AS i ON i.run = c.run
+WHERE c.counted > 0
+GROUP BY c.layer, c.from_position
+ORDER BY c.layer, c.from_position;
 
 -- routing_entropy: mean over tokens of the entropy of the router's own distribution, and of the margin;
 --   ties = share of tokens whose k-th and (k+1)-th scores are equal.
 -- Source: Shannon; margin and tie as in schema.sql.
 CREATE OR REPLACE MACRO routing_entropy(run, first := false) AS TABLE
-SELECT r.layer, count(*) AS tokens, avg(r.entropy) AS entropy, avg(r.margin) AS margin,
-       avg(CAST(r.tie AS INTEGER)) AS ties
-FROM router AS r
-WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0)
+SELECT r.layer, CAST(sum(r.tokens) AS BIGINT) AS tokens, sum(r.entropy) / nullif(sum(r.entropies), 0) AS entropy,
+       sum(r.margin) / nullif(sum(r.margins), 0) AS margin, sum(r.ties) / nullif(sum(r.told), 0) AS ties
+FROM router_cells(run) AS r
+WHERE first OR NOT r.opening
 GROUP BY r.layer
 ORDER BY r.layer;

@@ -2,10 +2,10 @@
 --   share = sum(width * share) / sum(width),  and the plain mean of Hoyer's measure.
 -- Source: zeros and near-zeros of activation-sparse inference ("Deja Vu", Liu et al. 2023); Hoyer 2004.
 CREATE OR REPLACE MACRO layer_sparsity(run, first := false) AS TABLE
-SELECT s.layer, s.threshold, count(*) AS activations, sum(s.width * CAST(s.zero_share AS DOUBLE)) / sum(s.width) AS zero_share,
-       sum(s.width * CAST(s.below_share AS DOUBLE)) / sum(s.width) AS below_share, avg(s.hoyer) AS hoyer
-FROM sparsity AS s
-WHERE s.run IN (SELECT unnest(run_ids(run))) AND (first OR s.position > 0)
+SELECT s.layer, s.threshold, CAST(sum(s.activations) AS BIGINT) AS activations, sum(s.zero) / sum(s.width) AS zero_share,
+       sum(s.below) / sum(s.width) AS below_share, sum(s.hoyer) / nullif(sum(s.hoyers), 0) AS hoyer
+FROM sparsity_cells(run) AS s
+WHERE first OR NOT s.opening
 GROUP BY s.layer, s.threshold
 ORDER BY s.layer, s.threshold;
 
@@ -13,11 +13,11 @@ ORDER BY s.layer, s.threshold;
 --   columns as in layer_sparsity, over the tokens that chose the expert.
 -- Source: as layer_sparsity.
 CREATE OR REPLACE MACRO expert_sparsity(run, first := false) AS TABLE
-SELECT s.layer, s.expert, s.threshold, count(*) AS activations,
-       sum(s.width * CAST(s.zero_share AS DOUBLE)) / sum(s.width) AS zero_share,
-       sum(s.width * CAST(s.below_share AS DOUBLE)) / sum(s.width) AS below_share, avg(s.hoyer) AS hoyer
-FROM sparsity AS s
-WHERE s.run IN (SELECT unnest(run_ids(run))) AND (first OR s.position > 0)
+SELECT s.layer, s.expert, s.threshold, CAST(sum(s.activations) AS BIGINT) AS activations,
+       sum(s.zero) / sum(s.width) AS zero_share, sum(s.below) / sum(s.width) AS below_share,
+       sum(s.hoyer) / nullif(sum(s.hoyers), 0) AS hoyer
+FROM sparsity_cells(run) AS s
+WHERE first OR NOT s.opening
 GROUP BY s.layer, s.expert, s.threshold
 ORDER BY s.layer, s.expert, s.threshold;
 

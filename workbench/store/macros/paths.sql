@@ -112,11 +112,12 @@ ORDER BY p.layer;
 -- path_counts: the ways tokens take through the network by the best-weighted expert of every routed layer,
 --   share = n(path) / n,  expected = prod_l p_l(e_l)  if layers chose independently,  lift = share / expected.
 -- Tokens that miss a layer are left out.
+-- With `most`, over so many tokens' worth of runs alone (some_runs): a scan of every choice is what it takes.
 -- Source: expert paths of ExFlow (Yao et al. 2024).
-CREATE OR REPLACE MACRO path_counts(run, first := false) AS TABLE
+CREATE OR REPLACE MACRO path_counts(run, first := false, most := NULL) AS TABLE
 WITH tops AS (
     SELECT r.run, r.step, r.position, r.layer, r.expert FROM routing AS r
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0) AND r.rank = 0
+    WHERE r.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR r.position > 0) AND r.rank = 0
 ), depth_of AS (
     SELECT count(DISTINCT t.layer) AS layers FROM tops AS t
 ), ways AS (
@@ -145,10 +146,11 @@ ORDER BY c.tokens DESC, c.path;
 -- path_summary: how many of those ways are in use, and how far one layer's choice fixes the others',
 --   entropy = - sum_path p ln p,  effective = exp(entropy),  independent = sum over layers of the entropy of its best expert,
 --   correlation = independent - entropy  (0 for independent layers; biased upwards where paths are seldom seen twice).
+-- With `most`, over so many tokens' worth of runs alone (some_runs): a scan of every choice is what it takes.
 -- Source: total correlation (Watanabe 1960) over the paths of ExFlow (Yao et al. 2024).
-CREATE OR REPLACE MACRO path_summary(run, first := false) AS TABLE
+CREATE OR REPLACE MACRO path_summary(run, first := false, most := NULL) AS TABLE
 WITH ways AS (
-    SELECT p.path, p.tokens, p.share FROM path_counts(run, first := first) AS p
+    SELECT p.path, p.tokens, p.share FROM path_counts(run, first := first, most := most) AS p
 ), single AS (
     SELECT q.place, q.expert, sum(q.share) AS p
     FROM (SELECT unnest(w.path) AS expert, unnest(range(len(w.path))) AS place, w.share FROM ways AS w) AS q
@@ -166,11 +168,12 @@ WHERE w.paths > 0;
 
 -- layer_information: how much the best expert of one layer says about the best expert of another (layer < other),
 --   information = sum p(a, b) ln( p(a, b) / (p(a) p(b)) ),  share = information / min(H(a), H(b)).
+-- With `most`, over so many tokens' worth of runs alone (some_runs): a scan of every choice is what it takes.
 -- Source: redundancy of layer-wise routers of Read-ME (Cai et al. 2024), by the mutual information of Shannon.
-CREATE OR REPLACE MACRO layer_information(run, first := false) AS TABLE
+CREATE OR REPLACE MACRO layer_information(run, first := false, most := NULL) AS TABLE
 WITH tops AS (
     SELECT r.run, r.step, r.position, r.layer, r.expert FROM routing AS r
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0) AND r.rank = 0
+    WHERE r.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR r.position > 0) AND r.rank = 0
 ), pair AS (
     SELECT a.layer, b.layer AS other, a.expert, b.expert AS other_expert, count(*) AS tokens
     FROM tops AS a

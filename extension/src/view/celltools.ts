@@ -1,0 +1,128 @@
+/** What else a click can do at the inspected cell: skip, mask, replay, look into the heads; each with its scope in words. */
+import type { ComputeRequest, ControlRequest } from './channel';
+import { button, choice, h, setAttr } from './dom';
+import { type SkipKind, type Target, find, placeOf, replay, toggleNeurons, toggleSkip } from './edits';
+import type { Inspection, PlanCard } from './protocol';
+import { __ } from './words';
+
+type Criterion = 'magnitude' | 'random';
+
+/** What the tools have to know of the inspector. */
+export interface CellSight {
+  cell: Inspection;
+  plan: PlanCard;
+  target: Target;
+  /** The base run, where the run in view is another one. */
+  base: string | null;
+  /** Whether the choice of this layer can be changed. */
+  routed: boolean;
+}
+
+export class CellTools {
+  readonly node: HTMLElement;
+  private readonly skips: [SkipKind, string, HTMLButtonElement][];
+  private readonly ratio: HTMLInputElement;
+  private readonly criteria: HTMLSelectElement;
+  private readonly neurons: HTMLButtonElement;
+  private readonly source: HTMLInputElement;
+  private readonly imitate: HTMLButtonElement;
+  private readonly replayBase: HTMLButtonElement;
+  private readonly like: HTMLElement;
+  private criterion: Criterion = 'magnitude';
+  private sight: CellSight | null = null;
+
+  /** `attempt` is the inspector's own question, first among those that run the model. */
+  constructor(attempt: HTMLElement, send: (request: ControlRequest) => void, compute: (request: ComputeRequest) => void, heads: (layer: number) => void) {
+    const skip = (kind: SkipKind, name: string, action: string): [SkipKind, string, HTMLButtonElement] => [
+      kind,
+      name,
+      button(name, action, '', () => this.sight && send(toggleSkip(this.sight.plan, kind, this.sight.target)))
+    ];
+    this.skips = [
+      skip('skip.block', __('block'), 'skip'),
+      skip('skip.attention', __('attention'), 'skip-attention'),
+      skip('skip.mlp', __('MLP'), 'skip-mlp')
+    ];
+    this.ratio = h('input', {
+      class: 'wb-input wb-percent',
+      attrs: { type: 'number', min: '1', max: '99', value: '50', 'aria-label': __('Percent of the neurons to mask') },
+      on: { input: () => this.render() }
+    });
+    this.criteria = choice(
+      __('Which neurons'),
+      [
+        ['magnitude', __('of least weight')],
+        ['random', __('at random')]
+      ],
+      value => {
+        this.criterion = value as Criterion;
+        this.render();
+      }
+    );
+    this.neurons = button(__('Mask'), 'mask-neurons', '', () => this.sight && send(toggleNeurons(this.sight.plan, this.sight.target, this.share, this.criterion)));
+    this.source = h('input', {
+      class: 'wb-input wb-percent',
+      attrs: { type: 'number', min: '0', 'aria-label': __('Token to take the route from'), placeholder: '0' },
+      on: { input: () => this.render() }
+    });
+    this.imitate = button(__('Route like token'), 'imitate', __('Give this token the experts and weights of another one in this layer'), () => {
+      if (this.sight && this.source.value) {
+        const { layer, position } = this.sight.cell;
+        send({ type: 'imitate', layer, position, source: Number(this.source.value) });
+      }
+    });
+    this.replayBase = button(__('Replay base'), 'replay', '', () => this.sight?.base && send(replay(this.sight.target, this.sight.base)));
+    const look = button(__('Heads'), 'heads', __('Show what each attention head of this layer looks at, and mask one'), () => this.sight && heads(this.sight.cell.layer));
+    const measure = button(__('Contributions'), 'contributions', __('What the experts, the attention and the MLP add to the next token here'), () => {
+      if (this.sight) {
+        compute({ type: 'contributions_of', layer: this.sight.cell.layer, position: this.sight.cell.position });
+      }
+    });
+    this.like = h('div', { class: 'wb-row' }, this.imitate, this.source, this.replayBase);
+    const label = (text: string): HTMLElement => h('span', { class: 'wb-label', text });
+    this.node = h(
+      'div',
+      { class: 'wb-more' },
+      h('div', { class: 'wb-row' }, attempt, measure, look),
+      h('div', { class: 'wb-row', attrs: { role: 'group', 'aria-label': __('Skip') } }, label(__('Skip')), ...this.skips.map(([, , node]) => node)),
+      h('div', { class: 'wb-row', attrs: { role: 'group', 'aria-label': __('Mask neurons') } }, this.neurons, this.ratio, label(__('% of neurons')), this.criteria),
+      this.like
+    );
+  }
+
+  /** Shows what can be done there; `null` hides all of it. */
+  show(sight: CellSight | null): void {
+    this.sight = sight;
+    this.node.hidden = sight === null;
+    this.render();
+  }
+
+  private get share(): number {
+    return Number(this.ratio.value) / 100;
+  }
+
+  private render(): void {
+    if (!this.sight) {
+      return;
+    }
+    const { plan, target, base, cell, routed } = this.sight;
+    const where = placeOf(target);
+    for (const [kind, name, node] of this.skips) {
+      const on = find(plan, [kind], target) >= 0;
+      setAttr(node, 'aria-pressed', String(on));
+      setAttr(node, 'aria-label', on ? __('Unskip %1', name) : __('Skip %1', name));
+      node.title = on ? __('Run the %1 again %2', name, where) : __('Leave the %1 out %2', name, where);
+    }
+    const valid = this.share > 0 && this.share < 1;
+    this.neurons.disabled = !valid;
+    const masked = valid && toggleNeurons(plan, target, this.share, this.criterion).type === 'remove';
+    setAttr(this.neurons, 'aria-pressed', String(masked));
+    this.neurons.textContent = masked ? __('Unmask') : __('Mask');
+    setAttr(this.neurons, 'aria-label', masked ? __('Unmask neurons') : __('Mask neurons'));
+    this.neurons.title = masked ? __('Let these neurons act again %1', where) : __('Silence this share of the neurons %1', where);
+    this.like.hidden = !routed;
+    this.imitate.disabled = this.source.value === '' || Number(this.source.value) === cell.position;
+    this.replayBase.disabled = base === null;
+    this.replayBase.title = base === null ? __('There is no edited run yet: what is in view is the base run') : __('Use the routes of the base run %1, whatever else the plan does', where);
+  }
+}

@@ -126,6 +126,7 @@ def test_a_refusal_stands_in_the_table_with_its_families(olmoe: FamilyResult) ->
     assert "| `skip.path` | yes | - | yes | yes | 1 |" in text
 
 
+@pytest.mark.slow
 def test_the_tables_that_are_kept_are_what_the_kit_says(olmoe: FamilyResult) -> None:
     """All families, all kinds, nothing wrong; and the rows of some families are those of today. Made anew by
     ``python -m workbench.conformance docs``."""

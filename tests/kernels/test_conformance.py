@@ -135,6 +135,24 @@ def change_for_mlp(**arguments: Any) -> Any:
     return out._replace(mlp=out.change)
 
 
+def another_experts_weight(*, ids: Tensor, **rest: Any) -> Any:
+    inside = (ids >= 0) & (ids < len(rest["weight"]))
+    return routing_kernels.expert_linear(
+        ids=torch.where(inside, (ids + 1) % len(rest["weight"]), ids), **rest
+    )
+
+
+def last_input_missing(*, x: Tensor, **rest: Any) -> Any:
+    x = x.clone()
+    x[..., -1] = 0
+    return routing_kernels.expert_linear(x=x, **rest)
+
+
+def bias_of_the_first(*, bias: Tensor | None = None, **rest: Any) -> Any:
+    bias = bias if bias is None else bias[:1].expand_as(bias)
+    return routing_kernels.expert_linear(bias=bias, **rest)
+
+
 FAULTS: list[tuple[str, Callable[..., Any]]] = [
     ("moe_experts", neighbours_expert), ("moe_experts", first_of_one_expert), ("moe_experts", missing_tail),
     ("moe_experts", drops_uncounted), ("moe_experts", statistics_of_the_weighted),
@@ -142,6 +160,8 @@ FAULTS: list[tuple[str, Callable[..., Any]]] = [
     ("block_attention", window_of_one_more), ("block_attention", block_left_out), ("block_attention", wrong_group),
     ("sparse_mlp", last_neuron_kept), ("sparse_mlp", up_for_gate), ("scatter_add_rows", last_write_wins),
     ("gather_rows", wraps_around), ("masked_matmul", first_column_only_once), ("residual_stats", change_for_mlp),
+    ("expert_linear", another_experts_weight), ("expert_linear", last_input_missing),
+    ("expert_linear", bias_of_the_first),
 ]  # fmt: skip
 
 

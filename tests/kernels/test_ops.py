@@ -157,3 +157,31 @@ def test_bad_arguments_are_refused_with_a_remedy(backend, wrong, problem):
         routing_kernels.moe_experts(**arguments, backend=backend)
     assert problem in str(refusal.value)
     assert refusal.value.remedy.endswith(".")
+
+
+def test_who_stands_between_sees_the_op_and_nobody_else_pays_for_it() -> None:
+    from torch.profiler import profile
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    seen: list[str] = []
+    arguments = tensors(torch.float32, gradient=False)
+    plain = routing_kernels.moe_experts(*arguments, backend="cpu")
+    with Watch():
+        watched = routing_kernels.moe_experts(*arguments, backend="cpu")
+    assert any("routing_kernels.moe_experts" in name for name in seen)
+    with profile() as found:
+        profiled = routing_kernels.moe_experts(*arguments, backend="cpu")
+    assert any("routing_kernels::moe_experts" in one.key for one in found.key_averages())
+    assert torch.equal(watched.y, plain.y) and torch.equal(profiled.y, plain.y)
+    with torch.device("meta"):  # what torch makes by default says nothing about the results
+        torch.set_default_dtype(torch.float64)
+        try:
+            odd = routing_kernels.moe_experts(*arguments, stats=True, backend="cpu")
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert torch.equal(odd.y, plain.y) and odd.slot_norm.dtype == torch.float32

@@ -9,7 +9,7 @@ import torch
 from tiny_models import build_tiny
 from torch import Tensor
 
-from workbench.errors import EditRefused, SetupError
+from workbench.errors import EditRefused
 from workbench.runtime.attach import MlpCall, MlpOptions, MlpReport, ask_mlp
 from workbench.runtime.attach.mlp import turned_bytes
 from workbench.runtime.attach.paths import KernelPath, summary
@@ -106,23 +106,3 @@ def test_layers_that_agree_share_a_line() -> None:
     paths = [KernelPath(n, "experts", "ours", "") for n in (0, 1, 2, 5)]
     paths.append(KernelPath(3, "mlp", "model", "has biases"))
     assert summary(paths) == [("experts", "0-2, 5", "ours", ""), ("mlp", "3", "model", "has biases")]
-
-
-def test_experts_that_no_kernel_covers_keep_their_own(bench: Any) -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        "gpt_oss", vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, num_local_experts=4, num_experts_per_tok=2, pad_token_id=0, eos_token_id=None,
-    )  # fmt: skip
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        want = model(IDS).logits
-    with pytest.raises(SetupError, match="has biases, which the kernel does not cover"):
-        bench(model, kernels="cpu")
-    one = bench(model)
-    with torch.no_grad():
-        assert torch.equal(one.model(IDS).logits, want)
-    experts = [p for p in one.kernel_paths if p.part == "experts"]
-    assert {p.path for p in experts} == {"model"} and "biases" in experts[0].reason

@@ -90,13 +90,18 @@ class Attachment:
 
     def _bank_path(self, block: Block) -> KernelPath:
         assert block.moe is not None
-        reason = self.reason or experts.unfit_bank(block.moe.experts)
-        return KernelPath(block.layer, "experts", "model" if reason else "ours", reason)
+        bank = block.moe.experts
+        fused = experts.unfit_bank(bank)
+        if self.reason or not fused:
+            return KernelPath(block.layer, "experts", "model" if self.reason else "ours", self.reason)
+        parts = experts.unfit_parts(bank, self.kernels)
+        path: Literal["model", "composed"] = "model" if parts else "composed"
+        return KernelPath(block.layer, "experts", path, parts or fused)
 
     def _attach_experts(self, anatomy: Anatomy) -> None:
         from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
-        ours = [p.layer for p in self._experts_paths if p.path == "ours"]
+        ours = [p.layer for p in self._experts_paths if p.path != "model"]
         if not ours:
             return
         before = self._model.config._experts_implementation

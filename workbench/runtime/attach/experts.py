@@ -1,13 +1,16 @@
-"""Experts in a model: our kernel for the banks it covers, the model's own implementation for the others."""
+"""Experts in a model: our fused layer for the banks it covers, our products around the model's own gate for the others
+that the registry describes, the model's own implementation for the rest."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import routing_kernels
+import torch
 from torch import Tensor, nn
 
 from workbench.runtime.attach.activations import kernel_activation
@@ -15,12 +18,13 @@ from workbench.runtime.attach.activations import kernel_activation
 
 @dataclass
 class Bank:
-    """How one expert bank runs: kernel backend, activation, and who wants the statistics of the next call."""
+    """How one expert bank runs: kernel backend, activation, and who wants the statistics of the next call and the seconds it
+    took the calling thread. ``act`` is empty where the model's own gate stands between our products."""
 
     backend: str
     act: str
     threshold: float = 0.01
-    sink: Callable[[routing_kernels.MoeExperts], None] | None = None
+    sink: Callable[[routing_kernels.MoeExperts, float], None] | None = None
 
 
 _BANKS: WeakKeyDictionary[nn.Module, Bank] = WeakKeyDictionary()
@@ -34,15 +38,41 @@ def experts_function(own: str) -> Callable[[Any, Tensor, Tensor, Tensor], Tensor
         bank = _BANKS.get(module)
         if bank is None:
             return _own_function(own, module)(module, hidden, ids, weights)
-        out = routing_kernels.moe_experts(
-            hidden, ids, weights, module.gate_up_proj, module.down_proj,
-            act=bank.act, stats=bank.sink is not None, threshold=bank.threshold, backend=bank.backend,
-        )  # fmt: skip
+        started = time.perf_counter()
+        run = _fused if bank.act else _composed
+        out = run(module, bank, hidden, ids, weights)
         if bank.sink is not None:
-            bank.sink(out)
+            bank.sink(out, time.perf_counter() - started)
         return out.y
 
     return experts
+
+
+def _fused(
+    module: Any, bank: Bank, hidden: Tensor, ids: Tensor, weights: Tensor
+) -> routing_kernels.MoeExperts:
+    return routing_kernels.moe_experts(
+        hidden, ids, weights, module.gate_up_proj, module.down_proj,
+        act=bank.act, stats=bank.sink is not None, threshold=bank.threshold, backend=bank.backend,
+    )  # fmt: skip
+
+
+def _composed(
+    module: Any, bank: Bank, hidden: Tensor, ids: Tensor, weights: Tensor
+) -> routing_kernels.MoeExperts:
+    """What the registry's flags say of a bank, in the terms of our linear layers."""
+    name = "gate_up_proj" if module.has_gate else "up_proj"
+
+    def layer(part: str) -> routing_kernels.ExpertLinear:
+        bias = getattr(module, f"{part}_bias") if module.has_bias else None
+        return routing_kernels.ExpertLinear(getattr(module, part), bias, module.is_transposed)
+
+    return routing_kernels.composed_experts(
+        hidden, ids, weights, layer(name), layer("down_proj"),
+        module._apply_gate if module.has_gate else module.act_fn,
+        module.post_expert_norm if module.has_post_expert_norm else None,
+        stats=bank.sink is not None, threshold=bank.threshold, backend=bank.backend,
+    )  # fmt: skip
 
 
 def _own_function(own: str, module: Any) -> Callable[..., Tensor]:
@@ -53,8 +83,8 @@ def _own_function(own: str, module: Any) -> Callable[..., Tensor]:
 
 
 def attach_bank(module: Any, backend: str) -> None:
-    """Let ``module``, which :func:`unfit_bank` finds nothing against, run on our kernel."""
-    act = kernel_activation(module.act_fn)
+    """Let ``module`` run on our kernels: fused where :func:`unfit_bank` finds nothing against it, else composed."""
+    act = "" if unfit_bank(module) else kernel_activation(module.act_fn)
     assert act is not None
     _BANKS[module] = Bank(backend, act)
 
@@ -70,7 +100,7 @@ def bank_of(module: nn.Module) -> Bank | None:
 
 
 def unfit_bank(bank: Any) -> str:
-    """Why our kernel does not cover ``bank``; empty where it does."""
+    """Why our fused layer does not cover ``bank``; empty where it does."""
     name = type(bank).__name__
     if not hasattr(bank, "_apply_gate"):
         return f"{name} is not in transformers' experts registry"
@@ -87,3 +117,30 @@ def unfit_bank(bank: Any) -> str:
     if kernel_activation(bank.act_fn) is None:
         return f"the activation {type(bank.act_fn).__name__} is not in the kernel"
     return ""
+
+
+_PROOF = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 4e-2}
+_FLAGS = ("has_gate", "has_bias", "is_transposed", "is_concatenated", "has_post_expert_norm")
+
+
+def unfit_parts(module: Any, backend: str) -> str:
+    """Why our products with the model's gate between them do not compute what ``module`` does; empty where they do, as a
+    call on random numbers shows."""
+    name = type(module).__name__
+    if not all(hasattr(module, flag) for flag in _FLAGS):
+        return f"{name} is not in transformers' experts registry"
+    weight = getattr(module, "down_proj", None)
+    if not isinstance(weight, Tensor) or weight.dim() != 3 or weight.dtype not in _PROOF:
+        return f"{name} holds its weights in a way that our products do not read"
+    hidden = weight.shape[2 if module.is_transposed else 1]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, hidden, generator=generator).to(weight)
+    ids = torch.arange(6).reshape(3, 2).to(weight.device) % len(weight)
+    weights = torch.tensor([[0.5, 0.25], [1.0, 0.125], [0.75, 0.5]]).to(weight)
+    with torch.no_grad():
+        own = type(module).forward.__wrapped__(module, x, ids, weights).double()
+        ours = _composed(module, Bank(backend, ""), x, ids, weights).y.double()
+    difference = float((ours - own).norm() / own.norm().clamp(min=1e-30))
+    if ours.shape == own.shape and difference <= _PROOF[weight.dtype]:
+        return ""
+    return f"{name} computes something else than its flags say: the outputs differ by {difference:.1e}"

@@ -17,15 +17,16 @@ class KernelPath:
     part
         ``experts``, ``attention`` or ``mlp``.
     path
-        ``ours``: every call runs on our kernel. ``mixed``: some do, as ``reason`` says. ``model``: none does unless an edit
-        asks for what only our kernel leaves out.
+        ``ours``: every call runs on our kernel. ``composed``: every call runs on our products of experts, with the
+        model's own gate between them. ``mixed``: some calls run on ours, as ``reason`` says. ``model``: none does unless
+        an edit asks for what only our kernel leaves out.
     reason
         Why it is not ``ours``; empty where it is.
     """
 
     layer: int
     part: Literal["experts", "attention", "mlp"]
-    path: Literal["ours", "mixed", "model"]
+    path: Literal["ours", "composed", "mixed", "model"]
     reason: str
 
 

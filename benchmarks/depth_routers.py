@@ -158,9 +158,9 @@ def verdict(low: float, high: float) -> str:
 def main() -> None:
     """Read the command line, train, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--texts", type=int, default=24)
+    parser.add_argument("--texts", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=192)
-    parser.add_argument("--items", type=int, default=16, help="of each task")
+    parser.add_argument("--items", type=int, default=8, help="of each task")
     parser.add_argument("--steps", type=int, default=120, help="of training gates, one text each")
     parser.add_argument("--searched", type=int, default=16, help="training texts whose paths are searched")
     parser.add_argument("--seeds", type=int, default=2, help="random controls")

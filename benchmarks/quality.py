@@ -106,9 +106,9 @@ def _row(
 def main() -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--texts", type=int, default=24)
-    parser.add_argument("--tokens", type=int, default=192)
-    parser.add_argument("--items", type=int, default=16, help="of each task")
+    parser.add_argument("--texts", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--items", type=int, default=8, help="of each task")
     parser.add_argument("--seeds", type=int, default=2, help="random controls of each budget")
     parser.add_argument(
         "--block", type=int, default=16, choices=(16, 32, 64, 128), help="of the attention map"

@@ -180,6 +180,7 @@ def _quality_panel(rows: pd.DataFrame, family: str) -> alt.LayerChart:
     colour = alt.Color(
         "method:N", scale=alt.Scale(domain=methods, range=PALETTE), legend=alt.Legend(title=None)
     )
+    shape = alt.Shape("method:N", scale=alt.Scale(domain=methods), legend=alt.Legend(title=None))
     layers = [
         chance.mark_area(color="#888888", opacity=0.2).encode(
             x=x, y=alt.Y("change_low:Q"), y2="change_high:Q"
@@ -188,9 +189,7 @@ def _quality_panel(rows: pd.DataFrame, family: str) -> alt.LayerChart:
             x=x, y=y, tooltip=tooltip
         ),
         drawn.mark_rule().encode(x=x, y="change_low:Q", y2="change_high:Q", color=colour),
-        drawn.mark_line(point=True).encode(
-            x=x, y=y, color=colour, shape=alt.Shape("method:N", legend=None), tooltip=tooltip
-        ),
+        drawn.mark_line(point=True).encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip),
     ]
     title = alt.TitleParams(family, subtitle="grey: random at the same budget")
     return alt.LayerChart(layer=layers, title=title, width=260, height=200)

@@ -155,7 +155,7 @@ def test_by_keyboard_alone(page: Any, card: Callable[[], Any], idle: Callable[[A
     idle(panel)
     assert panel.locator("[data-wb-prompt]").input_value() == "one two\nthree four five"
     base = rows(panel)
-    for _ in range(12):
+    for _ in range(20):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.tagName") == "CANVAS":
             break
@@ -165,10 +165,11 @@ def test_by_keyboard_alone(page: Any, card: Callable[[], Any], idle: Callable[[A
     idle(panel)
     assert panel.locator("[data-wb-cell]").get_attribute("data-wb-cell") == "1,1"
     assert "layer 1" in panel.locator(".wb-map [role=status]").text_content()
-    for _ in range(40):
+    for _ in range(60):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.dataset.wbAction") == "ban":
             break
+    assert page.evaluate("document.activeElement.dataset.wbAction") == "ban"
     page.keyboard.press("Space")
     idle(panel)
     assert panel.locator("[data-wb-edit]").count() == 1

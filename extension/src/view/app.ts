@@ -155,8 +155,11 @@ export class App {
     this.renderCell();
   }
 
+  /** Takes the keys, unless a part of the panel has them: the page must not move under a pointer that is pressing. */
   focus(): void {
-    this.parts.prompt.node.focus();
+    if (!this.node.contains(document.activeElement)) {
+      this.parts.prompt.node.focus({ preventScroll: true });
+    }
   }
 
   fail(problem: string, remedy: string, retry?: () => void): void {

@@ -2,9 +2,8 @@
 
 A cell generates token after token into an open panel, rewinding whenever the text has grown long, as somebody would who
 works on one text for hours. Between parts of equal length the page's heap (after a collection), its elements and the
-kernel's resident memory are read. What the run records goes to the store's file. Flat means: the last part is no larger
-than the second; the first fills caches. 10,000 steps are what a reader sees in five to ten minutes of generation; an hour
-is the same again and again.
+kernel's resident memory are read. What the run records goes to the store's file. Flat means: the last part is no larger than
+the second; the first fills caches.
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ def _decays(layers: int) -> Family:
             None,
             wb.skip.policy("decay", alpha=alpha, min_layers=max(1, layers // 3)),
         )
-        for alpha in (0.999, 0.997, 0.99)
+        for alpha in (0.998, 0.99, 0.97)
     ]
 
     def control(share: float, seed: int) -> Any:

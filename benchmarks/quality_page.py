@@ -70,7 +70,7 @@ def families(rows: list[dict[str, Any]]) -> list[str]:
     frame = pd.DataFrame(rows)
     for family, some in frame.groupby("family", sort=False):
         lines = [
-            f"## {str(family).capitalize()}\n",
+            f"## {str(family)[0].upper()}{str(family)[1:]}\n",
             "| method | budget | work | time | loss, nats | accuracy, points | beside random, nats |",
             "| --- | --- | --- | --- | --- | --- | --- |",
         ]

@@ -61,6 +61,8 @@ SCANS = ("path_counts", "path_summary", "layer_information", "context_independen
 BY_POSITION = ("route_stability", "token_specialisation_by_label", "skip_effect", "loss_change")
 """Macros that compare runs position by position, which no sum of a run can."""
 HELPERS = ("unsummarised", "some_runs")
+EFFECTS = ("skip_matrix", "layer_effect", "recovery_layer", "tolerable_sparsity")
+"""Macros over what experiments measured, which is small whatever was recorded."""
 
 
 def make_layer(rng: np.random.Generator) -> dict[str, Any]:
@@ -141,7 +143,7 @@ def time_macros(choices: int, asked: argparse.Namespace, folder: Path) -> dict[s
     ids = {"runs": str(runs), "first": "1", "second": "2", "tokens": str(TOKENS)}
     questions = {}
     for name in TABLE_MACROS:
-        if name in SUMS.values() or name in HELPERS:
+        if name in SUMS.values() or name in (*HELPERS, *EFFECTS):
             continue
         arguments = CALLS.get(name, "$runs")
         for word, value in ids.items():
@@ -151,7 +153,7 @@ def time_macros(choices: int, asked: argparse.Namespace, folder: Path) -> dict[s
             questions[f"{name}, most"] = f"FROM {name}({arguments}, most := 100000)"
     found: dict[str, Any] = {"choices": len(runs) * LAYERS * TOKENS * TOP_K, "runs": len(runs)}
     if asked.rows:
-        found["seconds_over_rows"] = _time_all(store, questions, asked)
+        found |= {f"{clock}_over_rows": each for clock, each in _time_all(store, questions, asked).items()}
     start, start_cpu = time.perf_counter(), time.process_time()
     store.summarise()
     found["summarise"] = {
@@ -159,7 +161,7 @@ def time_macros(choices: int, asked: argparse.Namespace, folder: Path) -> dict[s
         "rows": {table: store.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in SUMS},
     }  # fmt: skip
     _say(f"sums kept in {found['summarise']['seconds']:.1f} s: {found['summarise']['rows']}")
-    found["seconds"] = _time_all(store, questions, asked)
+    found |= _time_all(store, questions, asked)
     store.close()
     found["bytes"] = path.stat().st_size
     return found
@@ -199,25 +201,27 @@ def _first_run(store: Store) -> None:
     store.flush()
 
 
-def _time_all(store: Store, questions: dict[str, str], asked: argparse.Namespace) -> dict[str, float | None]:
-    found = {}
+def _time_all(
+    store: Store, questions: dict[str, str], asked: argparse.Namespace
+) -> dict[str, dict[str, float | None]]:
+    """Wall clock and CPU time of all threads by macro; with one thread they are the same on a machine that is not busy."""
+    found: dict[str, dict[str, float | None]] = {"seconds": {}, "cpu_seconds": {}}
     for name, query in questions.items():
-        found[name] = _time(store, query, asked.repeats, asked.limit)
-        _say(
-            f"  {name:40} "
-            + (f"more than {asked.limit:g} s" if found[name] is None else f"{found[name]:.3f} s")
-        )
+        both = _time(store, query, asked.repeats, asked.limit)
+        found["seconds"][name], found["cpu_seconds"][name] = both or (None, None)
+        _say(f"  {name:40} " + ("given up" if both is None else f"{both[0]:8.3f} s, CPU {both[1]:8.3f} s"))
     return found
 
 
-def _time(store: Store, query: str, repeats: int, limit: float) -> float | None:
-    """Median seconds, or ``None`` where it takes longer than ``limit``; what takes long is not repeated."""
+def _time(store: Store, query: str, repeats: int, limit: float) -> tuple[float, float] | None:
+    """Median seconds by both clocks, or ``None`` where it takes longer than ``limit``; what takes long is not repeated."""
     seconds: list[float] = []
+    cpu_seconds: list[float] = []
     while len(seconds) < (repeats if sum(seconds) < 2 else 1):
         cursor = store.cursor()
         stop = threading.Timer(limit, cursor.interrupt)
         stop.start()
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         try:
             cursor.execute(f"CREATE OR REPLACE TEMP TABLE answer AS {query}")
         except duckdb.InterruptException:
@@ -226,7 +230,8 @@ def _time(store: Store, query: str, repeats: int, limit: float) -> float | None:
             stop.cancel()
             cursor.close()
         seconds.append(time.perf_counter() - start)
-    return round(statistics.median(seconds), 4)
+        cpu_seconds.append(time.process_time() - start_cpu)
+    return round(statistics.median(seconds), 4), round(statistics.median(cpu_seconds), 4)
 
 
 def _say(line: str) -> None:

@@ -68,8 +68,8 @@ def test_the_page_and_its_picture_are_written_from_what_was_printed(tmp_path: Pa
     common = {"control": False, "seed": None, "work": 0.5, "time": 0.9, "accuracy": 0.5}
     spans = {f"{name}{end}": value for name in ("change", "points", "better") for end, value in
              (("", 0.1), ("_low", 0.05), ("_high", 0.2))}  # fmt: skip
-    measured = {"family": FAMILY, "density": 0.5, "recall": 0.8, "error": 0.1}
-    rows = [common | spans | measured | {"method": method, "budget": budget}
+    kept = {"density": 0.5, "recall": 0.8, "error": 0.1}
+    rows = [common | spans | kept | {"family": FAMILY, "method": method, "budget": budget}
             for method in ("magnitude", "random") for budget in (0.5, 0.7)]  # fmt: skip
     for row in rows:
         if row["method"] == "random":

@@ -123,7 +123,7 @@ def test_a_refusal_stands_in_the_table_with_its_families(olmoe: FamilyResult) ->
     other = replace(olmoe, family="strange", report=Report("strange", (verdict,)))
     text = edit_table(olmoe.report, [olmoe, other])
     assert "- `skip.path`\n  - strange: Layer N keeps a window.\n" in text
-    assert "| `skip.path` | yes | yes | yes | yes | 1 |" in text
+    assert "| `skip.path` | yes | - | yes | yes | 1 |" in text
 
 
 def test_the_tables_that_are_kept_are_what_the_kit_says(olmoe: FamilyResult) -> None:

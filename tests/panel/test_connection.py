@@ -200,3 +200,35 @@ def test_opening_a_model_tells_how_far_it_is(make_driver: Any, make_bench: Any) 
     shares = [message["share"] for message in driver.view.messages if message["type"] == "busy"]
     assert shares[0] is None and 1.0 in shares and driver.state["bench"]["name"] == "fake/model"
     assert logging.set_tqdm_hook(None) is None, "the hook is taken back"
+
+
+def test_downloads_are_counted_whether_their_bars_are_drawn_or_not() -> None:
+    from huggingface_hub.utils import tqdm
+
+    from workbench.panel.progress import loading
+
+    told: list[tuple[str, float]] = []
+    before = tqdm.update
+    with loading(lambda stage, share: told.append((stage, share))):
+        for disabled in (True, False):
+            bar = tqdm(total=4_000_000, unit="B", desc="model.safetensors", disable=disabled, leave=False)
+            bar.update(1_000_000)
+            bar.update(3_000_000)
+            bar.close()
+        tqdm(total=3, unit="files", disable=True).update(1)
+    assert told[0] == (": 1.0 of 4.0 MB downloaded", 0.25)
+    assert told[-1] == (": 8.0 of 8.0 MB downloaded", 1.0), "of all files so far"
+    assert tqdm.update is before, "the bars are as they were"
+
+
+def test_a_hidden_view_hears_nothing_of_another_ones_work(driver: Any, make_driver: Any) -> None:
+    driver.compute("run", prompt="one two three")
+    other = make_driver(driver.benches).hello()
+    other.control("watch", visible=False)
+    other.view.clear()
+    driver.control("add", edit={"kind": "reroute.ban", "layers": [1], "experts": [5]})
+    driver.compute("recompute")
+    driver.control("select", layer=2, position=1)
+    assert other.view.kinds() == []
+    other.control("watch", visible=True)
+    assert {"state", "map", "cell", "next"} <= set(other.view.kinds()) and other.state == driver.state

@@ -276,3 +276,79 @@ def test_heads_and_effects_are_those_of_the_run(live: Any, demo: Any) -> None:
         each = (p.exp() * (p - q)).sum(-1)
         assert row["kl"] == pytest.approx(float(each.mean()), rel=1e-4, abs=1e-9)
         assert row["last"] == pytest.approx(float(each[-1]), rel=1e-4, abs=1e-9)
+
+
+def test_what_is_kept_of_a_map_is_what_the_store_says(live: Any, demo: Any) -> None:
+    """Step by step only new tokens are read; in the end nothing differs from reading all of it, also after a rewind."""
+    from workbench.panel import grids
+
+    steps(live, 2)
+    ban_the_favourite(live, demo.anatomy.moe_layers[0])
+    steps(live, 3)
+    live.control("add", edit={"kind": "skip.mlp", "layers": [1]})
+    steps(live, 2)
+    live.compute("rewind", position=live.state["live"]["prompt_tokens"] + 2)
+    steps(live, 2)
+    told = live.view.last("map")
+    base, run = int(told["base"]), int(told["run"])
+    shape = grids.Shape(len(told["layers"]), told["tokens"], told["experts"], told["choices"])
+    fresh = grids.fine(demo.store.cursor(), shape, run, base, told["edited"], 0, shape.tokens)
+    shown = live.arrays()
+    assert told["edited"] and shown.keys() == fresh.keys()
+    for name, array in fresh.items():
+        np.testing.assert_array_equal(shown[name], array, err_msg=name)
+    assert (shown["depth"] == 2).any() and not shown["skipped"].any() and "depth" in told["colours"]
+
+
+def test_contributions_are_parts_of_the_logit(live: Any, demo: Any) -> None:
+    """Against the formula itself: weight x output . (unembedding x gain / rms), all from what the run gives as tensors."""
+    layer, position = demo.anatomy.moe_layers[1], 6
+    live.control("add", edit={"kind": "reroute.ban", "layers": [layer], "experts": [3]})
+    live.compute("recompute")
+    live.compute("contributions_of", layer=layer, position=position)
+    told = live.view.last("contributions")
+    run = demo.run(PROMPT, plan=wb.Plan.from_json(live.state["plan"]["text"]))
+    model = demo.model
+    final = run.tensor("resid_post", layers=demo.anatomy.num_layers - 1, tokens=[position])[0].double()
+    row = model.lm_head.weight[run.tokens[position + 1]].detach().double()
+    norm = model.model.norm
+    seen = row * norm.weight.detach().double() / (final.square().mean() + norm.variance_epsilon).sqrt()
+    assert told["target"] == demo.token_text(int(run.tokens[position + 1]))
+    for unit, site in (("attention", "attn_out"), ("mlp", "mlp_out")):
+        part = run.tensor(site, layers=layer, tokens=[position])[0].double()
+        assert told[unit] == pytest.approx(float(part @ seen), rel=1e-3, abs=1e-4)
+    assert sum(one["effect"] for one in told["experts"]) == pytest.approx(told["mlp"], rel=1e-3, abs=1e-4)
+    chosen = demo.sql(
+        "SELECT expert, weight * norm FROM routing WHERE run = ? AND layer = ? AND position = ?",
+        [run.id, layer, position],
+    ).fetchall()
+    assert {one["expert"] for one in told["experts"]} == {expert for expert, _ in chosen}
+    live.control("select", layer=layer, position=position)
+    outputs = {row["expert"]: row["output"] for row in live.view.last("cell")["experts"] if row["chosen"]}
+    assert outputs == pytest.approx(dict(chosen), rel=1e-6)
+    live.compute("contributions_of", layer=layer, position=999)
+    assert "Token 999 has not been read" in live.view.last("error")["problem"]
+
+
+def test_depth_events_of_every_kind_are_told(live: Any, demo: Any) -> None:
+    edits = (
+        ({"kind": "skip.block", "layers": [1], "tokens": [4]}, 5, ["block skip"]),
+        ({"kind": "skip.attention", "layers": [2]}, 3, ["attn skip"]),
+        ({"kind": "skip.repeat", "layers": [3], "unit": "mlp"}, 4, ["attn skip", "block repeat"]),
+        ({"kind": "skip.alias", "layers": [4], "source": 2, "unit": "mlp"}, 1, ["mlp reuse"]),
+    )
+    for edit, _, _ in edits:
+        live.control("add", edit=edit)
+    live.compute("recompute")
+    assert "error" not in live.view.kinds(), live.view.last("error")
+    depth = live.arrays()["depth"]
+    for edit, number, words in edits:
+        (layer,) = edit["layers"]
+        assert depth[layer, 4] == number, (edit, depth[layer])
+        live.control("select", layer=layer, position=4)
+        assert live.view.last("cell")["events"] == words
+    assert depth[1, 3] == 0 and not depth[[0, 5]].any()
+    live.control("select", layer=1, position=4)
+    assert live.view.last("cell")["skipped"] is True
+    live.control("select", layer=1, position=3)
+    assert live.view.last("cell")["skipped"] is False, "only that token left the block out"

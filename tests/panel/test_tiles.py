@@ -110,6 +110,25 @@ def test_columns_hold_the_most_frequent_expert_and_means(large: Any, fake_bench:
     assert weights[0, 2, 5] == pytest.approx(mean, rel=1e-5)
 
 
+def test_columns_of_depth_events_hold_the_most_frequent_one(fake_bench: Any, driver: Any) -> None:
+    from workbench.panel import grids
+
+    position = np.arange(64)
+    write = fake_bench.store.write
+    same = {"run": 7, "step": 0, "kv": None}
+    write("depth", same | {"position": position[:6], "layer": 1, "unit": "mlp", "event": "skip"})
+    write("depth", same | {"position": position[4:8], "layer": 1, "unit": "block", "event": "skip"})
+    write("depth", same | {"position": position[:8], "layer": 2, "unit": "block", "event": "execute"})
+    fake_bench.store.flush()
+    arrays = grids.coarse(
+        fake_bench.store.cursor(), grids.Shape(4, 64, 8, 2), 7, 7, False, "depth", 0, 64, 8
+    )  # fmt: skip
+    # Of eight tokens four skipped the MLP alone, and four the block, two of them both: the block says more.
+    assert arrays["depth"][1, 0] in (2, 5) and arrays["share"][1, 0] == 0.5
+    assert arrays["depth"].sum() == arrays["depth"][1, 0], "a block that ran is no departure"
+    assert arrays["skipped"][1, 0] == 0.5
+
+
 def test_flips_of_columns_agree_with_the_macro_and_single_tokens(large: Any, fake_bench: Any) -> None:
     driver, base, run = large
     flips = {(layer, position) for layer, position in rows(

@@ -113,7 +113,11 @@ def test_under_the_hand_it_acts_at_the_next_token_rewinds_and_branches(bench: An
     from_start = one.live(IDS[:40], plan)
     for _ in range(5):
         from_start.step()
-    assert torch.equal(from_start.logits, one.generate(IDS[:40], 5, plan, record=None).logits)
+    text = one.generate(IDS[:40], 5, plan, record=None)
+    assert from_start.tokens == text.tokens.tolist()
+    close(
+        from_start.logits, text.logits
+    )  # the hand reads the last token of the prompt alone, the generation with the rest
 
 
 def test_patterns_that_rank_by_all_queries_are_refused_where_some_are_skipped(bench: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ import torch
 
 import workbench as wb
 from workbench.signals import attention_map, rank_sketch
+from workbench.signals.attention_rank import attention_map as map_of
+from workbench.signals.rank_kernel import kernel_sketch
 
 
 def softmax_map(length, seed=0, heads=2, spread=2.0):
@@ -78,9 +82,62 @@ def test_blocks_give_the_same_sketch_as_the_whole_map():
         assert torch.allclose(a, b, rtol=1e-3)
 
 
+@pytest.mark.parametrize("with_sinks", [False, True])
+@pytest.mark.parametrize("window", [0, 13])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_the_attention_kernel_gives_the_same_sketch_as_the_map(backend, window, with_sinks):
+    generator = torch.Generator().manual_seed(2)
+    length = 150
+    q, k = torch.randn(4, length, 12, generator=generator), torch.randn(2, length, 12, generator=generator)
+    sinks = torch.randn(4, generator=generator) if with_sinks else None
+    back = torch.arange(length)[:, None] - torch.arange(length)
+    seen = (back >= 0) & (back < (window or length))
+    maps = map_of(q[None], k[None], 0.6, seen, sinks=sinks)[0]
+    found = kernel_sketch(q, k, 0.6, window=window, sinks=sinks, width=24, seed=5, backend=backend)
+    for ours, theirs in zip(found, rank_sketch.of_map(maps, 24, seed=5), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-4, atol=2e-4)
+    s = torch.linalg.svdvals(maps.double())
+    stable = s.square().sum(-1) / s[:, 0].square()
+    assert torch.all(found.stable_rank.double() >= stable * (1 - 1e-4))
+    # Random maps under a window have a flat spectrum, of which one power iteration sees the largest value from below.
+    assert torch.all(found.stable_rank.double() <= stable * (1.2 if window else 1.05))
+
+
 def test_a_sketch_wider_than_its_map_is_refused():
     with pytest.raises(ValueError, match="does not fit"):
         rank_sketch.of_map(softmax_map(4), 5)
+    with pytest.raises(ValueError, match="does not fit"):
+        kernel_sketch(torch.zeros(1, 4, 8), torch.zeros(1, 4, 8), 1.0, width=5)
+
+
+LONG = """
+import resource, torch
+from workbench.signals import rank_sketch
+from workbench.signals.rank_kernel import kernel_sketch
+def sketch(length):
+    random = torch.Generator().manual_seed(0)
+    q, k = torch.randn(1, length, 8, generator=random), torch.randn(1, length, 8, generator=random)
+    return q, k, kernel_sketch(q, k, 0.3, width=4, backend="cpu")
+q, k, found = sketch(1000)
+rows = rank_sketch.blocks(q, k, 0.3, None, softcap=None, sinks=None, budget=2**20)
+for ours, theirs in zip(found, rank_sketch.sketch(rows, 1, 1000, 4), strict=True):
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = sketch(16_000)[2]
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(grown // 1024, *found.stable_rank.tolist(), *found.entropy.tolist())
+"""
+
+
+@pytest.mark.slow
+def test_sixteen_thousand_tokens_take_the_memory_of_their_vectors_alone():
+    done = subprocess.run(
+        [sys.executable, "-c", LONG], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    megabytes, stable, entropy = (float(x) for x in done.stdout.split())
+    assert megabytes < 200, "a map of 16,000 tokens would be 1 GB"
+    assert 1 <= stable <= 16_000 and 0 < entropy < math.log(16_000)
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -113,7 +170,7 @@ def test_recorded_maps_and_sketches(bench, padded):
         [run.id],
     ).fetchall()
     exact, sketched = found[: len(stable)], found[len(stable) :]
-    assert {row[0] for row in exact} == {"gram"} and {row[0] for row in sketched} == {"sketch 8"}
+    assert {row[0] for row in exact} == {"gram"} and {row[0] for row in sketched} == {"kernel sketch 8"}
     assert np.allclose([row[3] for row in exact], stable, rtol=1e-4)
     assert np.allclose([row[3] for row in sketched], stable, rtol=0.05)
     assert all(row[2] is None and 0 <= row[4] < 0.1 and row[5] == 30 for row in sketched)

@@ -292,6 +292,15 @@ def test_store_in_use_is_a_store_error():
     assert issubclass(StoreInUse, StoreError)
 
 
+def test_what_duckdb_may_hold_is_bounded(tmp_path):
+    ask = "SELECT current_setting('memory_limit')"
+    with Store.open(tmp_path / "a.duckdb", share=False, memory=300 * 2**20) as store:
+        assert store.sql(ask).fetchone() == ("300.0 MiB",)
+    with Store.open(":memory:") as store:
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+        assert float(store.sql(ask).fetchone()[0].removesuffix(" GiB")) == pytest.approx(whole / 4, rel=0.1)
+
+
 def test_wrong_options_are_refused():
     with pytest.raises(StoreError, match="no policy 'wait'"):
         Store.open(":memory:", policy="wait")

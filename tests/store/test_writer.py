@@ -264,6 +264,58 @@ def test_a_killed_writer_leaves_every_committed_row(tmp_path):
         assert store.sql("SELECT count(*) FROM metric").fetchone() == (3001,)
 
 
+FULL = """
+import resource, signal, sys
+import numpy as np
+from workbench.errors import StoreError
+from workbench.store import Store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write behind the limit fails like one on a full disk
+random = np.random.default_rng(0)
+store = Store.open(sys.argv[1], share=False)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, resource.RLIM_INFINITY))
+try:
+    for run in range(1, 100):
+        store.write("metric", {"run": run, "name": "x", "value": random.random(20_000)})
+        store.flush()
+except StoreError as error:
+    print(run, "|", error, "|", flush=True)
+if sys.argv[2] == "room":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+try:
+    store.close()
+    print("closed")
+except StoreError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("later", ["room", "still full"])
+def test_a_full_disk_is_said_and_keeps_what_was_written(tmp_path, later):
+    path = tmp_path / "full.duckdb"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path), later],
+        capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    number, said, ending = (part.strip() for part in done.stdout.split("|"))
+    assert (
+        "could not write 20000 rows of 'metric'" in said
+        and "File too large" in said
+        and "flush again" in said
+    )
+    kept = int(number) - 1
+    if later == "room":
+        assert ending == "closed"
+        kept += 1
+    else:
+        assert "Closing the store lost 20000 rows of 'metric'" in ending
+    with Store.open(path, share=False) as store:
+        assert kept > 1 and store.sql("SELECT count(DISTINCT run), count(*) FROM metric").fetchone() == (
+            kept,
+            kept * 20_000,
+        )
+
+
 class Item:
     """Something that one row is made of later."""
 

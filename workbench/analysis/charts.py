@@ -167,7 +167,9 @@ def _quality_panel(rows: pd.DataFrame, family: str) -> alt.LayerChart:
     y = alt.Y(
         "change:Q", title="change of the loss, nats a token", scale=alt.Scale(type="symlog", constant=0.1)
     )
-    x = alt.X("budget:Q", title="share of the work done")
+    x = alt.X(
+        "budget:Q", title="share of the work done", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%")
+    )
     tooltip = [
         "method",
         "budget",

@@ -71,11 +71,6 @@ class Facts:
                     del self._kept[next(iter(self._kept))]
         return found
 
-    def forget(self) -> None:
-        """Read everything again."""
-        with self._lock:
-            self._kept.clear()
-
 
 def _read(bench: Any, run: int, cell: replies.Cell) -> CellFacts:
     where = {"run": run, "layer": cell.layer, "position": cell.position}

@@ -12,12 +12,13 @@ WHOLE = 32_768
 """Cells (layers times tokens) up to which a map is sent as one piece."""
 
 SKIPPED = 5
-"""The depth event of a block that did not run; 4 and 3: its attention or its MLP, 2: repeated, 1: another layer's."""
+"""The depth event of a block that did not run; 4: repeated, 3 and 2: no attention, no MLP, 1: another layer's instead."""
 
-# What became of a block or of a part of it, the one that says most last: of several in a cell the last one is shown.
+# What became of a block or of a part of it, the one that says most last: of several in a cell the last one is shown. Where
+# one sublayer was repeated, the rows say that the block was, without the other sublayer: a repeat goes before a skip.
 _EVENTS = (
-    "CASE WHEN event = 'skip' THEN CASE unit WHEN 'block' THEN 5 WHEN 'attn' THEN 4 ELSE 3 END "
-    "WHEN event = 'repeat' THEN 2 WHEN event = 'reuse' THEN 1 ELSE 0 END"
+    "CASE WHEN event = 'skip' THEN CASE unit WHEN 'block' THEN 5 WHEN 'attn' THEN 3 ELSE 2 END "
+    "WHEN event = 'repeat' THEN 4 WHEN event = 'reuse' THEN 1 ELSE 0 END"
 )
 
 Arrays = dict[str, np.ndarray]
@@ -41,7 +42,7 @@ class Shape:
 class Kept:
     """The cells of the runs in view, so that a token that has been read is not read again.
 
-    A cell of a token that the model has read never changes, unless the text is rewound: then :meth:`forget`.
+    A cell of a token that the model has read never changes: a text that is rewound goes on as another run.
     """
 
     MOST = 4
@@ -66,11 +67,6 @@ class Kept:
             while len(self._kept) > self.MOST:
                 del self._kept[next(iter(self._kept))]
         return arrays
-
-    def forget(self) -> None:
-        """Read everything again."""
-        with self._lock:
-            self._kept.clear()
 
 
 def _size(arrays: Arrays) -> int:

@@ -14,6 +14,9 @@ Tell: TypeAlias = Callable[[str, float], None]
 _EVERY = 0.1
 """Seconds between two reports, so that a model of thousands of tensors is not slowed by telling of them."""
 
+_FEW = 1000
+"""Most files of a model that are downloaded as one; no smaller file is worth a report."""
+
 
 @contextmanager
 def loading(tell: Tell) -> Iterator[None]:
@@ -46,7 +49,8 @@ def _downloads(tell: Tell) -> Iterator[None]:
     """
     from huggingface_hub.utils import tqdm as bar_class
 
-    files: dict[int, tuple[float, float]] = {}
+    # By the bar's identity; the bar stays in it, so that no other one gets its number.
+    files: dict[int, tuple[Any, float, float]] = {}
     lock = threading.Lock()
     last = 0.0
     own = bar_class.__dict__.get("update")
@@ -55,12 +59,13 @@ def _downloads(tell: Tell) -> Iterator[None]:
     def counted(bar: Any, amount: float | None = 1) -> Any:
         nonlocal last
         total = getattr(bar, "total", None)
-        if total and getattr(bar, "unit", "B") == "B":
+        # A bar that is not drawn forgets its unit: a total of a few is one of files.
+        if total and total > _FEW and getattr(bar, "unit", "B") == "B":
             with lock:
-                before, _ = files.get(id(bar), (bar.n, total))
-                files[id(bar)] = (min(total, before + (amount or 0)), total)
-                done = sum(so_far for _, so_far in files.values())
-                whole = sum(size for size, _ in files.values())
+                _, _, so_far = files.get(id(bar), (bar, total, bar.n))
+                files[id(bar)] = (bar, total, min(total, so_far + (amount or 0)))
+                done = sum(so_far for _, _, so_far in files.values())
+                whole = sum(size for _, size, _ in files.values())
                 now = time.monotonic()
                 due = now - last >= _EVERY or done >= whole
                 last = now if due else last

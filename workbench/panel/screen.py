@@ -59,11 +59,6 @@ class Screen:
         self._busy: str | None = None
         self._kept, self._facts = Kept(), Facts()
 
-    def forget(self) -> None:
-        """Tokens have been taken back: what was read of them does not hold any more."""
-        self._kept.forget()
-        self._facts.forget()
-
     def show(self, view: Connection) -> None:
         """Send everything to one view."""
         if not view.visible:

@@ -276,7 +276,6 @@ class Session:
             if lines is None:
                 raise PromptError("Nothing is being generated.", "Press Generate or Step first.")
             move(lines)
-            self.screen.forget()
             self._take_lines(lines)
 
     def _start_lines(self) -> Timelines:

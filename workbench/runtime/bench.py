@@ -32,7 +32,7 @@ from workbench.runtime.instrument import Session
 from workbench.runtime.live import Live
 from workbench.runtime.loading import fingerprint
 from workbench.runtime.param import Param, ParamSite
-from workbench.runtime.passes import Pass, check_causal, check_tokens, rows_of
+from workbench.runtime.passes import Pass, check_causal, check_tokens, check_whole_prompt, rows_of
 from workbench.runtime.prompts import Prompt, token_ids
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import Recorder
@@ -202,14 +202,20 @@ class Bench:
         labels: Mapping[str, Any] | None = None,
         temperature: float = 0.0,
         seed: int = 0,
+        prefill: int | None = None,
     ) -> Run:
         """Continue a prompt token by token with the cache, greedily unless ``temperature`` is above 0.
+
+        ``prefill`` reads the prompt that many tokens a pass instead of at once; logits and rows are the same up to rounding,
+        but for what is said of a whole pass: ranks of attention maps are those of the first piece.
 
         ``on_step`` is called with every new token as a :class:`Step`; returning ``False`` stops. Generation also stops
         at the model's end-of-sequence token and at the end of its context.
         """
         if max_new_tokens < 1:
             raise PromptError(f"{max_new_tokens} new tokens cannot be generated.", "Ask for at least one.")
+        if prefill is not None and prefill < 1:
+            raise PromptError(f"A prompt cannot be read {prefill} tokens a pass.", "Ask for at least one.")
         ids = self.token_ids(prompt)
         chosen_plan = rows_of([_plan(plan)])[0]
         if self.context is not None:
@@ -224,10 +230,14 @@ class Bench:
                 "A generation has no gradients.", "Put param.freeze() in the plan, or use bench.run."
             )
         self.check(chosen_plan, len(ids), len(ids) + max_new_tokens - 1, labels or {})
+        if prefill is not None and prefill < len(ids):
+            check_whole_prompt(chosen_plan)
         chosen = Record() if record is _DEFAULT else record
         with self.running():
             sampling = Sampling(temperature, seed)
-            return generate(self, ids, max_new_tokens, chosen_plan, chosen, on_step, labels or {}, sampling)
+            return generate(
+                self, ids, max_new_tokens, chosen_plan, chosen, on_step, labels or {}, sampling, prefill
+            )
 
     def live(
         self,

@@ -27,7 +27,10 @@ def keeps_all(cache: Any) -> bool:
 
 
 def can_repeat(cache: Any) -> bool:
-    """Whether one read text can be repeated for a batch: MiniMax' own cache fails at it where the last layer attends."""
-    from transformers.cache_utils import DynamicCache
+    """Whether one read text can be repeated for a batch and gone on with: keys and values can, a recurrent state and what
+    some families keep beside keys and values cannot."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-    return type(cache) is DynamicCache
+    return type(cache) is DynamicCache and all(
+        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers
+    )

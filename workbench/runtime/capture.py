@@ -99,6 +99,7 @@ class Chunks(NamedTuple):
 @dataclass
 class Capture:
     """What one layer did in one pass. T = B x S tokens, k choices, N heads; ``None`` where it was not asked for.
+    ``seconds`` is what its experts took of the calling thread.
     ``attended`` [B, S, S'] is the attention map, mean over heads, for edits that weigh by it."""
 
     logits: Tensor | None = None
@@ -109,6 +110,7 @@ class Capture:
     native_weights: Tensor | None = None
     edited: Tensor | None = None
     experts: ExpertStats | None = None
+    seconds: float = 0.0
     contribution: contribution.Contribution | None = None
     activation: sparsity.Sparsity | None = None
     width: int = 0

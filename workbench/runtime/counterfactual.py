@@ -12,6 +12,7 @@ from torch import Tensor
 
 from workbench.errors import EditRefused, PromptError
 from workbench.interventions import Plan, reroute
+from workbench.interventions.edit import Edit
 from workbench.runtime.attach import device_of
 from workbench.runtime.cache import can_repeat, new_cache
 from workbench.runtime.history import History
@@ -61,21 +62,21 @@ def counterfactual(
     wanted = (
         target if target is not None else int(follows[0]) if len(follows) else int(run.logits[token].argmax())
     )
-    plans = [run.plan + removed + entered for _, _, _, removed, entered in asked]
+    plans = [Plan([*run.plan, *exchange]) for _, _, _, exchange in asked]
     for plan in plans[:1]:
         bench.check(plan, run.prompt_tokens, size, run.labels)
     values = _values(bench, run, token, [run.plan, *plans], wanted)
     rows = [
         {"layer": layer, "removed": out, "expert": into, "next_change": float(n - values[0][0]),
          "change": float(c - values[0][1]), "plan": plan}
-        for (layer, out, into, _, _), (n, c), plan in zip(asked, values[1:], plans, strict=True)
+        for (layer, out, into, _), (n, c), plan in zip(asked, values[1:], plans, strict=True)
     ]  # fmt: skip
     return pd.DataFrame(rows).sort_values("change", ascending=False, ignore_index=True)
 
 
 def _exchanges(
     bench: Bench, run: Run, token: int, layers: Sequence[int]
-) -> list[tuple[int, int, int, Any, Any]]:
+) -> list[tuple[int, int, int, list[Edit]]]:
     if run.id is None:
         raise PromptError(
             "A run that was not recorded has no choices to exchange.", "Run it with record=wb.Record()."
@@ -90,9 +91,14 @@ def _exchanges(
         chosen = [expert for (expert,) in bench.sql(query, [run.id, layer, token]).fetchall()]
         for out in chosen:
             for into in sorted(set(range(moe.num_experts)) - set(chosen)):
-                # Without `out` the next best comes in; it is then the lowest of the choices, whose place a force takes.
-                removed = reroute.ban(layer, out, tokens=[token])
-                found.append((layer, out, into, removed, reroute.force(layer, into, tokens=[token])))
+                rest = [expert for expert in chosen if expert != out]
+                # All at once where the family uses as many: a ban could move the token to other groups of experts. With
+                # more, the next best comes in for `out`; it is then the lowest of the choices, whose place a force takes.
+                exchange: list[Edit] = [reroute.force(layer, [*rest, into], tokens=[token])]
+                if len(chosen) > moe.top_k:
+                    removed = reroute.ban(layer, out, tokens=[token])
+                    exchange = [removed, reroute.force(layer, into, tokens=[token])]
+                found.append((layer, out, into, exchange))
     if not found:
         raise EditRefused(
             "There is no other expert to exchange for.", "Choose layers that recorded their routing."
@@ -102,25 +108,22 @@ def _exchanges(
 
 def _values(bench: Bench, run: Run, token: int, plans: list[Plan], target: int) -> list[tuple[float, float]]:
     """For each plan the log-probability in nats of ``target`` after ``token``, and of all tokens that followed."""
-
     ids = run.tokens[: len(run.logits)].to(device_of(bench.model))
     follows = run.tokens[token + 1 :]
     found: list[tuple[float, float]] = []
-    # Where later tokens may change earlier ones, the prefix is no longer the same for all exchanges.
-    first = 0 if any(edit.looks_ahead() for edit in run.plan.active) else token
     with bench.running():
         prefix, past = new_cache(bench.model), History()
+        # Where later tokens may change earlier ones the prefix is not the same for all exchanges, and where a cache cannot
+        # be repeated it is read with each of them.
+        ahead = any(edit.looks_ahead() for edit in run.plan.active)
+        first = 0 if ahead or not can_repeat(prefix) else token
         if first:
             _pass(bench, run, [run.plan], ids[:first].unsqueeze(0), 0, prefix, past)
         for start in range(0, len(plans), _ROWS):
             batch = plans[start : start + _ROWS]
             cache, history = copy.deepcopy(prefix), past.repeated(len(batch))
-            if first and len(batch) > 1 and can_repeat(cache):
+            if first and len(batch) > 1:
                 cache.batch_repeat_interleave(len(batch))
-            elif first and len(batch) > 1:
-                cache, history = new_cache(bench.model), History()
-                before = ids[:first].expand(len(batch), -1)
-                _pass(bench, run, [run.plan] * len(batch), before, 0, cache, history)
             rows = ids[first:].expand(len(batch), -1)
             log_p = _pass(bench, run, batch, rows, first, cache, history)[:, token - first :].log_softmax(-1)
             after = (

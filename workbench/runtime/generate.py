@@ -1,4 +1,4 @@
-"""Generation in one go: the prompt in one pass, then a token a pass, with the cache."""
+"""Generation in one go: the prompt in one pass or in pieces, then a token a pass, with the cache."""
 
 from __future__ import annotations
 
@@ -58,9 +58,12 @@ def generate(
     on_step: Callable[[Step], Any] | None,
     labels: Mapping[str, Any],
     sampling: Sampling,
+    prefill: int | None = None,
 ) -> Run:
-    """Continue ``prompt``; what was generated is kept as a run even if a callback or the user interrupts."""
+    """Continue ``prompt``; what was generated is kept as a run even if a callback or the user interrupts.
 
+    With ``prefill`` the prompt is read that many tokens a pass; all of these passes are step 0.
+    """
     started = time.perf_counter()
     device = device_of(bench.model)
     ends = end_tokens(bench.model)
@@ -74,13 +77,15 @@ def generate(
     try:
         with bench.session([plan], record, [labels]) as session:
             for number in range(new_tokens):
-                positions = torch.arange(len(tokens) - fed.shape[1], len(tokens), device=device).unsqueeze(0)
-                now = Pass(number, positions, None, prompt_tokens, fed)
-                session.begin(now)
-                output = bench.model(input_ids=fed, past_key_values=cache, use_cache=True)
-                if recorder is not None:
-                    recorder.take(session)
-                logits.append(output.logits[0].float().cpu())
+                start = len(tokens) - fed.shape[1]
+                for part in fed.split(prefill or fed.shape[1], dim=1):
+                    positions = torch.arange(start, start + part.shape[1], device=device).unsqueeze(0)
+                    session.begin(Pass(number, positions, None, prompt_tokens, part))
+                    output = bench.model(input_ids=part, past_key_values=cache, use_cache=True)
+                    if recorder is not None:
+                        recorder.take(session)
+                    logits.append(output.logits[0].float().cpu())
+                    start += part.shape[1]
                 token = sampling.choose(logits[-1][-1], len(tokens))
                 step = Step(number, len(tokens), token, bench.token_text(token))
                 tokens.append(token)

@@ -7,6 +7,7 @@ blocks their own forward back, so the user's hooks stay where they were. What is
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
@@ -115,7 +116,10 @@ class Session:
     def taken(self) -> Iterator[Part]:
         """What there is to record of the running pass: the whole of it, then what ran for some of its tokens alone."""
         scene = self._scene
-        yield Part(scene.now, scene.captures, scene.events, scene.work, scene.reports)
+        # What a device still computes is not known to the clock of the host.
+        timed = scene.now.positions.device.type == "cpu"
+        seconds = time.perf_counter() - scene.started if timed else None
+        yield Part(scene.now, scene.captures, scene.events, scene.work, scene.reports, seconds)
         for part, captures in scene.parts:
             yield Part(part, captures)
 

@@ -131,6 +131,16 @@ def check_causal(edit: Edit, prompt_tokens: int, total_tokens: int) -> None:
         )
 
 
+def check_whole_prompt(plan: Plan) -> None:
+    """Refuse a plan that looks at later tokens where the prompt is read in pieces."""
+    for edit in plan.active:
+        if edit.looks_ahead() and not edit.by_step():
+            raise EditRefused(
+                f"{edit.kind} looks at later tokens (causal=False), which a prompt read in pieces does not have yet.",
+                "Leave out prefill, or use a causal rule.",
+            )
+
+
 def _named(value: str | Span | tuple[int, ...]) -> tuple[int, ...]:
     """The numbers that must exist for a scope to hold at all."""
     return () if isinstance(value, str) else value if isinstance(value, tuple) else (value.start,)

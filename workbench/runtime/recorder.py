@@ -130,7 +130,8 @@ class Left:
 class Taken:
     """Everything the rows of one pass are made of; waits in the writer's queue (:class:`workbench.store.writer.Deferred`).
 
-    ``tokens`` get rows of their own, ``every_token`` (a superset) enter the sums over tokens.
+    ``tokens`` get rows of their own, ``every_token`` (a superset) enter the sums over tokens; ``seconds`` is how long it
+    took.
     """
 
     facts: Facts
@@ -143,6 +144,7 @@ class Taken:
     events: tuple[Decided, ...] = ()
     work: tuple[Left, ...] = ()
     masks: tuple[MaskReport, ...] = ()
+    seconds: float | None = None
 
     @property
     def rows(self) -> int:
@@ -150,6 +152,11 @@ class Taken:
         return self.tokens.at.size * sum(
             1 if c.ids is None else c.ids.shape[-1] for c in self.layers.values()
         )
+
+    @property
+    def present(self) -> NDArray[np.int64]:
+        """1 for each run [B] of which there are tokens, else 0."""
+        return (np.bincount(self.every_token.row, minlength=len(self.runs)) > 0).astype(np.int64)
 
     def count(self) -> dict[str, int]:
         """Exactly how many rows each table gets."""
@@ -213,6 +220,8 @@ class Taken:
                         "attention_rank", np.eye(batch, dtype=np.int64)[ranks.row] * ranks.ranks.rank.shape[0]
                     )
         if not only:
+            if self.seconds is not None:
+                add("cost", self.present)
             for left in self.work:
                 add("cost", left.held.astype(np.int64))
             for report in self.masks:
@@ -276,7 +285,8 @@ class Recorder:
         decided = tuple(Decided.of(event, self._runs) for event in part.events)
         work = tuple(Left.of(one, self._runs) for one in part.work)
         taken = Taken(
-            self._facts, now.step, self._runs, kept, valid, layers, _nbytes(layers), decided, work, tuple(part.reports)
+            self._facts, now.step, self._runs, kept, valid, layers, _nbytes(layers), decided, work, tuple(part.reports),
+            part.seconds,
         )  # fmt: skip
         if self._store.policy == "sample":
             taken = self._thin(taken)

@@ -56,6 +56,9 @@ def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
         yield "sparsity", _dense_sparsity(dense)
     yield from attention(passes)
     yield from request_rows(pieces)
+    timed = [taken for taken in passes if taken.seconds is not None]
+    if timed:
+        yield "cost", _passes(timed)
     for taken in passes:
         for event in taken.events:
             yield "depth", _depth(taken, event)
@@ -73,6 +76,21 @@ def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
                 "head": np.arange(heads), "pattern": report.patterns, "block": report.block,
                 "density": report.density.numpy(), "recall": report.recall.numpy(), "error": report.error.numpy(),
             }  # fmt: skip
+
+
+def _passes(timed: Sequence[Taken]) -> Mapping[str, Any]:
+    """Seconds of whole passes, which the runs of a batch share by their tokens."""
+    tokens = [np.bincount(taken.every_token.row, minlength=len(taken.runs)) for taken in timed]
+    held = [each > 0 for each in tokens]
+    sizes = [int(each.sum()) for each in held]
+    seconds = [taken.seconds or 0.0 for taken in timed]
+    shares = [s * each[h] / each.sum() for s, each, h in zip(seconds, tokens, held, strict=True)]
+    return {
+        "run": np.concatenate([taken.runs[h] for taken, h in zip(timed, held, strict=True)]),
+        "step": np.repeat([taken.step for taken in timed], sizes), "op": "pass",
+        "backend": np.repeat([taken.facts.kernels for taken in timed], sizes).tolist(),
+        "isa": np.repeat([taken.facts.isa for taken in timed], sizes).tolist(), "seconds": np.concatenate(shares),
+    }  # fmt: skip
 
 
 _KV = np.asarray(("absent", "compute", "copy-last"))
@@ -266,8 +284,16 @@ def _experts(pieces: Sequence[Piece]) -> Iterator[Rows]:
     yield "cost", {
         "run": run, "step": step, "layer": layer, "op": "moe_experts", "backend": facts.kernels, "isa": facts.isa,
         "executed": executed.astype(np.int64), "skipped": (asked - executed).astype(np.int64),
-        **_expert_work(pieces[0], executed, touched, batch, pieces),
+        "seconds": _shared_seconds(pieces, executed, batch), **_expert_work(pieces[0], executed, touched, batch, pieces),
     }  # fmt: skip
+
+
+def _shared_seconds(
+    pieces: Sequence[Piece], executed: NDArray[Any], batch: Sequence[int]
+) -> NDArray[np.float64]:
+    """Seconds of each call of the kernel, which the runs of a batch share by the slots they executed."""
+    whole = np.add.reduceat(executed, np.cumsum([0, *batch])[:-1])
+    return np.repeat([p.capture.seconds for p in pieces] / np.maximum(whole, 1.0), batch) * executed
 
 
 def _matrices(piece: Piece) -> int:

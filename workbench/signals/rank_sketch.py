@@ -4,6 +4,7 @@ A map A [S, S] is made a few rows at a time and used three times: A times r Gaus
 of that, and A times an orthonormal basis of that again, whose singular values are the leading ones of A from below (one
 power iteration). The Frobenius norm and the entropy are exact. A sketch of r columns cannot see a rank above r, so it gives
 none.
+Here rows are made in plain torch; :mod:`workbench.signals.rank_kernel` leaves the products to the attention kernel.
 Source: randomised range finder with power iteration of Halko, Martinsson and Tropp 2011.
 """
 
@@ -50,18 +51,37 @@ def sketch(rows: Rows, heads: int, length: int, width: int = 16, seed: int = 0) 
         total = wide.sum(-1, keepdim=True)
         shares = wide / torch.where(total > 0, total, 1.0)
         entropy += torch.special.entr(shares).sum((-2, -1), dtype=torch.float64)
-    basis = torch.linalg.qr(image).Q
-    back = torch.zeros(heads, length, width)
-    for start, wide in _on_cpu(rows):
-        back += wide.mT @ basis[:, start : start + wide.shape[1]]
-    basis = torch.linalg.qr(back).Q
-    for start, wide in _on_cpu(rows):
-        image[:, start : start + wide.shape[1]] = wide @ basis
-    leading = torch.linalg.svdvals(image.double()).square().clamp(min=1e-300)
+
+    def transposed(basis: Tensor) -> Tensor:
+        found = torch.zeros(heads, length, width)
+        for start, wide in _on_cpu(rows):
+            found += wide.mT @ basis[:, start : start + wide.shape[1]]
+        return found
+
+    def times(basis: Tensor) -> Tensor:
+        found = torch.empty(heads, length, width)
+        for start, wide in _on_cpu(rows):
+            found[:, start : start + wide.shape[1]] = wide @ basis
+        return found
+
+    return from_image(image, transposed, times, squared, entropy / length)
+
+
+def from_image(
+    image: Tensor,
+    transposed: Callable[[Tensor], Tensor],
+    times: Callable[[Tensor], Tensor],
+    squares: Tensor,
+    entropy: Tensor,
+) -> Sketch:
+    """The sketch from ``image`` = A Omega [N, S, r], the products of A^T and A with columns [N, S, r], the sum of the
+    squares of A [N] and its mean entropy [N]."""
+    basis = torch.linalg.qr(transposed(torch.linalg.qr(image).Q)).Q
+    leading = torch.linalg.svdvals(times(basis).double()).square().clamp(min=1e-300)
     return Sketch(
-        stable_rank=(squared / leading[:, 0]).float(),
-        participation=(squared.square() / leading.square().sum(-1)).float(),
-        entropy=(entropy / length).float(),
+        stable_rank=(squares / leading[:, 0]).float(),
+        participation=(squares.square() / leading.square().sum(-1)).float(),
+        entropy=entropy.float(),
     )
 
 

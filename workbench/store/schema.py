@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 
 from workbench.errors import StoreError
+from workbench.store.transaction import transaction
 
 _HERE = Path(__file__).parent
 
@@ -162,8 +163,7 @@ def prepare(connection: duckdb.DuckDBPyConnection) -> None:
     found = version_of(connection)
     if found is not None:
         check_version(found, writable=True)
-    connection.execute("BEGIN TRANSACTION")
-    try:
+    with transaction(connection):
         if found is None:
             connection.execute(_SCHEMA)
             _reach(connection, VERSION)
@@ -173,10 +173,6 @@ def prepare(connection: duckdb.DuckDBPyConnection) -> None:
                 _reach(connection, version)
         connection.execute(_MACROS)
         connection.execute(_macros_view())
-        connection.execute("COMMIT")
-    except duckdb.Error:
-        connection.execute("ROLLBACK")
-        raise
 
 
 def _reach(connection: duckdb.DuckDBPyConnection, version: int) -> None:

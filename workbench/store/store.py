@@ -22,6 +22,7 @@ from workbench.store import schema, summary
 from workbench.store.connect import StoreInUse, unreadable
 from workbench.store.export import export
 from workbench.store.sharing import Server, find_owner, first_line, quote
+from workbench.store.transaction import transaction
 from workbench.store.writer import POLICIES, Deferred, Digest, Policy, Writer
 
 DEFAULT_PATH = "workbench.duckdb"
@@ -95,6 +96,7 @@ class Store:
         policy: Policy = "block",
         interval: float = INTERVAL,
         share: bool = True,
+        memory: int | None = None,
     ) -> Store:
         """Open a store for recording, and create or bring forward its file.
 
@@ -115,6 +117,9 @@ class Store:
             Seconds after which waiting rows are committed although they are few.
         share
             Serve the store to other processes of this user, on loopback with a token.
+        memory
+            Bytes that DuckDB may keep of the file and use for questions, larger ones spill to disk; a quarter of the
+            machine's where not given. A long recording holds no more than this, ``capacity`` and the model.
 
         Raises
         ------
@@ -128,6 +133,7 @@ class Store:
             "capacity": capacity,
             "policy": policy,
             "interval": interval,
+            "memory": _quarter() if memory is None else memory,
         }
         with _registry:
             if path is None:
@@ -168,7 +174,7 @@ class Store:
         if joined is not None:  # a notebook cell that ran again
             joined._users += 1
             return joined
-        connection = _connect(path, int(options["threads"]))
+        connection = _connect(path, int(options["threads"]), int(options["memory"]))
         try:
             schema.prepare(connection)
         except duckdb.Error as error:
@@ -418,25 +424,26 @@ class _LocalSink:
         self._cursor = cursor
 
     def __call__(self, tables: Mapping[str, pa.Table]) -> None:
-        self._cursor.execute("BEGIN TRANSACTION")
-        try:
+        with transaction(self._cursor):
             for table, rows in tables.items():
                 self._cursor.register("waiting_rows", rows)
                 try:
                     self._cursor.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM waiting_rows')
                 finally:
                     self._cursor.unregister("waiting_rows")
-            self._cursor.execute("COMMIT")
-        except BaseException:
-            self._cursor.execute("ROLLBACK")
-            raise
 
 
-def _connect(path: Path | None, threads: int) -> duckdb.DuckDBPyConnection:
+def _quarter() -> int:
+    """A quarter of the machine's memory, in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+
+
+def _connect(path: Path | None, threads: int, memory: int) -> duckdb.DuckDBPyConnection:
     config: dict[str, str | bool | int | float | list[str]] = {
         "storage_compatibility_version": schema.STORAGE_VERSION,
         "python_enable_replacements": False,  # a query must not read variables of the caller
         "threads": threads,
+        "memory_limit": f"{memory // 2**20}MiB",
     }
     if path is None:
         return duckdb.connect(":memory:", config=config)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import duckdb
 
+from workbench.store.transaction import transaction
+
 SUMS = {
     "expert_sum": "expert_cells",
     "rank_sum": "rank_cells",
@@ -57,15 +59,10 @@ def pieces(runs: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
 def keep(connection: duckdb.DuckDBPyConnection, runs: Sequence[tuple[int, int]]) -> None:
     """Keep the sums of ``runs`` (with their choices), in one transaction."""
     ids = [run for run, _ in runs]
-    connection.execute("BEGIN TRANSACTION")
-    try:
+    with transaction(connection):
         for table, macro in SUMS.items():
             connection.execute(f"INSERT INTO {table} SELECT * FROM {macro}($1::BIGINT[])", [ids])
         connection.execute(
             "INSERT INTO summarised SELECT unnest($1::BIGINT[]), unnest($2::BIGINT[])",
             [ids, [choices for _, choices in runs]],
         )
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise

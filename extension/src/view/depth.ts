@@ -13,27 +13,31 @@ export interface DepthEvent {
 export const depthEvents = (): DepthEvent[] => [
   { sign: '', name: __('ran once'), colour: null },
   { sign: '↺', name: __('another layer’s run in its place'), colour: [204, 121, 167] },
-  { sign: '⟳', name: __('repeated'), colour: [0, 158, 115] },
   { sign: 'M', name: __('MLP skipped'), colour: [86, 180, 233] },
   { sign: 'A', name: __('attention skipped'), colour: [230, 159, 0] },
+  { sign: '⟳', name: __('repeated'), colour: [0, 158, 115] },
   { sign: '×', name: __('block skipped'), colour: [213, 94, 0] }
 ];
 
-/** An event of the store, such as `attn skip`, in words. */
-export function eventName(event: string): string {
+/** The events of a cell as the store names them, such as `attn skip`, in words. */
+export function eventsInWords(events: string[]): string {
   const names: Record<string, string> = {
     'block skip': __('block skipped'),
     'attn skip': __('attention skipped'),
-    'attention skip': __('attention skipped'),
     'mlp skip': __('MLP skipped'),
     'block repeat': __('block repeated'),
-    'attn repeat': __('attention repeated'),
-    'attention repeat': __('attention repeated'),
-    'mlp repeat': __('MLP repeated'),
     'block reuse': __('another layer’s block in its place'),
     'attn reuse': __('another layer’s attention in its place'),
-    'attention reuse': __('another layer’s attention in its place'),
     'mlp reuse': __('another layer’s MLP in its place')
   };
-  return names[event] ?? event;
+  if (events.includes('block repeat') && events.length === 2) {
+    // A sublayer that was repeated: the block was, without the other sublayer.
+    if (events.includes('attn skip')) {
+      return __('MLP repeated');
+    }
+    if (events.includes('mlp skip')) {
+      return __('attention repeated');
+    }
+  }
+  return events.map(event => names[event] ?? event).join(', ');
 }

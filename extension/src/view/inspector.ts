@@ -1,7 +1,7 @@
 /** The inspector: every expert of one cell with its score, and the buttons that re-route. */
 import { CellTools } from './celltools';
 import type { ComputeRequest, ControlRequest } from './channel';
-import { eventName } from './depth';
+import { eventsInWords } from './depth';
 import { button, choice, h, setAttr, shown } from './dom';
 import { type Scope, type Target, boost, find, placeOf, scaleWeight, scaled, toggle } from './edits';
 import { HeadsCard } from './heads';
@@ -214,7 +214,7 @@ export class Inspector {
       this.fact(__('zeros'), cell.facts['zero_share'], __('share of activations that are exactly zero'));
     }
     if (cell.events.length) {
-      this.facts.append(h('div', {}, h('dt', { text: __('depth') }), h('dd', { text: cell.events.map(eventName).join(', ') })));
+      this.facts.append(h('div', {}, h('dt', { text: __('depth') }), h('dd', { text: eventsInWords(cell.events) })));
     }
     const effects = this.here;
     setAttr(this.node, 'data-wb-contributions', effects ? `${cell.layer},${cell.position}` : undefined);

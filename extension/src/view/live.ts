@@ -2,6 +2,7 @@
 import type { ComputeRequest } from './channel';
 import { button, choice, h, setAttr, shown } from './dom';
 import type { State } from './protocol';
+import { walk } from './walk';
 import { __ } from './words';
 
 export interface LiveActions {
@@ -143,7 +144,18 @@ export class LiveView {
   }
 
   private makeColumn(side: string): { node: HTMLElement; text: HTMLElement } {
-    const text = h('div', { class: 'wb-live-text', attrs: { tabindex: '0', role: 'group', 'data-wb-text': side } });
+    const text = h('div', {
+      class: 'wb-live-text',
+      attrs: { tabindex: '0', role: 'group', 'data-wb-text': side },
+      on: {
+        keydown: event => {
+          const { live, selected } = this.state ?? {};
+          if (live) {
+            walk(event, selected?.position ?? 0, live.prompt_tokens - 1, live.prompt_tokens + text.childElementCount - 1, this.actions.select);
+          }
+        }
+      }
+    });
     const node = h('div', { class: 'wb-live-column' }, h('div', { class: 'wb-quiet' }), text);
     const column = { node, text };
     this.columns.set(side, column);

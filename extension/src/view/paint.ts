@@ -315,7 +315,7 @@ function paintHead(context: CanvasRenderingContext2D, scene: Scene, inks: Ink, f
     context.fillText(words, 0, 0);
     context.restore();
   };
-  const colourOf = (token: number): string => (token === scene.selected?.position ? inks.accent : token === column ? inks.text : inks.faint);
+  const colourOf = (token: number): string => (token === scene.selected?.position || token === column ? inks.text : inks.faint);
   if (width < 4) {
     // Single tokens are too thin for their texts: every so often the number of a token.
     const step = niceStep(64 / width);
@@ -327,7 +327,7 @@ function paintHead(context: CanvasRenderingContext2D, scene: Scene, inks: Ink, f
   const every = Math.max(1, Math.ceil(11 / width));
   for (let token = first; token <= last; token++) {
     if (token % every === 0 || token === column) {
-      tick(token, label(data.text(token) ?? '…'), token === column, colourOf(token));
+      tick(token, label(data.text(token) ?? '…'), token === column || token === scene.selected?.position, colourOf(token));
     }
   }
 }

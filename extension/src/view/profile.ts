@@ -53,7 +53,7 @@ export class ProfileCard {
       title,
       h('p', {
         class: 'wb-note',
-        text: __('%1 tokens of %2 runs · %3 % of the layer’s choices · mean weight %4', told.count, told.runs, digits(100 * told.share, 3), told.weight === null ? '–' : digits(told.weight, 3))
+        text: __('tokens: %1 · runs: %2 · %3 % of the layer’s choices · mean weight %4', told.count, told.runs, digits(100 * told.share, 3), told.weight === null ? '–' : digits(told.weight, 3))
       }),
       h(
         'div',

@@ -1,19 +1,30 @@
 /** The tokens of the text as a strip: all of them, or those around the selected one where they are many. */
 import { h, setAttr, shown } from './dom';
 import type { MapData } from './mapdata';
+import { walk } from './walk';
 import { __ } from './words';
 
 const MOST = 400;
 
 export class TokenStrip {
-  readonly node = h('div', { class: 'wb-strip', attrs: { 'aria-label': __('Tokens'), role: 'group' } });
+  readonly node: HTMLElement;
   private first = 0;
+  private at = -1;
+  private tokens = 0;
 
-  constructor(private readonly select: (position: number) => void) {}
+  constructor(private readonly select: (position: number) => void) {
+    this.node = h('div', {
+      class: 'wb-strip',
+      attrs: { 'aria-label': __('Tokens; arrow keys select'), role: 'group', tabindex: '0' },
+      on: { keydown: event => walk(event, this.at, 0, this.tokens - 1, select) }
+    });
+  }
 
   show(data: MapData | null, position: number | undefined): void {
     const tokens = data?.tokens ?? 0;
     const at = position ?? 0;
+    this.at = at;
+    this.tokens = tokens;
     if (tokens <= MOST) {
       this.first = 0;
     } else if (at < this.first || at >= this.first + MOST || this.first + MOST > tokens) {

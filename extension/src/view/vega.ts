@@ -24,7 +24,8 @@ export async function draw(
   theme: Theme,
   pick: (datum: Record<string, unknown>) => void
 ): Promise<Drawing> {
-  const axis = { labelColor: theme.ink, titleColor: theme.ink, tickColor: theme.line, domainColor: theme.line, gridColor: theme.line };
+  // Of many layers only as many labels as there is room for.
+  const axis = { labelOverlap: 'parity' as const, labelColor: theme.ink, titleColor: theme.ink, tickColor: theme.line, domainColor: theme.line, gridColor: theme.line };
   const result = await embed(node, spec as VisualizationSpec, {
     actions: false,
     ast: true,

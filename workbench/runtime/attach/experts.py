@@ -3,6 +3,7 @@ that the registry describes, the model's own implementation for the rest."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +18,13 @@ from workbench.runtime.attach.activations import kernel_activation
 
 @dataclass
 class Bank:
-    """How one expert bank runs: kernel backend, activation, and who wants the statistics of the next call. ``act`` is empty
-    where the model's own gate stands between our products."""
+    """How one expert bank runs: kernel backend, activation, and who wants the statistics of the next call and the seconds it
+    took the calling thread. ``act`` is empty where the model's own gate stands between our products."""
 
     backend: str
     act: str
     threshold: float = 0.01
-    sink: Callable[[routing_kernels.MoeExperts], None] | None = None
+    sink: Callable[[routing_kernels.MoeExperts, float], None] | None = None
 
 
 _BANKS: WeakKeyDictionary[nn.Module, Bank] = WeakKeyDictionary()
@@ -37,10 +38,11 @@ def experts_function(own: str) -> Callable[[Any, Tensor, Tensor, Tensor], Tensor
         bank = _BANKS.get(module)
         if bank is None:
             return _own_function(own, module)(module, hidden, ids, weights)
+        started = time.perf_counter()
         run = _fused if bank.act else _composed
         out = run(module, bank, hidden, ids, weights)
         if bank.sink is not None:
-            bank.sink(out)
+            bank.sink(out, time.perf_counter() - started)
         return out.y
 
     return experts

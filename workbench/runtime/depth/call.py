@@ -17,6 +17,13 @@ from workbench.runtime.passes import Pass
 _CACHES = ("past_key_values", "past_key_value", "layer_past", "cache_params")
 
 
+def _signature(own: Callable[..., Any]) -> inspect.Signature:
+    """What ``own`` is called with. nnsight puts an object in the place of a forward that has been traced, which shows the
+    signature of the class's function, ``self`` included."""
+    found = inspect.signature(own)
+    return found.replace(parameters=[one for name, one in found.parameters.items() if name != "self"])
+
+
 @dataclass(frozen=True)
 class Call:
     """The arguments of a call by name; ``first`` is the name of the hidden states [B, S, H]."""
@@ -28,7 +35,7 @@ class Call:
     @classmethod
     def bind(cls, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """Name the arguments of ``own(*args, **kwargs)``."""
-        signature = inspect.signature(own)
+        signature = _signature(own)
         named: dict[str, Any] = {}
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             kind = signature.parameters[name].kind

@@ -19,6 +19,8 @@ from workbench.runtime.hooks.units import fill, units_of
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import own
 from workbench.signals import attention_rank, rank_sketch
+from workbench.signals.rank_kernel import kernel_sketch
+from workbench.signals.rank_sketch import Sketch
 
 SKETCH_BUDGET = 2**22
 """Elements of attention maps that a sketch forms at a time."""
@@ -90,7 +92,8 @@ def sample_attention(scene: Scene, layer: int, record: Record) -> AttentionSink:
             if record.attention_rank or record.attention_map:
                 capture.attention.append(_sample(call, row, length, record.rank_tokens, layer))
             if record.rank_sketch is not None:
-                capture.ranks.append(_sketch(call, row, length, record.rank_sketch, layer))
+                backend = "" if scene.attachment.kernels == "model" else scene.attachment.ops
+                capture.ranks.append(_sketch(call, row, length, record.rank_sketch, layer, backend))
 
     return read
 
@@ -118,15 +121,33 @@ def _sample(call: AttentionCall, row: int, length: int, limit: int, layer: int) 
     )  # fmt: skip
 
 
-def _sketch(call: AttentionCall, row: int, length: int, width: int, layer: int) -> RowRanks:
-    """The sketch of the whole maps of one run, now, a few rows at a time; held to the SVD of a principal submatrix."""
+def _sketch(call: AttentionCall, row: int, length: int, width: int, layer: int, backend: str) -> RowRanks:
+    """The sketch of the whole maps of one run, now; held to the SVD of a principal submatrix.
+
+    It is made by the attention kernel where that knows the mask, else from rows of the map, a few at a time.
+    """
     query, key = call.query[row, :, :length], call.key[row, :, :length]
     mask = None if call.mask is None else call.mask[min(row, call.mask.shape[0] - 1), :, :length, :length]
     width = min(width, length)
-    rows = rank_sketch.blocks(
-        query, key, call.scale, mask, softcap=call.softcap, sinks=call.sinks, budget=SKETCH_BUDGET
-    )
-    found = rank_sketch.sketch(rows, query.shape[0], length, width, seed=layer)
+    rule = call.rule if backend and call.softcap is None else None
+    if rule is not None and rule.causal and rule.starts is None:
+        method = "kernel sketch"
+        found = kernel_sketch(
+            query,
+            key,
+            call.scale,
+            window=rule.window,
+            sinks=call.sinks,
+            width=width,
+            seed=layer,
+            backend=backend,
+        )
+    else:
+        method = "sketch"
+        rows = rank_sketch.blocks(
+            query, key, call.scale, mask, softcap=call.softcap, sinks=call.sinks, budget=SKETCH_BUDGET
+        )
+        found = rank_sketch.sketch(rows, query.shape[0], length, width, seed=layer)
     at = attention_rank.sample(length, CHECKED, seed=layer)
     chosen = torch.arange(length, device=query.device) if at is None else at.to(query.device)
     allowed = None if mask is None else mask[:, chosen][..., chosen].unsqueeze(0)
@@ -142,9 +163,10 @@ def _sketch(call: AttentionCall, row: int, length: int, width: int, layer: int) 
     exact = attention_rank.ranks(small).stable_rank
     sketched = rank_sketch.of_map(small, min(width, len(chosen)), seed=layer).stable_rank
     error = float(((sketched - exact).abs() / exact.clamp(min=1e-12)).max())
-    none = torch.full_like(found.stable_rank, torch.nan)
+    none = torch.full_like(exact, torch.nan)
+    found = Sketch(*(value.cpu() for value in found))
     ranks = attention_rank.Ranks(none, found.stable_rank, found.participation, found.entropy)
-    return RowRanks(row, ranks, length, length, "full", f"sketch {width}", "float32", error)
+    return RowRanks(row, ranks, length, length, "full", f"{method} {width}", "float32", error)
 
 
 @lru_cache(maxsize=256)

@@ -72,10 +72,12 @@ def hook_routing(
     undo.callback(moe.experts.register_forward_pre_hook(apply, with_kwargs=True).remove)
     if record is not None and bank is not None:
 
-        def keep_statistics(out: MoeExperts) -> None:
-            scene.capture(layer).experts = ExpertStats(
+        def keep_statistics(out: MoeExperts, seconds: float) -> None:
+            capture = scene.capture(layer)
+            capture.experts = ExpertStats(
                 out.slot_norm, out.hidden_l1, out.hidden_l2, out.hidden_zero, out.hidden_below
             )
+            capture.seconds = seconds
 
         bank.sink, bank.threshold = keep_statistics, record.threshold
         undo.callback(setattr, bank, "sink", None)

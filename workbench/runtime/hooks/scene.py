@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -92,13 +93,14 @@ class MaskReport:
 
 @dataclass(frozen=True)
 class Part:
-    """What there is to record of a pass, or of the tokens of it that ran alone."""
+    """What there is to record of a pass, or of the tokens of it that ran alone; ``seconds`` is what a whole pass took."""
 
     now: Pass
     captures: dict[int, Capture]
     events: Sequence[DepthEvent] = ()
     work: Sequence[Work] = ()
     reports: Sequence[MaskReport] = ()
+    seconds: float | None = None
 
 
 Enter: TypeAlias = Callable[[Tensor], None]
@@ -142,6 +144,8 @@ class Scene:
         By early-exit edit: the residual [B, S, H] that entered the layer before, and which tokens have left [B, S].
     cache
         The cache of the running pass, where it has one.
+    started
+        When the running pass began, by the clock that counts seconds for all.
     """
 
     anatomy: Anatomy
@@ -163,6 +167,7 @@ class Scene:
     reports: list[MaskReport] = field(default_factory=list)
     current: Pass | None = None
     cache: Any = None
+    started: float = 0.0
     _around: dict[int, list[tuple[Enter, Leave]]] = field(default_factory=dict)
     _outer: list[tuple[Pass, dict[int, Capture]]] = field(default_factory=list)
     _masks: dict[tuple[int, int], Tensor | None] = field(default_factory=dict)
@@ -172,6 +177,7 @@ class Scene:
         self.current, self.cache = now, None
         self.captures, self.parts, self.entered, self.events, self.exits = {}, [], {}, [], {}
         self._outer, self._masks, self.work, self.reports = [], {}, [], []
+        self.started = time.perf_counter()
         if now is not None:
             self.history.begin(int(now.positions[0, 0]), now.tokens)
 

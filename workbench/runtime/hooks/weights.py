@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -155,12 +156,13 @@ def _bank_forward(
     def run(hidden: Tensor, ids: Tensor, weights: Tensor, bank: tuple[Tensor, Tensor]) -> Tensor:
         own_bank = bank_of(module)
         stats = own_bank is not None and own_bank.sink is not None and len(masked) == 1
+        started = time.perf_counter()
         out = routing_kernels.moe_experts(
             hidden, ids, weights, *bank, act=act, stats=stats, threshold=0.01 if own_bank is None else own_bank.threshold,
             backend=scene.attachment.ops,
         )  # fmt: skip
         if stats and own_bank is not None and own_bank.sink is not None:
-            own_bank.sink(out)
+            own_bank.sink(out, time.perf_counter() - started)
         return out.y
 
     def forward(*args: Any, **kwargs: Any) -> Tensor:

@@ -71,10 +71,14 @@ def expert_outputs(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     sink = None if bank is None else bank.sink
     if bank is not None:
         bank.sink = None  # these passes are not what the model executes
+    # LongCat-Flash's own loop loses the axis of choices where there is one: a second of no weight keeps it.
+    width = 1 if hasattr(module, "_apply_gate") else 2
+    one = torch.ones_like(weights[:, :1])
     try:
         slots = []
         for slot in range(ids.shape[-1]):
-            alone = {id(ids): ids[:, slot : slot + 1], id(weights): torch.ones_like(weights[:, :1])}
+            chosen = ids[:, slot : slot + 1].expand(-1, width)
+            alone = {id(ids): chosen, id(weights): torch.cat([one, *[0 * one] * (width - 1)], dim=-1)}
             out = module.forward(
                 *(alone.get(id(value), value) for value in args),
                 **{name: alone.get(id(value), value) for name, value in kwargs.items()},

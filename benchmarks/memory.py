@@ -1,0 +1,98 @@
+"""Memory while a long recording goes on: resident megabytes over recorded tokens, as JSON.
+
+    python benchmarks/memory.py [--tokens 1000000] [--points 20] [--folder DIR]
+
+A small random MoE (3 layers, 8 experts, 2 a token) records documents of 512 tokens into a store file with ``wb.Record()``,
+as ``bench.record`` does. After each part everything is committed and the resident memory read. The figure is what the second
+half of the tokens added to it. Every point is told on stderr as it comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from surroundings import figure, publish
+
+# isort: split
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import workbench as wb
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 512, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "num_experts": 8, "num_experts_per_tok": 2, "max_position_embeddings": 512,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": None,
+}  # fmt: skip
+DOCUMENT = 512
+
+
+def resident() -> float:
+    """Megabytes of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
+
+
+def documents(tokens: int, seed: int) -> Iterator[list[int]]:
+    """Random token ids, ``tokens`` in all."""
+    random = torch.Generator().manual_seed(seed)
+    while tokens > 0:
+        yield torch.randint(2, 500, (min(DOCUMENT, tokens),), generator=random).tolist()
+        tokens -= DOCUMENT
+
+
+def measure(tokens: int, points: int, folder: Path) -> list[dict[str, float]]:
+    """Resident memory and size of the file after each of ``points`` equal parts of ``tokens``, warm from one part before."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("olmoe", **SMALL)).eval()
+    found = []
+    path = folder / "long.duckdb"
+    with wb.open(model, store=path) as bench:
+        for point in range(points + 1):
+            bench.record(documents(tokens // points, point))
+            bench.store.flush()
+            gc.collect()
+            row = {
+                "tokens": point * (tokens // points),
+                "resident": round(resident(), 1),
+                "file": round(path.stat().st_size / 2**20, 1),
+            }
+            found.append(row)
+            print(f"  {row['tokens']:>9,} tokens: {row['resident']:8.1f} MB in memory, {row['file']:8.1f} MB of file",
+                  file=sys.stderr, flush=True)  # fmt: skip
+    return found
+
+
+def main() -> None:
+    """Read the command line and print the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tokens", type=int, default=1_000_000)
+    parser.add_argument("--points", type=int, default=20)
+    parser.add_argument(
+        "--folder", help="where the store is made, and removed again; the system's temporary folder"
+    )
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        rows = measure(asked.tokens, asked.points, Path(folder))
+    half = rows[len(rows) // 2]
+    grown = rows[-1]["resident"] - half["resident"]
+    where = f"{asked.tokens:,} tokens, 3 layers, 8 experts, 2 a token"
+    figures = [
+        figure("memory added by the second half", where, grown, "MB"),
+        figure("memory at the end", where, rows[-1]["resident"], "MB"),
+        figure("bytes of file a token", where, rows[-1]["file"] * 2**20 / max(1, rows[-1]["tokens"]), "B"),
+    ]
+    publish("memory", figures, points=rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """Times the kernels against what a user would run instead, and prints figures and goals as JSON.
 
-    python benchmarks/kernels.py [--ops moe_experts ...] [--dtypes float32 bfloat16] [--seconds 20] [--flex]
+    python benchmarks/kernels.py [--ops moe_experts ...] [--dtypes float32 bfloat16] [--seconds 20] [--no-flex]
 
 One thread, its own CPU time (a core taken by somebody else is not charged), the variants in random order inside each
 round, medians with quartiles, and ratios of medians of one run. A read-bandwidth probe runs in the same rounds: a layer
@@ -97,7 +97,7 @@ def main() -> None:
         "--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16", "float16"]
     )
     parser.add_argument("--seconds", type=float, default=20.0, help="CPU time after which a case ends")
-    parser.add_argument("--flex", action="store_true", help="FlexAttention too, which compiles for minutes")
+    parser.add_argument("--no-flex", action="store_true", help="without FlexAttention, which is compiled first")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -106,7 +106,7 @@ def main() -> None:
     figures, cases = [], []
     for op in asked.ops:
         for dtype in (getattr(torch, name) for name in asked.dtypes):
-            options = {"flex": True} if op == "block_attention" and asked.flex else {}
+            options = {"flex": not asked.no_flex} if op == "block_attention" else {}
             for case in kernel_cases.OPS[op](dtype, **options):
                 told, details = measure(case, asked.seconds)
                 figures += told

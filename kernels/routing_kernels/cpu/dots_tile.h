@@ -17,7 +17,7 @@ static inline __attribute__((always_inline)) void NAME(tile)(const int rows, con
         for (int t = 0; t < tokens; t++) lane[t] = vec_load_f32(x[t] + k);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
-            if (tokens == 1) __builtin_prefetch(w[r] + k + ahead + (k + ahead < length ? 0 : next - length), 0, 2);
+            if (tokens == 1) __builtin_prefetch(w[r] + k + ahead + (k + ahead < length ? 0 : next - length), 0, 3);
             vec weight = LOAD_W(w[r] + k);
 #pragma GCC unroll 6
             for (int t = 0; t < tokens; t++) sum[r * tokens + t] = vec_fma(weight, lane[t], sum[r * tokens + t]);

@@ -32,6 +32,8 @@ TARGETS = {
 }
 SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "gfx942": 65_536}
 """Bytes of shared memory that one block may have."""
+REGISTERS = {"sm_80": 255, "sm_90": 255, "gfx942": 512}
+"""Registers that one thread may have."""
 TYPES = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
 
 

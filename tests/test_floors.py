@@ -106,6 +106,7 @@ def room_of(name: str) -> str | None:
 CASES = [pytest.param(room, path, id=str(path.relative_to(ROOT))) for room, path in rooms()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("room", "path"), CASES)
 def test_an_import_only_goes_down(room: str, path: Path) -> None:
     assert room in MAY_IMPORT, f"{room} has no floor yet: give it one in this file and in CONTRIBUTING.md"
@@ -117,6 +118,7 @@ def test_an_import_only_goes_down(room: str, path: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("room", "path"), CASES)
 def test_heavy_and_foreign_imports_stay_in_their_rooms(room: str, path: Path) -> None:
     wrong = []

@@ -117,6 +117,7 @@ def test_the_wheel_finds_what_it_carries(name: str) -> None:
     assert (ROOT / name).is_file()
 
 
+@pytest.mark.slow
 def test_what_is_imported_is_depended_on_and_the_other_way_round() -> None:
     """Lazy imports count. A dependency may also be there for what it installs, not for what it is called."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

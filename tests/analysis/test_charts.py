@@ -38,6 +38,7 @@ def colours_of(chart: alt.Chart) -> dict:
     return chart.to_dict()["encoding"]["color"]["scale"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("draw", "frame", "rows"),
     [

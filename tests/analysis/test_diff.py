@@ -97,6 +97,7 @@ def test_an_unknown_run_is_refused(store):
         diff(store.cursor(), 1, 9)
 
 
+@pytest.mark.slow
 def test_it_works_over_a_connection(tmp_path):
     path = tmp_path / "a.duckdb"
     with Store.open(path) as owner:

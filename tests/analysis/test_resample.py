@@ -53,6 +53,7 @@ def test_paired_permutation_agrees_with_all_signs():
     assert got.null_sd == pytest.approx(every.std(), rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
 def test_permutation_agrees_with_scipy(alternative):
     rng = np.random.default_rng(2)

@@ -117,6 +117,7 @@ def test_components_are_those_of_the_singular_values(planted):
         components(vectors, 13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["run", "token"])
 def test_a_probe_reads_the_layer_that_knows_and_not_the_other(planted, by):
     cursor, _, labels = planted

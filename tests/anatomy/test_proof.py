@@ -34,6 +34,7 @@ _NOT_ADDITIVE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_rule_agrees_to_the_bit_in_fp32(sparse: Any) -> None:
     anatomy = read(sparse)
     proof = prove(anatomy)
@@ -45,6 +46,7 @@ def test_every_rule_agrees_to_the_bit_in_fp32(sparse: Any) -> None:
         assert (found.logits, found.ids, found.ties, found.weights) == (0.0, 0, 0, 0.0)
 
 
+@pytest.mark.slow
 def test_every_rule_holds_in_half_precision(sparse: Any, tmp_path: Path) -> None:
     """Over many tokens, since rounding moves only choices that are nearly tied."""
     anatomy = read(_half(sparse, tmp_path))
@@ -68,6 +70,7 @@ def _half(model: Any, folder: Path) -> Any:
     return half
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_outlets_add_up_to_the_block(decoder: Any, dtype: torch.dtype, tmp_path: Path) -> None:
     decoder = decoder if dtype == torch.float32 else _half(decoder, tmp_path)
@@ -377,6 +380,7 @@ def _hooks(model: nn.Module) -> int:
     return sum(len(getattr(module, name)) for module in model.modules() for name in names)
 
 
+@pytest.mark.slow
 def test_proving_leaves_no_trace(decoder: Any) -> None:
     ids = torch.arange(12).reshape(2, 6) + 3
     decoder.train()

@@ -24,6 +24,7 @@ _SPARSE_LAYERS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_paths_and_modules_agree(decoder: Any) -> None:
     anatomy = read(decoder)
     # LongCat-Flash counts its attentions, of which a layer has two.
@@ -50,6 +51,7 @@ def test_paths_and_modules_agree(decoder: Any) -> None:
     assert anatomy.vocab_size == 64 and anatomy.hidden_size == 32
 
 
+@pytest.mark.slow
 def test_the_final_norm_feeds_the_head(decoder: Any) -> None:
     anatomy = read(decoder)
     if (
@@ -67,6 +69,7 @@ def test_the_final_norm_feeds_the_head(decoder: Any) -> None:
     assert torch.equal(seen["norm"], seen["head"])
 
 
+@pytest.mark.slow
 def test_heads_and_widths_are_those_that_flow(decoder: Any) -> None:
     """The widths that the anatomy names are those of the tensors that really enter the projections."""
     anatomy = read(decoder)
@@ -93,6 +96,7 @@ def test_heads_and_widths_are_those_that_flow(decoder: Any) -> None:
     assert seen or not any(b.attention or (b.mlp and b.mlp.down_proj) for b in anatomy.blocks)
 
 
+@pytest.mark.slow
 def test_sparse_layers_experts_and_choices(sparse: Any) -> None:
     anatomy = read(sparse)
     expected = _SPARSE_LAYERS.get(anatomy.model_type, (0, 1, 2))

@@ -191,6 +191,7 @@ def test_macros_are_listed_and_explained(call: Any) -> None:
     assert none.exit_code == 1 and "There is no macro 'nothing'" in none.output
 
 
+@pytest.mark.slow
 def test_export_writes_what_the_suffix_says(call: Any, folder: Path) -> None:
     from workbench.store import Store, connect
 

@@ -81,6 +81,7 @@ def test_an_unknown_model(call: Any, folder: Path) -> None:
     assert not list(folder.glob("*.duckdb*")), "a model that is not there leaves no store behind"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "named"),
     [
@@ -115,6 +116,7 @@ def test_an_empty_prompt(call: Any, moe_folder: Path, recorded: str) -> None:
     assert runs(call) == [recorded]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "generate"])
 def test_a_prompt_longer_than_the_context(call: Any, moe_folder: Path, recorded: str, command: str) -> None:
     problem, remedy = refusal(call(command, "a " * 400, "-m", str(moe_folder), "-s", "runs.duckdb"))

@@ -152,6 +152,7 @@ def choices(bench: Any, run: Any) -> dict[tuple[int, int], Choice]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(FAMILIES))
 @pytest.mark.parametrize("kernels", ["model", "auto"])
 def test_every_kind(bench: Any, family: str, kernels: str) -> None:

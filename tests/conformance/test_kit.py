@@ -20,6 +20,7 @@ from workbench.interventions.plan import kinds
 SOME = ("reroute.ban", "reroute.replay", "skip.block", "mask.heads")
 
 
+@pytest.mark.slow
 def test_every_kind_is_examined_and_none_fails(bench: Any) -> None:
     report = examine(bench(build_tiny("olmoe")))
     assert [v.kind for v in report.verdicts[::4]] == list(kinds())
@@ -34,6 +35,7 @@ def _outcomes(report: Report, kind: str) -> list[str]:
     return [report.of(kind)[check].outcome for check in CHECKS]
 
 
+@pytest.mark.slow
 def test_models_without_the_part_are_not_applicable_and_unproved_ones_refuse(bench: Any) -> None:
     dense = examine(bench(build_tiny("llama")), only=SOME)
     assert _outcomes(dense, "reroute.ban") == ["not applicable"] * 4
@@ -57,6 +59,7 @@ def _with(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Callable[[Any], Re
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "check", "detail"),
     [
@@ -108,6 +111,7 @@ def olmoe() -> FamilyResult:
     return examine_family("olmoe")
 
 
+@pytest.mark.slow
 def test_the_tables_are_made_of_the_verdicts(olmoe: FamilyResult) -> None:
     assert olmoe.report is not None and family_row(olmoe).startswith("| olmoe |")
     assert family_row(olmoe) in family_table([olmoe]).splitlines()

@@ -35,6 +35,7 @@ def without_rows(family: str) -> Any:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(MOE_FAMILIES))
 @pytest.mark.parametrize("kernels", ["model", "auto"])
 def test_a_ban_at_the_logits_equals_a_router_without_those_rows(
@@ -51,6 +52,7 @@ def test_a_ban_at_the_logits_equals_a_router_without_those_rows(
     assert torch.allclose(scores.logits, run.logits, atol=1e-4) == normalised
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(MOE_FAMILIES))
 @pytest.mark.parametrize("kernels", ["model", "auto"])
 def test_own_routes_and_permutations_there_and_back_change_no_bit(
@@ -91,6 +93,7 @@ def test_ties_are_counted_and_left_to_the_model(bench: Any) -> None:
             assert set(row) == {2, 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(FAMILIES))
 def test_every_site_is_read_as_a_tensor_and_every_exchange_is_tried(bench: Any, family: str) -> None:
     one = bench(family)

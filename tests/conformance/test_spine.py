@@ -82,6 +82,7 @@ def reference_model(family: str, layer: int, **change: Any) -> tuple[Any, Refere
 # Identity
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(FAMILIES))
 def test_the_models_own_kernels_give_the_untouched_models_bits(bench: Any, family: str) -> None:
     model = build_tiny(family)
@@ -89,6 +90,7 @@ def test_the_models_own_kernels_give_the_untouched_models_bits(bench: Any, famil
     assert torch.equal(bench(model, kernels="model").run(IDS).logits, want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(FAMILIES))
 def test_our_kernels_agree_with_the_model(bench: Any, family: str) -> None:
     model = build_tiny(family)
@@ -101,6 +103,7 @@ def test_our_kernels_agree_with_the_model(bench: Any, family: str) -> None:
     assert float((one.run(IDS).logits - want).norm() / want.norm()) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(FAMILIES))
 def test_recording_changes_no_bit(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
@@ -109,6 +112,7 @@ def test_recording_changes_no_bit(bench: Any, family: str, kernels: str) -> None
     assert off.id is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(FAMILIES))
 def test_identity_plans_change_no_bit(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
@@ -134,6 +138,7 @@ def test_identity_plans_change_no_bit(bench: Any, family: str, kernels: str) -> 
 # Re-routing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(MOE_FAMILIES))
 def test_ban_equals_a_router_whose_score_is_minus_infinity(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
@@ -152,6 +157,7 @@ def test_ban_equals_a_router_whose_score_is_minus_infinity(bench: Any, family: s
         assert not set(recorded[1, position]) & set(banned)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(MOE_FAMILIES))
 def test_bias_equals_a_router_with_that_bias(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
@@ -162,6 +168,7 @@ def test_bias_equals_a_router_with_that_bias(bench: Any, family: str, kernels: s
     assert float((run.logits - want).norm() / want.norm()) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(MOE_FAMILIES))
 def test_force_puts_the_expert_among_the_choices_and_native_is_kept(
     bench: Any, family: str, kernels: str
@@ -181,6 +188,7 @@ def test_force_puts_the_expert_among_the_choices_and_native_is_kept(
         assert (set(native) == set(before[2, position])) if forced_in else native is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(MOE_FAMILIES))
 def test_replay_of_another_run_is_exact_in_ids_and_weights(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
@@ -195,6 +203,7 @@ def test_replay_of_another_run_is_exact_in_ids_and_weights(bench: Any, family: s
 # Skips and masks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(FAMILIES))
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_a_skipped_block_equals_a_model_without_it(bench: Any, family: str, kernels: str, layer: int) -> None:
@@ -212,6 +221,7 @@ def test_a_skipped_block_equals_a_model_without_it(bench: Any, family: str, kern
     ).fetchone() == (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(FAMILIES))
 def test_masked_heads_equal_zeroed_columns_of_the_projection(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
@@ -237,6 +247,7 @@ def _plans(family: str) -> list[wb.Plan]:
     return some
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(FAMILIES))
 def test_cached_generation_equals_an_uncached_pass(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
@@ -252,6 +263,7 @@ def test_cached_generation_equals_an_uncached_pass(bench: Any, family: str, kern
             }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(FAMILIES))
 def test_generation_is_transformers_own(bench: Any, family: str, kernels: str) -> None:
     model = build_tiny(family)
@@ -259,6 +271,7 @@ def test_generation_is_transformers_own(bench: Any, family: str, kernels: str) -
     assert bench(model, kernels=kernels).generate(IDS, 8).tokens.tolist() == want.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(MOE_FAMILIES))
 def test_an_edit_of_generated_tokens_leaves_the_prompt_alone(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
@@ -273,6 +286,7 @@ def test_an_edit_of_generated_tokens_leaves_the_prompt_alone(bench: Any, family:
 # Batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(FAMILIES))
 def test_a_batch_gives_each_row_what_it_gets_alone(bench: Any, family: str, kernels: str) -> None:
     one = bench(family, kernels=kernels)
@@ -304,6 +318,7 @@ def test_re_routing_a_dense_model_is_refused(bench: Any) -> None:
             one.run(IDS, edit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(FAMILIES))
 def test_closing_leaves_the_model_byte_identical_and_the_users_hooks_alone(bench: Any, family: str) -> None:
     model = build_tiny(family)

@@ -50,6 +50,7 @@ TEXTS = [[(a * n * n + 3 * n) % 64 for n in range(24)] for a in (1, 5, 7)]
 IDS = TEXTS[0]
 
 
+@pytest.mark.slow
 def test_gates_learn_their_target_on_a_frozen_model(bench: Any, tmp_path: Any) -> None:
     model = build_tiny("llama")
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -84,6 +85,7 @@ def test_gates_learn_their_target_on_a_frozen_model(bench: Any, tmp_path: Any) -
     )
 
 
+@pytest.mark.slow
 def test_searched_paths_teach_routers_that_skip_and_repeat(bench: Any) -> None:
     one = bench("llama")
     found = search_path(one, IDS, cost=0.5, changes=2)

@@ -59,6 +59,7 @@ def test_evaluation_is_the_log_likelihood_of_each_option(bench: Any, items: pd.D
     assert (table["level"] == np.tile(items["level"], 2)).all()
 
 
+@pytest.mark.slow
 def test_items_that_cannot_be_scored(bench: Any, items: pd.DataFrame) -> None:
     with pytest.raises(WorkbenchError, match="no column 'choices'"):
         bench(build_tiny("olmoe"), tokenizer=Words()).evaluate(items.drop(columns="choices"))
@@ -112,6 +113,7 @@ def test_matched_controls_keep_the_amount_and_change_the_units(bench: Any) -> No
         matched_random(wb.Plan([wb.reroute.replay(1)]), anatomy, 0)
 
 
+@pytest.mark.slow
 def test_a_sweep_compares_every_plan_with_no_plan(bench: Any) -> None:
     one = bench("olmoe")
     plans = {"skip 1": wb.Plan([wb.skip.block(1)]), "nothing": wb.Plan()}

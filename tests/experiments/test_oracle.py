@@ -45,6 +45,7 @@ def test_choice_losses_are_those_of_a_softmax_over_the_options() -> None:
     assert found == pytest.approx(-np.log(weights[1] / weights.sum()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["answer", "wrong"])
 def test_one_layer_equals_an_exhaustive_search(bench: Any, items: pd.DataFrame, target: str) -> None:
     made = bench("olmoe", tokenizer=Letters())
@@ -82,6 +83,7 @@ def test_one_path_for_several_wordings_minimises_their_mean_loss(bench: Any, ite
     np.testing.assert_allclose(found.table["loss_after"], mean.min(axis=0))
 
 
+@pytest.mark.slow
 def test_refusals(bench: Any, items: pd.DataFrame) -> None:
     made = bench("olmoe", tokenizer=Letters())
     with pytest.raises(WorkbenchError, match="as many in every wording"):

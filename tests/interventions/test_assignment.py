@@ -41,6 +41,7 @@ def loads(routed: Any, among: list[int]) -> list[int]:
     return [sum(expert in routed.ids[n].tolist() for n in among) for expert in range(E)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(
     logits=rows, where=masks, factor=st.sampled_from([0.3, 0.6, 1.0, 1.5]), causal=st.booleans(),
@@ -95,6 +96,7 @@ def test_the_order_of_service_may_be_score_or_chance(logits: torch.Tensor, seed:
         assert torch.equal(again.ids, routed.ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(logits=rows, where=masks, factor=st.sampled_from([0.5, 1.0, 2.0]))
 def test_experts_choose_the_tokens_that_score_them_highest(
@@ -180,6 +182,7 @@ def test_an_impossible_balance_is_refused() -> None:
         route(edits, facts(logits, ids, weights), rule_of("softmax"), SimpleNamespace())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(logits=rows, into=st.lists(st.integers(0, 2), min_size=3, max_size=3))
 def test_merged_experts_add_their_weights(kind: str, logits: torch.Tensor, into: list[int]) -> None:

@@ -35,6 +35,7 @@ logit_rows = st.lists(
 ).map(lambda rows: torch.tensor(rows, dtype=torch.float32) / 100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(logits=logit_rows, banned=st.sets(st.integers(0, E - 1), min_size=1, max_size=E - K))
 def test_ban_takes_the_next_best_with_unedited_scores(
@@ -46,6 +47,7 @@ def test_ban_takes_the_next_best_with_unedited_scores(
         assert weights == pytest.approx(textbook_weights(kind, row, ids), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(logits=logit_rows, banned=st.sets(st.integers(0, E - 1), min_size=1, max_size=E - K))
 def test_ban_at_logits_equals_a_router_without_those_rows(
@@ -59,6 +61,7 @@ def test_ban_at_logits_equals_a_router_without_those_rows(
             assert weights == pytest.approx(textbook_weights(kind, removed, ids), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(logits=logit_rows, forced=st.integers(0, E - 1), where=st.lists(st.booleans(), min_size=4, max_size=4))
 def test_force_replaces_the_lowest_of_the_others(
@@ -78,6 +81,7 @@ def test_force_replaces_the_lowest_of_the_others(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(logits=logit_rows, delta=st.lists(st.integers(-200, 200), min_size=E, max_size=E))
 def test_bias_equals_a_router_with_that_bias(kind: str, logits: torch.Tensor, delta: list[int]) -> None:
@@ -89,6 +93,7 @@ def test_bias_equals_a_router_with_that_bias(kind: str, logits: torch.Tensor, de
     assert torch.equal(routed.weights, weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(logits=logit_rows)
 def test_edits_without_effect_keep_the_models_own_bits(kind: str, logits: torch.Tensor) -> None:
@@ -163,6 +168,7 @@ def _ranked(kind: str, row: list[float]) -> list[int]:
     return sorted(range(E), key=lambda i: -score[i])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(logits=logit_rows, k=st.integers(1, E))
 def test_top_k_uses_the_best_k_with_the_familys_weights(kind: str, logits: torch.Tensor, k: int) -> None:
@@ -175,6 +181,7 @@ def test_top_k_uses_the_best_k_with_the_familys_weights(kind: str, logits: torch
         assert torch.equal(routed.ids, ids) and torch.equal(routed.weights, weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(logits=logit_rows, p=st.integers(1, 99), max_k=st.none() | st.integers(1, 4))
 def test_top_p_stops_when_the_share_is_reached(
@@ -196,6 +203,7 @@ def test_top_p_stops_when_the_share_is_reached(
             assert given_weights == pytest.approx(textbook_weights(kind, row, used), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(logits=logit_rows, tau=st.integers(0, 60))
 def test_threshold_keeps_the_experts_above_it_and_at_least_one(
@@ -209,6 +217,7 @@ def test_threshold_keeps_the_experts_above_it_and_at_least_one(
             assert set(used_slots(routed, n)[0]) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(logits=logit_rows, shift=st.integers(0, E - K))
 def test_rank_offset_takes_the_next_ranks(kind: str, logits: torch.Tensor, shift: int) -> None:
@@ -282,6 +291,7 @@ def test_score_mix_decides_choice_and_weights(
         assert torch.equal(routed.ids, ids) and torch.equal(routed.weights, weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(logits=logit_rows)
 def test_weights_are_remixed_with_a_stated_normalisation(kind: str, logits: torch.Tensor) -> None:

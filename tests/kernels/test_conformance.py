@@ -17,6 +17,7 @@ def wrong(outcomes: list[conformance.Outcome]) -> list[str]:
     return [f"{o.op}, {o.case}, {o.dtype}: {o.state} {o.detail}" for o in outcomes if o.state != "right"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ISAS)
 def test_the_c_backend_conforms(isa: str) -> None:
     with using(isa):
@@ -165,6 +166,7 @@ FAULTS: list[tuple[str, Callable[..., Any]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("op", "fault"), FAULTS, ids=lambda value: getattr(value, "__name__", value))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_planted_fault_is_found(op: str, fault: Callable[..., Any], dtype: torch.dtype) -> None:

@@ -129,6 +129,7 @@ def test_a_token_does_not_see_the_others(isa, dtype):
             assert torch.equal(together[:, t].nan_to_num(7.0), torch.stack(alone).nan_to_num(7.0))
 
 
+@pytest.mark.slow
 def test_strides_gradient_and_compiler():
     case = [t.requires_grad_() for t in make(6, 10, torch.float32)]
     turned = [t.detach().T.contiguous().T for t in case]

@@ -82,6 +82,7 @@ def test_reference_is_the_dense_layer_with_zeros(shape, mode, act, seed):
     torch.testing.assert_close(out.kept_energy[:, 1], expected.float(), rtol=1e-6, atol=0, equal_nan=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(
     shapes,

@@ -29,6 +29,7 @@ def _value(traced: Any, place: str) -> torch.Tensor:
     return saved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_site_that_both_have_is_equal(bench: Any, family: str) -> None:
     traced = nnsight.NNsight(build_tiny(family))

@@ -35,6 +35,7 @@ def bridge() -> Callable[[str], Any]:
     return boot
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_site_that_both_have_is_equal(bridge: Callable[[str], Any], bench: Any, family: str) -> None:
     lens = bridge(family)
@@ -55,6 +56,7 @@ def test_every_site_that_both_have_is_equal(bridge: Callable[[str], Any], bench:
     assert compared == (expected if family == "llama" else expected | {"router_logits", "expert_ids"})
 
 
+@pytest.mark.slow
 def test_their_hooks_see_the_edited_run_and_theirs_reach_ours(
     bridge: Callable[[str], Any], bench: Any
 ) -> None:
@@ -86,6 +88,7 @@ def test_their_hooks_see_the_edited_run_and_theirs_reach_ours(
     assert torch.equal(lens(torch.tensor([IDS])).detach(), before)
 
 
+@pytest.mark.slow
 def test_generation_and_skips_work_on_a_bridge(bridge: Callable[[str], Any], bench: Any) -> None:
     one = bench(bridge("olmoe"), kernels="model")
     plain = bench(build_tiny("olmoe"), kernels="model")

@@ -103,6 +103,7 @@ def test_opening_a_model_names_it_and_joins_it(make_bench: Any, make_driver: Any
     assert asked == [None, "missing", "other"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lane", "message"),
     [
@@ -120,6 +121,7 @@ def test_what_is_not_understood_is_said(driver: Any, lane: Any, message: dict[st
     assert error["seq"] == 77 and "does not understand" in error["problem"] and "Reload" in error["remedy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", [None, "text", [1], {"seq": "x", "type": "undo"}])
 def test_no_message_breaks_the_connection(driver: Any, message: Any) -> None:
     driver.connection.receive("control", message)

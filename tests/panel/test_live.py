@@ -46,6 +46,7 @@ def ban_the_favourite(driver: Any, layer: int) -> int:
     return expert
 
 
+@pytest.mark.slow
 def test_steps_continue_the_prompt_as_generate_does(live: Any, demo: Any) -> None:
     steps(live, 6)
     reference = demo.generate(PROMPT, max_new_tokens=6)
@@ -63,6 +64,7 @@ def test_steps_continue_the_prompt_as_generate_does(live: Any, demo: Any) -> Non
     assert live.state["edited"] is None and card["pending"] is False and card["diverged"] is None
 
 
+@pytest.mark.slow
 def test_an_edit_acts_at_the_next_token_and_the_base_text_goes_on(live: Any, demo: Any) -> None:
     steps(live, 2)
     layer = demo.anatomy.moe_layers[-1]

@@ -86,6 +86,7 @@ def test_a_query_answers_with_typed_rows(driver: Any) -> None:
     assert query(driver, f"SELECT '{ATTACK}' AS \"{ATTACK}\"")["rows"] == [[ATTACK]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sql, words", [
     ("", "empty"), ("SELEC 1", "cannot be read"), ("SELECT nope FROM run", "nope"), ("DELETE FROM run", "DELETE"),
     ("SELECT * FROM read_csv('/etc/passwd')", "read_csv"), ("SELECT 1; SELECT 2", "2 statements"),
@@ -161,6 +162,7 @@ def test_the_catalogue_names_what_can_be_asked(driver: Any) -> None:
     assert tables["routing"][:3] == ["run", "step", "position"] and "macros" in tables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chart", sorted(CHARTS))
 def test_charts_are_drawn_or_say_why_not(driver: Any, chart: str) -> None:
     driver.compute("run", prompt="alpha beta gamma delta")

@@ -158,6 +158,7 @@ def test_a_proved_plan_that_fails_on_another_prompt_is_kept(driver: Any, fake_be
     assert state["stale"] is False, "or the page would ask for the same failure for ever"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("prompt", "words"), [("", "empty"), ("  \n", "empty"), ("word " * 80, "too long")])
 def test_a_bad_prompt_leaves_everything_as_it_was(driver: Any, prompt: str, words: str) -> None:
     driver.compute("run", prompt=PROMPT)

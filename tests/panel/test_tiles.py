@@ -59,6 +59,7 @@ def rows(store: Store, query: str, *values: Any) -> Any:
     return store.sql(query, list(values)).fetchall()
 
 
+@pytest.mark.slow
 def test_a_large_map_comes_without_its_cells(large: Any) -> None:
     driver, base, run = large
     told = driver.view.last("map")
@@ -129,6 +130,7 @@ def test_columns_of_depth_events_hold_the_most_frequent_one(fake_bench: Any, dri
     assert arrays["skipped"][1, 0] == 0.5
 
 
+@pytest.mark.slow
 def test_flips_of_columns_agree_with_the_macro_and_single_tokens(large: Any, fake_bench: Any) -> None:
     driver, base, run = large
     flips = {(layer, position) for layer, position in rows(

@@ -70,6 +70,7 @@ def test_the_inspector_lists_every_expert_of_the_cell(driver: Any, fake_bench: A
     assert driver.view.last("cell")["experts"] == [] and driver.view.last("cell")["facts"]["mlp_norm"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cell", [{"layer": 9, "position": 0}, {"layer": 1, "position": 4}, {"layer": -1, "position": 0}]
 )
@@ -159,6 +160,7 @@ def test_messages_are_json_without_nan(driver: Any) -> None:
         assert json.loads(json.dumps(message, allow_nan=False)) == message
 
 
+@pytest.mark.slow
 def test_the_real_bench_is_shown_as_it_ran(bench: Any, make_driver: Any) -> None:
     """The same path on a tiny OLMoE: what the panel says is what the store and the run say."""
     import workbench as wb

@@ -113,6 +113,7 @@ def test_the_frozen_levels_are_those_of_the_figures(bench: Any, facts: dict[str,
     ]
 
 
+@pytest.mark.slow
 def test_the_datasheet_and_its_pictures_follow_from_the_figures(
     facts: dict[str, Any], tmp_path: Path
 ) -> None:

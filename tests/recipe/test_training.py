@@ -135,12 +135,14 @@ def test_the_balance_is_one_when_even_and_the_number_of_experts_when_all_go_to_o
     assert router_losses([one], shares)[1].item() == pytest.approx(2_500)
 
 
+@pytest.mark.slow
 def test_no_question_of_the_stream_is_a_held_out_item() -> None:
     asked = list(contamination.asked("tiny", range(25)))
     assert len(asked) > 3_000
     assert not set(asked) & contamination.held_out(n=25)
 
 
+@pytest.mark.slow
 def test_the_check_reads_every_question_of_a_document() -> None:
     document = [("Recall:<bak><17>,<bek><3>. Ask<bak><=>", False), ("<17>", True), (". Ask<bek><=>", False),
                 ("<3>", True), ("<end>", False)]  # fmt: skip
@@ -162,6 +164,7 @@ def test_rows_of_lessons_hold_whole_documents() -> None:
     assert ends.any(dim=1).all() and cut < len(ends)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_unbroken_one_bit_by_bit(tmp_path: Path) -> None:
     unbroken = Trainer(TINY)
     for _ in range(9):

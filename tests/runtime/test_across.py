@@ -42,6 +42,7 @@ def loads(bench: Any, run: Any) -> dict[int, int]:
     return dict(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["auto", "model"])
 def test_capacity_really_drops(bench: Any, kernels: str) -> None:
     one = bench("olmoe", kernels=kernels)
@@ -140,6 +141,7 @@ def _mixed(bench: Any, weights: torch.Tensor) -> list[set[int]]:
     return [set(row.topk(K).indices.tolist()) for row in scores]
 
 
+@pytest.mark.slow
 def test_mixed_scores_equal_their_definition(bench: Any, tiny: Any) -> None:
     one = bench(tiny("olmoe"), tokenizer=Words())
     size = len(IDS)
@@ -169,6 +171,7 @@ def test_mixed_scores_equal_their_definition(bench: Any, tiny: Any) -> None:
         assert [set(choices(one, run)[n]) for n in range(size)] == wanted, edit.describe()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["auto", "model"])
 def test_a_copied_layer_and_pseudo_experts_do_what_they_say(bench: Any, kernels: str) -> None:
     one = bench("olmoe", kernels=kernels)
@@ -199,6 +202,7 @@ def test_a_copied_layer_and_pseudo_experts_do_what_they_say(bench: Any, kernels:
     )
 
 
+@pytest.mark.slow
 def test_policies_that_look_ahead_or_couple_rows_are_refused_where_they_mislead(bench: Any) -> None:
     one = bench("olmoe")
     for edit in (
@@ -237,6 +241,7 @@ def test_policies_that_look_ahead_or_couple_rows_are_refused_where_they_mislead(
         one.counterfactual(one.run(IDS, together), token=3, layers=LAYER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "says"),
     [

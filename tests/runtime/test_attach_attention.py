@@ -64,6 +64,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "own"), CASES)
 def test_our_attention_gives_the_models_numbers(bench: Any, family: str, own: str) -> None:
     model = build(family, own)
@@ -132,6 +133,7 @@ def ask_everywhere(one: Any, asker: Callable[[AttentionCall], AttentionOptions |
     return lambda: [stop() for stop in stops] and None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "own"), [("llama", "sdpa"), ("gemma2", "eager"), ("gpt_oss", "eager")])
 @pytest.mark.parametrize("pad", ["none", "left"])
 def test_kept_blocks_are_those_of_a_masked_map(bench: Any, family: str, own: str, pad: str) -> None:
@@ -165,6 +167,7 @@ def test_kept_blocks_are_those_of_a_masked_map(bench: Any, family: str, own: str
         torch.testing.assert_close(ours.block_mass, theirs.block_mass, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_reports_change_no_bit_and_a_full_mask_is_no_mask(bench: Any) -> None:
     ids, pads = batch(200)
     for family, own in (("mistral", "sdpa"), ("gemma2", "eager")):  # both kernels: ours from 128 tokens on

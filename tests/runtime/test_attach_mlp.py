@@ -22,6 +22,7 @@ def by_hand(module: Any, x: Tensor, keep: Tensor) -> Tensor:
     return module.down_proj(hidden * keep)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["auto", "model"])
 def test_neurons_are_left_out(bench: Any, kernels: str) -> None:
     one = bench("llama", kernels=kernels)
@@ -88,6 +89,7 @@ def test_two_criteria_for_one_call_are_refused(bench: Any) -> None:
         ask_mlp(torch.nn.Linear(2, 2), lambda _: None)
 
 
+@pytest.mark.slow
 def test_closing_leaves_the_model_as_it_was(bench: Any) -> None:
     for family in ("llama", "olmoe"):
         model = build_tiny(family)

@@ -40,6 +40,7 @@ def blocks(size: int = len(IDS)) -> tuple[Tensor, Tensor]:
     return at[:, None], at[None, :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["olmoe", "llama"])
 @pytest.mark.parametrize("kernels", ["auto", "model"])
 def test_static_patterns_keep_the_blocks_they_say(bench: Any, family: str, kernels: str) -> None:
@@ -86,6 +87,7 @@ def test_one_head_and_some_tokens(bench: Any) -> None:
     assert torch.equal(run.logits[:33], one.run(IDS, record=None).logits[:33])
 
 
+@pytest.mark.slow
 def test_recall_is_the_difference_of_the_log_sums_and_the_oracle_is_the_best(bench: Any) -> None:
     one = bench("llama")
     common: dict[str, Any] = {"keep": 0.5, "block": BLOCK, "sinks": 0}
@@ -165,6 +167,7 @@ def test_a_mass_is_reached_with_the_fewest_blocks(bench: Any) -> None:
     assert recalls == sorted(recalls)
 
 
+@pytest.mark.slow
 def test_identities_and_estimators_in_generation(bench: Any) -> None:
     one = bench("olmoe")
     base = one.run(IDS, record=None).logits

@@ -159,6 +159,7 @@ def test_the_plan_of_a_run_can_be_read_back_and_replayed_to_the_same_bits(bench:
     assert torch.equal(one.run(IDS, again).logits, run.logits)
 
 
+@pytest.mark.slow
 def test_diff_reports_a_planted_change_where_it_was_planted(bench: Any) -> None:
     one = bench("olmoe")
     base = one.run(IDS)
@@ -204,6 +205,7 @@ def test_a_training_model_is_run_in_evaluation_mode_and_put_back(bench: Any) -> 
     assert model.training and torch.is_grad_enabled()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prompt", "says"),
     [
@@ -268,6 +270,7 @@ def test_a_closed_bench_says_so(bench: Any) -> None:
     one.close()
 
 
+@pytest.mark.slow
 def test_kernels_reference_and_cpu_agree(bench: Any) -> None:
     runs = [bench(build_tiny("olmoe"), kernels=name).run(IDS) for name in ("reference", "cpu", "model")]
     for run in runs[1:]:

@@ -20,6 +20,7 @@ def routes(bench: Any, run: Any) -> list[tuple[Any, ...]]:
     ).fetchall()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["auto", "model"])
 def test_effects_add_up_and_routes_are_exact(bench: Any, kernels: str) -> None:
     one = bench("olmoe", kernels=kernels)

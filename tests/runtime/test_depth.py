@@ -84,6 +84,7 @@ PLANS: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_cached_decoding_equals_an_uncached_pass_under_every_policy(bench: Any) -> None:
     for family in ("olmoe", "llama"):
         one = bench(family)
@@ -97,6 +98,7 @@ def test_cached_decoding_equals_an_uncached_pass_under_every_policy(bench: Any) 
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv", SKIP_KV)
 @pytest.mark.parametrize("family", ["olmoe", "llama"])
 def test_tokens_that_skip_a_block_leave_what_the_policy_says(bench: Any, family: str, kv: str) -> None:
@@ -111,6 +113,7 @@ def test_tokens_that_skip_a_block_leave_what_the_policy_says(bench: Any, family:
     close(run.logits, want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv", SKIP_KV)
 def test_tokens_that_skip_an_attention_leave_what_the_policy_says(bench: Any, kv: str) -> None:
     one = bench("llama")
@@ -123,6 +126,7 @@ def test_tokens_that_skip_an_attention_leave_what_the_policy_says(bench: Any, kv
     close(run.logits, want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["olmoe", "llama"])
 def test_skipped_sublayers_add_nothing(bench: Any, family: str) -> None:
     one, model = bench(family), build_tiny(family)
@@ -141,6 +145,7 @@ def test_skipped_sublayers_add_nothing(bench: Any, family: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv", REPEAT_KV)
 @pytest.mark.parametrize("family", ["olmoe", "llama"])
 def test_repeats_keep_their_keys_and_values_as_the_policy_says(bench: Any, family: str, kv: str) -> None:
@@ -153,6 +158,7 @@ def test_repeats_keep_their_keys_and_values_as_the_policy_says(bench: Any, famil
     close(run.logits, want)
 
 
+@pytest.mark.slow
 def test_repeated_sublayers_and_paths_equal_models_with_those_layers(bench: Any) -> None:
     one = bench("llama")
 
@@ -276,6 +282,7 @@ def test_the_store_counts_the_work_that_was_done(bench: Any) -> None:
     assert one.sql("SELECT count(*) FROM router WHERE run = ? AND layer = 2", [run.id]).fetchone() == (12,)
 
 
+@pytest.mark.slow
 def test_causal_capacity_never_looks_ahead_and_holds_its_share(bench: Any) -> None:
     one = bench("llama")
     for score in ("norm", "random"):
@@ -356,6 +363,7 @@ def test_policies_choose_the_layers_they_say(bench: Any) -> None:
     assert 0.2 < sum(shares) / (4 * 3 * 64) < 0.4
 
 
+@pytest.mark.slow
 def test_identities_change_no_bit(bench: Any) -> None:
     for kernels in ("model", "auto"):
         one = bench(build_tiny("olmoe"), kernels=kernels)
@@ -373,6 +381,7 @@ def test_identities_change_no_bit(bench: Any) -> None:
             assert torch.equal(one.run(IDS, plan).logits, base), plan.describe()
 
 
+@pytest.mark.slow
 def test_a_batch_gives_each_row_what_it_gets_alone(bench: Any) -> None:
     one = bench("olmoe")
     prompts = [IDS, IDS[:5], IDS[3:], IDS[::-1], IDS[2:9], IDS[:7]]

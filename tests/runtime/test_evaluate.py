@@ -78,6 +78,7 @@ def by_hand(bench: Any, items: pd.DataFrame, plan: Plan) -> np.ndarray:
     return np.array(losses).reshape(len(items), -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(FAMILIES))
 @pytest.mark.parametrize("choices", [SINGLE, SEVERAL], ids=["single", "several"])
 def test_losses_equal_one_pass_per_option_in_either_way_of_reading(
@@ -209,6 +210,7 @@ def test_a_cache_that_forgets_gets_full_passes(bench: Any) -> None:
     np.testing.assert_allclose(losses[1], by_hand(made, items, plan), atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", [{"tokens": "generated"}, {"phase": "decode"}])
 def test_edits_of_an_options_own_tokens_leave_the_first_one_alone(bench: Any, scope: dict[str, str]) -> None:
     made, items = bench("olmoe", tokenizer=Letters()), items_of(SEVERAL)
@@ -242,6 +244,7 @@ def test_progress_counts_items_times_plans(bench: Any, capsys: pytest.CaptureFix
     assert "100%" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_refusals(bench: Any) -> None:
     made, items = bench("olmoe", tokenizer=Letters()), items_of(SEVERAL)
     with pytest.raises(WorkbenchError, match="no column 'choices'"):

@@ -62,6 +62,7 @@ def _swap_at(layer: int, token: int, rank: int) -> Any:
     return plant
 
 
+@pytest.mark.slow
 def test_flips_between_precisions_are_all_explained(tmp_path: Any) -> None:
     half, base, runs = _two_precisions(tmp_path)
     with half:
@@ -76,6 +77,7 @@ def test_flips_between_precisions_are_all_explained(tmp_path: Any) -> None:
         assert flips >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [2, 5])
 def test_a_planted_swap_is_never_explained_away(tmp_path: Any, rank: int) -> None:
     """Not even the swap with the next best, whose margin is as small as any."""

@@ -31,6 +31,7 @@ def _encoded(array: np.ndarray[Any, Any]) -> str:
     return base64.b64encode(array.astype(np.int32).tobytes()).decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["vllm", "sglang", "sglang-text", "megatron"])
 def test_routes_come_back_and_replay_to_the_same_choices(bench: Any, source: str) -> None:
     one = bench("olmoe")
@@ -77,6 +78,7 @@ def test_the_last_token_of_a_generation_was_never_run(bench: Any) -> None:
             one.import_routes(IDS, rows_given, first=first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "nothing"), [(np.int16, -1), (np.uint8, 255), (np.uint16, 65535)])
 def test_sentinels_leave_slots_and_cells_out(bench: Any, dtype: Any, nothing: int) -> None:
     one = bench("olmoe")
@@ -107,6 +109,7 @@ def test_missing_layers(bench: Any) -> None:
             one.import_routes(IDS, array[:, [0, 2]], layers=wrong)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_the_model_is_refused(bench: Any) -> None:
     one = bench("olmoe")
     array = _routes(one, one.run(IDS))

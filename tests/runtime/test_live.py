@@ -19,6 +19,7 @@ def steps(live: Any, count: int) -> list[int]:
     return [live.step().token for _ in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stepping_generates_what_generate_does(bench: Any, family: str) -> None:
     one = bench(family)

@@ -63,6 +63,7 @@ def gated_by(model: Any, keep: Callable[[Tensor, Tensor, Tensor, Any], tuple[Ten
     bank.forward = experts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["olmoe", "llama"])
 def test_masked_neurons_are_columns_of_zeros(bench: Any, family: str) -> None:
     def zero(model: Any) -> None:
@@ -102,6 +103,7 @@ def test_neurons_of_one_expert_and_of_some_tokens(bench: Any) -> None:
     close(some.logits[4], one.run(IDS, wb.skip.mlp(1, tokens=[4])).logits[4])
 
 
+@pytest.mark.slow
 def test_masked_experts_and_what_stands_for_them(bench: Any) -> None:
     one = bench("olmoe")
     source = one.calibrate([OTHER, IDS, OTHER[::-1]])
@@ -156,6 +158,7 @@ def test_masked_experts_and_what_stands_for_them(bench: Any) -> None:
     assert not torch.allclose(again, mean.logits, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["olmoe", "llama"])
 def test_masked_heads_become_their_mean_or_a_sample(bench: Any, family: str) -> None:
     one = bench(family)
@@ -245,6 +248,7 @@ def test_masked_channels_hold_what_stands_for_them(bench: Any, family: str) -> N
         wb.mask.channels(1, 0, replacement="identity")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["olmoe", "llama"])
 def test_hidden_tokens_get_no_attention(bench: Any, family: str) -> None:
     one = bench(family)
@@ -268,6 +272,7 @@ def test_hidden_tokens_get_no_attention(bench: Any, family: str) -> None:
     close(text.logits, whole.logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["olmoe", "llama"])
 def test_activations_below_their_thresholds_are_left_out(bench: Any, family: str) -> None:
     one = bench(family)
@@ -333,6 +338,7 @@ def test_rank_aware_activations_keep_what_the_first_directions_carry(bench: Any)
     assert (op, left) == ("masked_mlp", 0)  # computed and masked, and said so
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["olmoe", "llama"])
 def test_masked_weights_are_zeros_and_the_weights_stay(bench: Any, family: str) -> None:
     model = build_tiny(family)

@@ -47,6 +47,7 @@ def test_gradients_are_those_of_finite_differences(bench: Any, tiny: Any, site: 
     assert float((gradient * direction).sum()) == pytest.approx(measured, rel=2e-2, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_our_kernels_carry_gradients_too(bench: Any, tiny: Any) -> None:
     found = {}
     for kernels in ("auto", "model"):
@@ -57,6 +58,7 @@ def test_our_kernels_carry_gradients_too(bench: Any, tiny: Any) -> None:
     torch.testing.assert_close(found["auto"], found["model"], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_freezing_keeps_it(bench: Any) -> None:
     one = bench("olmoe")
     param = one.param("scores", layers=[0, 1, 2], tokens="prompt_last")
@@ -79,6 +81,7 @@ def test_training_lowers_the_loss_and_freezing_keeps_it(bench: Any) -> None:
     assert float(loss(one, frozen)) == pytest.approx(kept, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_trained_is_refused(bench: Any) -> None:
     one = bench("olmoe")
     with pytest.raises(AddressError, match="cannot be trained"):

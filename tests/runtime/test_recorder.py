@@ -40,6 +40,7 @@ def made(store, items):
     return {table: rows for table, rows in found.items() if rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["olmoe", "llama"])
 @pytest.mark.parametrize(
     "record", [wb.Record(scores=True), wb.Record(scores=0.5, every=3), wb.Record(routing=False)]
@@ -84,6 +85,7 @@ def test_a_store_without_room_says_in_the_run_what_is_missing(bench, monkeypatch
     assert model.sql("SELECT dropped FROM run WHERE run = ?", [whole.id]).fetchone() == (None,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pressure", "stride"), [(0.0, 1), (0.49, 1), (0.5, 2), (0.75, 4), (0.9, 8)])
 def test_sampling_keeps_fewer_tokens_the_fuller_the_queue_is(bench, monkeypatch, pressure, stride):
     model = bench("olmoe", kernels="cpu")

@@ -51,6 +51,7 @@ def signals(bench: Any, run: Any, layer: int) -> dict[str, list[float]]:
     return dict(zip(("margin", "entropy", "top_weight"), map(list, zip(*rows, strict=True)), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "holds"),
     [
@@ -72,6 +73,7 @@ def test_a_condition_picks_its_tokens(one: Any, where: str, holds: list[int]) ->
         assert torch.equal(same.logits, run.logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["margin", "entropy", "top_weight"])
 @pytest.mark.parametrize("source", [None, 0])
 def test_a_condition_on_a_signal_sees_what_the_router_computed(
@@ -87,6 +89,7 @@ def test_a_condition_on_a_signal_sees_what_the_router_computed(
     assert torch.equal(one.run(IDS, scale(where=f"{asked} <= {border!r}"), record=None).logits, run.logits)
 
 
+@pytest.mark.slow
 def test_a_signal_is_that_of_the_native_choice(one: Any) -> None:
     told = signals(one, one.run(IDS), LAYER)["margin"]
     where = f"margin < {sorted(told)[6]!r}"
@@ -104,6 +107,7 @@ def test_a_signal_is_that_of_the_native_choice(one: Any) -> None:
     assert [n for n, value in enumerate(ratio) if value > 1.4] == alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["auto", "model"])
 def test_rows_steps_and_phase_hold_in_batches_and_generations(bench: Any, kernels: str) -> None:
     one = bench("olmoe", kernels=kernels)
@@ -154,6 +158,7 @@ def test_a_condition_holds_in_a_live_generation_too(one: Any) -> None:
     assert edited(one, live.finish()) == edited(one, run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
@@ -172,6 +177,7 @@ def test_scopes_that_cannot_hold_are_refused(one: Any, edit: Any, says: str) -> 
         one.run(IDS, edit)
 
 
+@pytest.mark.slow
 def test_a_signal_of_a_layer_that_is_not_there_and_texts_without_a_tokenizer_are_refused(
     one: Any, bench: Any
 ) -> None:

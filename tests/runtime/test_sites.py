@@ -14,6 +14,7 @@ from workbench.errors import AddressError, EditRefused, PromptError
 IDS = [5, 17, 3, 60, 22, 9, 41, 8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(FAMILIES))
 def test_residual_sites_are_those_of_the_model(bench: Any, family: str) -> None:
     model = build_tiny(family)
@@ -30,6 +31,7 @@ def test_residual_sites_are_those_of_the_model(bench: Any, family: str) -> None:
     assert torch.equal(run.tensor("resid_post", layers=1, tokens="prompt_last"), states[2][0, -1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(FAMILIES))
 def test_attention_sites_multiply_to_what_attention_adds(bench: Any, family: str) -> None:
     one = bench(build_tiny(family), kernels="model")
@@ -81,6 +83,7 @@ def test_neurons_of_a_dense_model(bench: Any) -> None:
         run.tensor("resid_pre", layers=0, tokens=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", each(MOE_FAMILIES))
 @pytest.mark.parametrize("token", [0, 4, 7])
 def test_counterfactual_is_a_run_of_each_exchange(bench: Any, family: str, token: int) -> None:
@@ -112,6 +115,7 @@ def test_counterfactual_is_a_run_of_each_exchange(bench: Any, family: str, token
         )
 
 
+@pytest.mark.slow
 def test_counterfactuals_that_cannot_be_asked(bench: Any) -> None:
     one = bench("olmoe")
     run = one.run(IDS)

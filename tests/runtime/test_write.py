@@ -81,6 +81,7 @@ def test_patching_the_whole_stream_gives_the_other_runs_end(bench: Any) -> None:
     assert torch.equal(one.run(A, wb.patch("resid_post", b, 2)).logits, b.logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["auto", "model"])
 def test_the_output_of_an_expert_is_read_and_written(bench: Any, kernels: str) -> None:
     one = bench("olmoe", kernels=kernels)
@@ -179,6 +180,7 @@ def test_neurons_of_a_dense_model_are_patched_and_what_is_not_there_is_refused(b
         dense.run(A, wb.patch("expert_out", b, LAYER))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", ["resid_pre", "attn_out", "mlp_out", "resid_post"])
 @pytest.mark.parametrize("op", ["ablate", "add", "clamp"])
 def test_directions(bench: Any, site: str, op: str) -> None:
@@ -245,6 +247,7 @@ def test_a_custom_edit_is_data_that_only_its_function_can_load() -> None:
         wb.edit("mlp_out")(len)
 
 
+@pytest.mark.slow
 def test_edits_of_one_site_act_in_the_order_of_the_plan(bench: Any) -> None:
     one = bench("olmoe")
     vector = torch.linspace(-1, 2, 32)
@@ -272,6 +275,7 @@ def test_edits_of_one_site_act_in_the_order_of_the_plan(bench: Any) -> None:
     assert not torch.equal(*chosen)
 
 
+@pytest.mark.slow
 def test_arrays_are_named_by_their_content_and_kept_in_the_store(bench: Any) -> None:
     one = bench("olmoe")
     vector = torch.linspace(-1, 2, 32).repeat(1, 1)

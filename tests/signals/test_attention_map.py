@@ -140,6 +140,7 @@ def test_sixteen_thousand_tokens_take_the_memory_of_their_vectors_alone():
     assert 1 <= stable <= 16_000 and 0 < entropy < math.log(16_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padded", [False, True])
 def test_recorded_maps_and_sketches(bench, padded):
     model = bench("qwen3_moe")

@@ -73,6 +73,7 @@ def test_lens_divergence_against_numpy():
     assert float(logit_effect.lens_divergence(torch.from_numpy(final), torch.from_numpy(final)).max()) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["olmoe", "mixtral", "llama"])
 def test_recorded_effects_sum_to_the_recorded_logit(bench, family):
     model = bench(family)

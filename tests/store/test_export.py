@@ -51,6 +51,7 @@ def rows_of(connection, table: str, runs: list[int] | None = None) -> list[tuple
     return connection.sql(f'SELECT * FROM "{table}" {where} ORDER BY ALL').fetchall()
 
 
+@pytest.mark.slow
 def test_parquet_comes_back_as_it_was(filled, tmp_path):
     target = filled.store.export(tmp_path / "out.parquet")
     assert target == tmp_path / "out.parquet" and list(tmp_path.iterdir()) == [target]
@@ -64,6 +65,7 @@ def test_parquet_comes_back_as_it_was(filled, tmp_path):
             pd.testing.assert_frame_equal(back.sql(query).df(), filled.store.sql(query).df())
 
 
+@pytest.mark.slow
 def test_parquet_of_one_run_holds_what_that_run_needs_and_folders_unite(filled, tmp_path):
     first, second = filled.runs
     one = filled.store.export(tmp_path / "one.parquet", runs=first)

@@ -39,6 +39,7 @@ def test_every_macro_says_what_it_answers_its_formula_and_its_source(store):
     assert load.source.startswith("f_i of Switch Transformers")
 
 
+@pytest.mark.slow
 def test_documented_arguments_are_those_of_the_database(store):
     for doc in macro_docs():
         names = [part.split(":=")[0].strip() for part in doc.arguments.split(",")]
@@ -59,6 +60,7 @@ def seen(recording, *, first: bool = False, runs: list[int] | None = None) -> pd
     return rows if first else rows[rows.position > 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("first", [False, True])
 def test_expert_load(record, seed, first):
@@ -226,6 +228,7 @@ def expected_flips(facts: dict, pairs: list[tuple[int, int]]) -> dict[tuple[int,
     return flips
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_flips_and_shared_prefix(store, seed):
     facts = two_runs(store, seed)

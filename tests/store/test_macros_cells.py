@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 
 from workbench.store import schema, summary
 
@@ -74,6 +75,7 @@ def same(a, b):
                 assert close or x == y, (query, left, right)
 
 
+@pytest.mark.slow
 def test_answers_do_not_change_when_sums_are_kept(record):
     recording = record(3, runs=4, tokens=40)
     store, runs = recording.store, recording.runs

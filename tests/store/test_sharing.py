@@ -76,6 +76,7 @@ def path(tmp_path):
     return tmp_path / "it's shared.duckdb"
 
 
+@pytest.mark.slow
 def test_a_reader_follows_a_recording_and_outlives_it(path):
     owner = Process(path)
     try:
@@ -103,6 +104,7 @@ def test_a_reader_follows_a_recording_and_outlives_it(path):
         owner.end()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [True, False])
 def test_others_can_only_read(path, share):
     store = Store.open(path, share=share)
@@ -168,6 +170,7 @@ def test_the_owner_file_is_private_and_goes_away(path):
     assert os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ["{}", "", "not json", '{"pid": 4194303, "port": 1, "token": "x"}'])
 def test_a_stale_owner_file_is_passed_over(path, left):
     Store.open(path, share=False).close()
@@ -266,6 +269,7 @@ def test_times_with_a_zone_can_be_fetched(tmp_path):
             assert found.fetchone()[0].tzinfo is not None
 
 
+@pytest.mark.slow
 def test_a_parquet_folder_is_connected_to_like_a_store(tmp_path):
     with Store.open(tmp_path / "a.duckdb", share=False) as store:
         store.write("routing", {"run": 7, "step": 0, "position": [0, 1, 2], "layer": 0, "slot": 0, "expert": [2, 1, 1],

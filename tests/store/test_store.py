@@ -77,6 +77,7 @@ def test_a_caller_may_reuse_its_buffer(store):
 GOOD = {"run": 1, "step": 0, "position": [0, 1], "layer": 0, "slot": 0, "expert": 0, "weight": 0.5, "rank": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "columns", "words"),
     [
@@ -175,6 +176,7 @@ def test_a_dropped_store_is_committed(tmp_path):
         assert reader.sql("SELECT count(*) FROM metric").fetchone() == (1,)
 
 
+@pytest.mark.slow
 def test_a_program_that_forgets_to_close_loses_nothing(tmp_path, elsewhere):
     path = tmp_path / "a.duckdb"
     done = elsewhere(
@@ -251,6 +253,7 @@ def test_read_only_files_and_folders_are_refused(tmp_path, elsewhere):
     assert os.listdir(folder) == []
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_refused(tmp_path, elsewhere):
     path = tmp_path / "a.duckdb"
     code = (
@@ -268,6 +271,7 @@ def test_a_second_writer_is_refused(tmp_path, elsewhere):
         assert "in use by another process, which does not share it" in elsewhere(code).stdout
 
 
+@pytest.mark.slow
 def test_open_without_a_path(tmp_path, monkeypatch, elsewhere):
     monkeypatch.chdir(tmp_path)
     with Store.open(share=False) as first:

@@ -237,6 +237,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_every_committed_row(tmp_path):
     path = tmp_path / "a.duckdb"
     process = subprocess.Popen(

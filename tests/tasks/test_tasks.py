@@ -68,6 +68,7 @@ def solve(task: str, prompt: str) -> str:
     return "".join(f"<{number}>" for number in sorted(numbers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "level"), LEVELS)
 def test_answers_agree_with_a_solver_that_reads_only_the_prompt(task: str, level: int) -> None:
     for split in ("validation", "shift"):
@@ -143,6 +144,7 @@ def test_splits_follow_from_content_alone_and_have_their_shares() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", tasks.names())
 def test_no_content_is_in_two_splits_and_none_twice_in_a_level(task: str) -> None:
     contents: dict[str, set[str]] = {}
@@ -197,6 +199,7 @@ def test_the_same_items_come_in_every_wording(task: str) -> None:
     ].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

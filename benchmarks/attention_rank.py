@@ -154,8 +154,14 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for width in WIDTHS:
         base = alt.Chart(frame[frame.width == width], title=f"{width} columns", width=150, height=150)
         points = base.mark_circle(size=18, opacity=0.6).encode(
-            x=alt.X("svd:Q", title="stable rank by SVD", scale=alt.Scale(domain=[1, limit], type="log")),
-            y=alt.Y("sketch:Q", title="by sketch", scale=alt.Scale(domain=[1, limit], type="log")),
+            x=alt.X(
+                "svd:Q",
+                title="stable rank by SVD",
+                scale=alt.Scale(domain=[1, limit], type="log", nice=False),
+            ),
+            y=alt.Y(
+                "sketch:Q", title="by sketch", scale=alt.Scale(domain=[1, limit], type="log", nice=False)
+            ),
             color=alt.Color("tokens:N", title="tokens"),
         )
         panels.append(

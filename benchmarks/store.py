@@ -7,7 +7,7 @@ through ``Store.write``, one call a layer of 2,048 tokens. A choice is one row o
 rows is not timed. Macros are timed over all runs of a store file (10^8 choices take about 1 GB in ``--folder``), their
 whole answer made, with the sums of ended runs kept (``Store.summarise``, whose seconds are told beside); ``--rows`` times
 them over the rows alone as well. Every figure is told on stderr as it comes; a macro that takes more than ``--limit``
-seconds is given up. Those that read every choice are asked a second time with ``most := 100000``, over so many tokens' worth
+seconds is given up. Those that read every choice are asked a second time with ``most := 30000``, over so many tokens' worth
 of runs.
 """
 
@@ -150,7 +150,7 @@ def time_macros(choices: int, asked: argparse.Namespace, folder: Path) -> dict[s
             arguments = arguments.replace(f"${word}", value)
         questions[name] = f"FROM {name}({arguments})"
         if name in SCANS:
-            questions[f"{name}, most"] = f"FROM {name}({arguments}, most := 100000)"
+            questions[f"{name}, most"] = f"FROM {name}({arguments}, most := 30000)"
     found: dict[str, Any] = {"choices": len(runs) * LAYERS * TOKENS * TOP_K, "runs": len(runs)}
     if asked.rows:
         found |= {f"{clock}_over_rows": each for clock, each in _time_all(store, questions, asked).items()}

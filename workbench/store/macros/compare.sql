@@ -9,10 +9,10 @@ CREATE OR REPLACE MACRO flips_aligned(base_run, new_run, base_positions, run_pos
 WITH pairs AS (
     SELECT unnest(CAST(base_positions AS INTEGER[])) AS base_position, unnest(CAST(run_positions AS INTEGER[])) AS position
 ), left_side AS (
-    SELECT r.position, r.layer, list(DISTINCT r.expert) AS chosen, list(r.expert ORDER BY r.rank, r.slot) AS experts
+    SELECT r.position, r.layer, list_distinct(list(r.expert)) AS chosen, list(r.expert ORDER BY r.rank, r.slot) AS experts
     FROM routing AS r WHERE r.run = base_run GROUP BY r.position, r.layer
 ), right_side AS (
-    SELECT r.position, r.layer, min(r.step) AS step, list(DISTINCT r.expert) AS chosen,
+    SELECT r.position, r.layer, min(r.step) AS step, list_distinct(list(r.expert)) AS chosen,
            list(r.expert ORDER BY r.rank, r.slot) AS experts
     FROM routing AS r WHERE r.run = new_run GROUP BY r.position, r.layer
 ), left_router AS (

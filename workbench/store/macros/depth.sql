@@ -19,6 +19,8 @@ ORDER BY m.layer;
 
 -- arank_profile: means over heads, steps and runs of the ranks of the attention maps, apart by submatrix and tolerance;
 --   share = mean of rank / tokens, which compares maps of different lengths.
+-- The order of the layers by rank is that of one tolerance: on the demo model two samples of 128 tokens agree in it (Spearman
+-- 0.87 to 0.99 at tolerances of 0.001 to 0.2, single pairs down to 0.6), but tolerances of 0.001 and 0.01 do not (0.66).
 -- Source: ARank of gamma-MoD (Luo et al. 2024), the mean over heads of the rank of the attention map.
 CREATE OR REPLACE MACRO arank_profile(run) AS TABLE
 SELECT a.layer, a.submatrix, a.tolerance, count(*) AS maps, avg(a.tokens) AS tokens, avg(a.rank) AS rank,

@@ -97,7 +97,9 @@ def main() -> None:
         "--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16", "float16"]
     )
     parser.add_argument("--seconds", type=float, default=20.0, help="CPU time after which a case ends")
-    parser.add_argument("--no-flex", action="store_true", help="without FlexAttention, which is compiled first")
+    parser.add_argument(
+        "--no-flex", action="store_true", help="without FlexAttention, which is compiled first"
+    )
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -17,7 +17,7 @@ import torch
 from routing_kernels import conformance
 from triton.runtime import interpreter
 
-FEW = ("ragged sizes", "random blocks", "extra columns", "wide blocks", "neurons given, one token without any",
+FEW = ("with biases, transposed", "ragged sizes", "random blocks", "extra columns", "wide blocks", "neurons given, one token without any",
        "zeros alone", "some rows", "some rows, weighted", "half, 6 tokens", "vectors")  # fmt: skip
 
 

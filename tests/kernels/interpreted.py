@@ -17,8 +17,9 @@ import torch
 from routing_kernels import conformance
 from triton.runtime import interpreter
 
-FEW = ("with biases, transposed", "ragged sizes", "random blocks", "extra columns", "wide blocks", "neurons given, one token without any",
-       "zeros alone", "some rows", "some rows, weighted", "half, 6 tokens", "vectors")  # fmt: skip
+FEW = ("ragged sizes", "random blocks", "extra columns", "wide blocks", "neurons given, one token without any",
+       "zeros alone", "some rows", "some rows, weighted", "half, 6 tokens", "vectors",
+       "with biases, transposed")  # fmt: skip
 
 
 def as_floats(handle: Any) -> Any:

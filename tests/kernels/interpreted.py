@@ -18,7 +18,8 @@ from routing_kernels import conformance
 from triton.runtime import interpreter
 
 FEW = ("ragged sizes", "random blocks", "extra columns", "wide blocks", "neurons given, one token without any",
-       "zeros alone", "some rows", "some rows, weighted", "half, 6 tokens", "vectors")  # fmt: skip
+       "zeros alone", "some rows", "some rows, weighted", "half, 6 tokens", "vectors",
+       "with biases, transposed")  # fmt: skip
 
 
 def as_floats(handle: Any) -> Any:

@@ -18,6 +18,8 @@ from routing_kernels import conformance
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed"
 )
+UNWRITTEN = {"map_ranks"}  # it has no kernel for GPUs, and says so
+TRITON_OPS = set(conformance.OPS) - UNWRITTEN
 SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "gfx942": 65_536}
 REGISTERS = {"sm_80": 255, "sm_90": 255, "gfx942": 512}
 
@@ -62,9 +64,11 @@ def test_without_triton_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> N
 def test_kernels_agree_with_the_reference_under_the_interpreter() -> None:
     found = run(str(Path(__file__).with_name("interpreted.py")), TRITON_INTERPRET="1")
     assert found["resolved"] == ["triton", "interpreter"]
-    assert not [one for one in found["outcomes"] if one[3] != "right"]
-    ran = {(op, dtype) for op, _, dtype, *_ in found["outcomes"]}
-    assert ran == {(op, dtype) for op in conformance.OPS for dtype in ("float32", "bfloat16", "float16")}
+    states = {"not applicable" if op in UNWRITTEN else "right" for op in conformance.OPS}
+    assert {one[3] for one in found["outcomes"]} == states
+    assert not [one for one in found["outcomes"] if (one[3] == "right") == (one[0] in UNWRITTEN)]
+    ran = {(op, dtype) for op, _, dtype, *_ in found["outcomes"] if op not in UNWRITTEN}
+    assert ran == {(op, dtype) for op in TRITON_OPS for dtype in ("float32", "bfloat16", "float16")}
     # The day the interpreter multiplies bfloat16 rightly, the shim can go.
     assert {one[3] for one in found["without_shim"]} == {"wrong"}
 
@@ -79,7 +83,7 @@ def test_kernels_agree_with_the_reference_under_the_interpreter() -> None:
 def test_kernels_compile_within_their_budget(target: str, dtype: str) -> None:
     """Nothing spills, shared memory fits, and no kernel has an atomic, with statistics on or off."""
     found = run("-m", "routing_kernels.triton.aot", "--targets", target, "--dtypes", dtype)["built"]
-    assert {one["op"] for one in found} == set(conformance.OPS)
+    assert {one["op"] for one in found} == TRITON_OPS
     kernels = {(one["op"], one["stats"]) for one in found}
     assert {("moe_experts", True), ("moe_experts", False), ("block_attention", True)} <= kernels
     for one in found:

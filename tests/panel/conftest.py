@@ -41,7 +41,9 @@ class FakeAnatomy:
         moe = SimpleNamespace(
             num_experts=EXPERTS, top_k=TOP_K, proved=number != 3, reason="its rule is not known"
         )
-        return SimpleNamespace(moe=None if number == 0 else moe, attention=SimpleNamespace(num_heads=2))
+        return SimpleNamespace(
+            moe=None if number == 0 else moe, attention=SimpleNamespace(num_heads=2), hands_on=False
+        )
 
     def require(self, address: Any, write: bool = False) -> None:
         if self.layer(address.layer).moe is None and address.name.startswith("expert"):

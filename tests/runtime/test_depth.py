@@ -465,7 +465,7 @@ def test_refusals(bench: Any) -> None:
     ):
         with pytest.raises((EditRefused, wb.errors.AddressError), match=words):
             one.run(IDS, edit)
-    with pytest.raises(PlanError, match="not known"):
+    with pytest.raises(PlanError, match="not at hand"):
         one.run(IDS, wb.skip.policy("learned", router="0123456789abcdef"))
 
 

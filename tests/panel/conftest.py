@@ -42,7 +42,10 @@ class FakeAnatomy:
             num_experts=EXPERTS, top_k=TOP_K, proved=number != 3, reason="its rule is not known"
         )
         return SimpleNamespace(
-            moe=None if number == 0 else moe, attention=SimpleNamespace(num_heads=2), hands_on=False
+            moe=None if number == 0 else moe,
+            attention=SimpleNamespace(num_heads=2),
+            hands_on=False,
+            streams=1,
         )
 
     def require(self, address: Any, write: bool = False) -> None:

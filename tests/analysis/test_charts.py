@@ -65,6 +65,7 @@ def test_a_chart_holds_its_rows_and_draws_offline(draw, frame, rows):
     assert svg.startswith("<svg") and "<path" in svg
 
 
+@pytest.mark.slow
 def test_quality_has_a_panel_a_family_with_its_controls_as_one_line():
     rows = [
         {"family": family, "method": method, "control": method == "random", "budget": budget, "change": 1 - budget,

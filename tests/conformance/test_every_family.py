@@ -285,6 +285,7 @@ def test_what_experiments_need_works(one: Any) -> None:
     assert float(values[0] - values[1]) / (2 * step) == pytest.approx(float(slope.norm()), rel=0.1, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_experts_give_one_result_in_every_implementation(one: Any, bench: Any) -> None:
     """Eager, grouped and ours: the same choices and logits in fp32, with and without an edit; and one layer on one input in
     half precision within its rounding of what fp32 gives."""

@@ -81,6 +81,7 @@ def test_planted_faults_are_wrong(
     assert verdict in report.failures()
 
 
+@pytest.mark.slow
 def test_a_write_that_nobody_reads_is_wrong(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fault of every other tool: the edit is made, recorded, and never reaches the experts."""
     from workbench.runtime.hooks import routing

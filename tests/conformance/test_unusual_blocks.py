@@ -89,6 +89,7 @@ def test_tokens_are_not_taken_out_of_a_cache_with_an_indexer(bench: Any) -> None
         assert not torch.equal(one.run(IDS, edit).logits, base.logits)
 
 
+@pytest.mark.slow
 def test_a_cache_class_of_a_familys_own_is_used(bench: Any) -> None:
     one = bench(build("minimax"))
     native = one.model.generate(torch.tensor([IDS]), max_new_tokens=3, do_sample=False, pad_token_id=0)[0]

@@ -20,6 +20,7 @@ def loss(bench: Any, prompts: list[list[int]], plan: wb.Plan) -> float:
     return sum(run.loss for run in runs) / len(runs)  # all prompts are of one length
 
 
+@pytest.mark.slow
 def test_enough_swaps_find_the_best_mask_of_the_budget(bench: Any) -> None:
     one = bench("llama")
     pool = pool_of(one.anatomy, "heads", [0, 1])
@@ -39,6 +40,7 @@ def test_enough_swaps_find_the_best_mask_of_the_budget(bench: Any) -> None:
     assert again.plan == found.plan and again.table.equals(found.table) and found.tried <= 8 + 61
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("units", "size"), [("experts", 24), ("blocks", 3), ("attentions", 3), ("mlps", 3)])
 def test_every_kind_of_unit_has_a_mask_of_exactly_the_budget(bench: Any, units: Any, size: int) -> None:
     one = bench("olmoe")

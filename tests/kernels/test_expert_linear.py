@@ -113,6 +113,7 @@ def test_composed_of_the_same_parts_it_is_the_fused_layer(backend) -> None:
     assert torch.equal(plain.y, out.y) and plain.slot_norm.numel() == 0
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_part() -> None:
     x, ids, weight, bias = (t.double() if t.is_floating_point() else t for t in make(4, 2, 3, 5, 6))
     for transposed in (False, True):

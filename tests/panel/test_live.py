@@ -125,6 +125,7 @@ def test_branches_go_their_own_way(live: Any, demo: Any) -> None:
     assert first in {run for (run,) in demo.sql("SELECT run FROM run").fetchall()}, "leaving writes the runs"
 
 
+@pytest.mark.slow
 def test_a_plan_of_all_verbs_acts_at_the_next_token_and_replays_from_the_page(live: Any, demo: Any) -> None:
     steps(live, 2)
     for edit in (

@@ -194,6 +194,7 @@ def test_thinning_keeps_the_newest_and_the_first_of_every_milestone() -> None:
     assert [int(file.stem[5:]) for file in checkpoints("thinned")] == [10, 510, 1_100, 1_700, 1_800, 1_900]
 
 
+@pytest.mark.slow
 def test_a_decay_exports_a_plain_model_that_reads_text_as_in_training(tmp_path: Path) -> None:
     trainer = Trainer(TINY)
     for _ in range(3):

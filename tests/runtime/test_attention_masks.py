@@ -156,6 +156,7 @@ def test_a_hierarchical_search_keeps_the_blocks_that_halving_spans_ends_at() -> 
     assert set(kept.nonzero().squeeze(-1).tolist()) == best
 
 
+@pytest.mark.slow
 def test_a_mass_is_reached_with_the_fewest_blocks(bench: Any) -> None:
     one = bench("llama")
     recalls = []

@@ -180,6 +180,7 @@ def test_diff_reports_a_planted_change_where_it_was_planted(bench: Any) -> None:
     assert len(same.flips) == 0 and same.first_layer is None and float(same.kl.max()) == 0
 
 
+@pytest.mark.slow
 def test_generate_streams_and_stops_when_told(bench: Any) -> None:
     one = bench("olmoe")
     steps: list[Any] = []

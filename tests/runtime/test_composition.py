@@ -58,6 +58,7 @@ def test_every_edit_of_one_plan_acts_and_it_replays_from_its_json_to_the_same_bi
         )
 
 
+@pytest.mark.slow
 def test_a_batch_of_several_plans_replays_row_by_row(bench: Any) -> None:
     one = bench("olmoe")
     prompts = [IDS, IDS[:20], IDS[5:45], IDS[:50]]
@@ -70,6 +71,7 @@ def test_a_batch_of_several_plans_replays_row_by_row(bench: Any) -> None:
         assert torch.equal(row.logits, same.logits) and rows(one, row.id) == rows(one, same.id)
 
 
+@pytest.mark.slow
 def test_a_generation_replays_to_the_same_bits_and_equals_a_pass_over_its_text(bench: Any) -> None:
     one = bench("olmoe")
     again = wb.Plan.from_json(ONE_PLAN.to_json())
@@ -82,6 +84,7 @@ def test_a_generation_replays_to_the_same_bits_and_equals_a_pass_over_its_text(b
     assert {(0, "skip"), (0, "execute")} < set(events) and max(step for step, _ in events) == 4
 
 
+@pytest.mark.slow
 def test_under_the_hand_it_acts_at_the_next_token_rewinds_and_branches(bench: Any) -> None:
     one = bench("olmoe")
     plan = wb.Plan(ONE_PLAN.edits[:4])
@@ -127,6 +130,7 @@ def test_patterns_that_rank_by_all_queries_are_refused_where_some_are_skipped(be
         one.run(IDS, wb.Plan([ONE_PLAN.edits[1], wb.mask.attention(1, "pooled", keep=0.5, block=BLOCK)]))
 
 
+@pytest.mark.slow
 def test_a_session_leaves_nothing_behind(bench: Any) -> None:
     model = build_tiny("olmoe")
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import routing_kernels
 from tiny_models import build_tiny
 
@@ -12,6 +13,7 @@ import workbench as wb
 IDS = list(range(1, 61))
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_counted_and_every_row_names_its_kernels(bench: Any) -> None:
     one = bench(build_tiny("olmoe"))
 

@@ -42,6 +42,7 @@ def test_effects_add_up_and_routes_are_exact(bench: Any, kernels: str) -> None:
     assert torch.equal(some.runs["b", "a"].logits, by_hand.logits)
 
 
+@pytest.mark.slow
 def test_maps_and_refusals(bench: Any) -> None:
     one = bench("olmoe")
     a, longer = one.run(A), one.run([9, *A])

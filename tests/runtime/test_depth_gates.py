@@ -113,6 +113,7 @@ def test_a_gate_that_is_open_changes_no_bit_and_a_closed_one_lets_nothing_throug
     torch.testing.assert_close(run.logits, one.run(IDS, wb.skip.block(LAYER)).logits, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_token_that_was_dropped_is_never_taken_up_again(bench: Any) -> None:
     """What a capacity drops stays dropped: later tokens do not fill its place, nor does another pass decide anew."""
     one = bench("llama")

@@ -92,6 +92,7 @@ def test_a_planted_swap_is_never_explained_away(tmp_path: Any, rank: int) -> Non
         assert "real" not in set(before["cause"])
 
 
+@pytest.mark.slow
 def test_implementations_and_edits_are_told_apart(bench: Any) -> None:
     one = bench(_near_ties().to(torch.bfloat16), kernels="model")
     texts = _texts(3, seed=1)

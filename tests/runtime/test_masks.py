@@ -196,6 +196,7 @@ def test_masked_heads_become_their_mean_or_a_sample(bench: Any, family: str) -> 
         assert not torch.equal(one.run(IDS, edit).logits, one.run(IDS).logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["olmoe", "llama"])
 def test_masked_channels_hold_what_stands_for_them(bench: Any, family: str) -> None:
     one = bench(family)
@@ -449,6 +450,7 @@ def test_activation_weighted_masks_use_the_recorded_norms_and_exchanges_lessen_t
     assert chance == pytest.approx(0.3 / (2 - 0.3), abs=0.01) and found == pytest.approx(chance, abs=0.03)
 
 
+@pytest.mark.slow
 def test_calibrations_are_named_by_content_and_come_back_from_file_and_store(
     bench: Any, tmp_path: Any
 ) -> None:

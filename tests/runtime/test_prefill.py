@@ -18,6 +18,7 @@ PLANS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_rows_and_logits_do_not_depend_on_the_pieces(bench: Any, plan: Any) -> None:
     one = bench("olmoe")

@@ -148,6 +148,7 @@ def test_the_rebuilt_stream_and_its_error_are_the_stream(bench: Any, tmp_path: P
         )
 
 
+@pytest.mark.slow
 def test_a_plan_with_features_is_scoped_saved_and_replayed_from_the_store(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ _SCORES = hnp.arrays(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(selection=_SCORES, k=st.integers(1, 6))
 def test_margins_agree_with_sorting(selection: np.ndarray, k: int) -> None:
@@ -50,6 +51,7 @@ def test_margins_keep_shape_device_and_float64() -> None:
     assert routing.margins(torch.rand(0, 6), 2).margin.shape == (0,)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(logits=_SCORES, score=st.sampled_from(["softmax", "sigmoid", "topk_softmax"]))
 def test_entropy_agrees_with_the_definition(logits: np.ndarray, score: str) -> None:

@@ -136,6 +136,7 @@ def test_others_can_only_read(path, share):
     store.close()
 
 
+@pytest.mark.slow
 def test_another_client_can_attach_but_not_write(path):
     with Store.open(path) as store:
         owner = find_owner(path)
@@ -286,6 +287,7 @@ def test_a_parquet_folder_is_connected_to_like_a_store(tmp_path):
         connect(tmp_path)
 
 
+@pytest.mark.slow
 def test_magics_read_while_the_kernel_records(tmp_path):
     """JupySQL and its like hold one DuckDB connection and send it text, again and again."""
     with Store.open(tmp_path / "a.duckdb", interval=60) as store:

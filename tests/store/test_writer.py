@@ -290,6 +290,7 @@ except StoreError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("later", ["room", "still full"])
 def test_a_full_disk_is_said_and_keeps_what_was_written(tmp_path, later):
     path = tmp_path / "full.duckdb"

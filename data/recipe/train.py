@@ -199,15 +199,28 @@ def checkpoints(name: str) -> list[Path]:
     return sorted(folders.training(name).glob("step-*.pt"))
 
 
+def beginning(name: str, step: int) -> Path:
+    """The checkpoint of another run that a run begins from."""
+    file = folders.training(name) / f"step-{step:07d}.pt"
+    if not file.exists():
+        raise SystemExit(
+            f"{file} is missing: python -m data.recipe.train run {name} --until {step} makes it."
+        )
+    return file
+
+
 def run(config: Config, minutes: float, every: float, keep: int, until: int | None = None) -> None:
     """Trains from the newest checkpoint on, saving every few minutes and at the end.
 
-    It ends after some minutes, or when ``until`` steps are done in all.
+    A run without a checkpoint begins at random weights, or where its configuration says it leaves another run. It ends after
+    some minutes, or when ``until`` steps are done in all.
     """
     trainer = Trainer(config)
     folder = folders.training(config.name)
     if saved := checkpoints(config.name):
         trainer.load(saved[-1])
+    elif config.begins is not None:
+        trainer.load(beginning(*config.begins))
     if until is not None and trainer.step >= until:
         print(f"{config.name} already has {trainer.step} steps")
         return

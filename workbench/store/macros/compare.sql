@@ -146,7 +146,8 @@ ORDER BY g.run, g.layer;
 
 -- route_neighbours: the k runs among `others` that are routed most like each run of `run`.  A run is the vector of its
 -- weights by layer and expert, summed over its tokens (only its last token with `last := true`), of length one,
---   similarity = sum_{l, e} v(l, e) u(l, e)  (cosine).  A run is no neighbour of itself.
+--   similarity = sum_{l, e} v(l, e) u(l, e)  (cosine).
+-- A run is no neighbour of itself, nor of one with which it shares no expert.
 -- Source: neighbours in pathway space of C3PO (Li et al. 2025) and R2-T2 (Li et al. 2025).
 CREATE OR REPLACE MACRO route_neighbours(run, others, k := 3, last := false, first := false) AS TABLE
 WITH wanted AS (
@@ -163,19 +164,26 @@ WITH wanted AS (
     FROM expert_cells((SELECT list(w.id) FROM wanted AS w)) AS c
     WHERE NOT last AND (first OR NOT c.opening)
     GROUP BY c.run, c.layer, c.expert
-), lengths AS (
-    SELECT v.run, sqrt(sum(v.w * v.w)) AS length FROM vectors AS v GROUP BY v.run
-), products AS (
-    SELECT a.run, b.run AS other, sum(a.w * b.w) AS product
-    FROM vectors AS a JOIN vectors AS b ON b.layer = a.layer AND b.expert = a.expert AND b.run <> a.run
-    WHERE a.run IN (SELECT unnest(run_ids(run))) AND b.run IN (SELECT unnest(run_ids(others)))
-    GROUP BY a.run, b.run
+), axes AS (
+    SELECT DISTINCT v.layer, v.expert FROM vectors AS v
+), listed AS (
+    -- One list a run over the same experts: a similarity is then one inner product.
+    SELECT w.id AS run, list(coalesce(v.w, 0) ORDER BY x.layer, x.expert) AS w
+    FROM wanted AS w CROSS JOIN axes AS x
+    LEFT JOIN vectors AS v ON v.run = w.id AND v.layer = x.layer AND v.expert = x.expert
+    GROUP BY w.id
+), unit AS (
+    SELECT l.run, l.w, sqrt(list_inner_product(l.w, l.w)) AS length FROM listed AS l
+), near AS (
+    SELECT a.run, b.run AS other, list_inner_product(a.w, b.w) / (a.length * b.length) AS similarity
+    FROM unit AS a JOIN unit AS b ON b.run <> a.run
+    WHERE a.run IN (SELECT unnest(run_ids(run))) AND b.run IN (SELECT unnest(run_ids(others))) AND a.length > 0 AND b.length > 0
 )
-SELECT p.run, row_number() OVER (PARTITION BY p.run ORDER BY p.product / (m.length * n.length) DESC, p.other) AS place,
-       p.other, p.product / (m.length * n.length) AS similarity
-FROM products AS p JOIN lengths AS m ON m.run = p.run JOIN lengths AS n ON n.run = p.other
+SELECT n.run, row_number() OVER (PARTITION BY n.run ORDER BY n.similarity DESC, n.other) AS place, n.other, n.similarity
+FROM near AS n
+WHERE n.similarity <> 0
 QUALIFY place <= k
-ORDER BY p.run, place;
+ORDER BY n.run, place;
 
 -- loss_change: what other runs (`run`, one or a list) lost against `base` (one id) on the tokens both begin with,
 --   loss = - mean log p(token | those before),  change = loss - base_loss, in nats a token.

@@ -222,12 +222,14 @@ ORDER BY s.layer, share DESC, tokens DESC, s.token;
 -- token_specialisation_by_label: how the experts of a layer divide the values of a label of the tokens (`key` in token_label),
 --   load  = n(e, v) / n(v),  share = n(e, v) / n(e),  lift = n(e, v) * n / (n(e) * n(v)),
 -- as in specialisation, over the choices of the tokens that have the label.
+-- With `most`, over so many tokens' worth of runs alone (some_runs): a scan of every choice is what it takes.
 -- Source: domain specialisation of OLMoE (Muennighoff et al. 2024), by token.
-CREATE OR REPLACE MACRO token_specialisation_by_label(run, key, first := false) AS TABLE
+CREATE OR REPLACE MACRO token_specialisation_by_label(run, key, first := false, most := NULL) AS TABLE
 WITH cells AS (
     SELECT r.layer, r.expert, t.value AS label, count(*) AS choices
     FROM routing AS r JOIN token_label AS t ON t.run = r.run AND t.position = r.position
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0) AND t.label = key AND t.value IS NOT NULL
+    WHERE r.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR r.position > 0) AND t.label = key
+      AND t.value IS NOT NULL
     GROUP BY r.layer, r.expert, t.value
 ), sums AS (
     SELECT c.layer, c.expert, c.label, c.choices,

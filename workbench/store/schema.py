@@ -16,7 +16,7 @@ from workbench.store.transaction import transaction
 
 _HERE = Path(__file__).parent
 
-VERSION = 3
+VERSION = 4
 """Version of ``schema.sql``."""
 
 MIGRATIONS: dict[int, str] = {
@@ -29,7 +29,19 @@ STORAGE_VERSION = "v1.4.0"
 
 _SCHEMA = (_HERE / "schema.sql").read_text(encoding="utf-8")
 
-_FILES = ("cells", "parts", "load", "paths", "labels", "compare", "depth", "effects", "neurons", "map")
+_FILES = (
+    "cells",
+    "blocks",
+    "parts",
+    "load",
+    "paths",
+    "labels",
+    "compare",
+    "depth",
+    "effects",
+    "neurons",
+    "map",
+)
 """Files of ``macros/`` in the order they are run: a macro may use those above it."""
 
 _MACROS = "\n".join((_HERE / "macros" / f"{name}.sql").read_text(encoding="utf-8") for name in _FILES)

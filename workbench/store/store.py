@@ -323,7 +323,39 @@ class Store:
             waiting = summary.ended(cursor, runs)
             for piece in summary.pieces(waiting):
                 summary.keep(cursor, piece)
+            for block in summary.due(cursor):
+                summary.close(cursor, block)
         return len(waiting)
+
+    def delete(self, runs: int | Sequence[int]) -> int:
+        """Delete everything recorded about ``runs`` (one id or several), and what was summed from it.
+
+        Runs that are compared with a deleted one keep its id as ``parent``; plans and blobs stay, other runs may name them.
+        DuckDB reuses the room in the file. Returns how many of the runs were in the store.
+
+        Raises
+        ------
+        StoreError
+            The rows could not be deleted; all of them are still there.
+        """
+        ids = [runs] if isinstance(runs, int) else [int(run) for run in runs]
+        with self._summing, self.cursor() as cursor:
+            known = cursor.execute(
+                "SELECT count(DISTINCT run) FROM run WHERE run IN (SELECT unnest(?))", [ids]
+            )
+            count = int(known.fetchall()[0][0])
+            try:
+                with transaction(cursor):
+                    summary.drop_blocks(cursor, ids)
+                    for table in schema.TABLES:
+                        if "run" in self._columns[table]:
+                            cursor.execute(f'DELETE FROM "{table}" WHERE run IN (SELECT unnest(?))', [ids])
+            except duckdb.Error as error:
+                raise StoreError(
+                    f"The runs could not be deleted: {first_line(error)}.",
+                    "Try again when nothing else writes to the store.",
+                ) from error
+        return count
 
     def ended(self, choices: int) -> None:
         """Say that a run with so many choices is complete; after :data:`SUMMARISE_AT` of them a thread sums them up."""
@@ -340,6 +372,10 @@ class Store:
                     if self._closing:
                         return
                     summary.keep(cursor, piece)
+                for block in summary.due(cursor):
+                    if self._closing:
+                        return
+                    summary.close(cursor, block)
         except (duckdb.Error, StoreError):
             _log.warning(
                 "Sums of ended runs could not be kept; answers are right, but slower.", exc_info=True

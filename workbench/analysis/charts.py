@@ -279,7 +279,7 @@ def routing_vectors(frame: pd.DataFrame) -> alt.Chart:
         [
             (_text(item), layer, expert, value)
             for item, vector in zip(frame.index, frame.to_numpy(), strict=True)
-            for (layer, expert), value in zip(frame.columns, vector, strict=True)
+            for (layer, expert), value in zip(frame.columns.to_list(), vector, strict=True)
         ],
         columns=["item", "layer", "expert", "value"],
     )

@@ -49,17 +49,18 @@ class Proof:
     tokens: int
 
 
-def router_logits(router_output: Any, num_experts: int) -> Tensor:
+def router_logits(router_output: Any, num_experts: int, place: int | None = None) -> Tensor:
     """The logits [T, E] in what a router returned, found by shape and dtype, never by position.
 
+    Where every expert is chosen, weights have the shape of logits. ``place`` then says which of the floating tensors with
+    ``num_experts`` columns the logits are, as :func:`prove` found by their values (``Moe.logits_place``).
+
     Raises :class:`~workbench.errors.ContractError` where no floating tensor has ``num_experts`` columns, or several
-    have, so that the logits cannot be told from weights.
+    have and no place is known, so that the logits cannot be told from weights.
     """
-    found = [
-        t
-        for t in _tensors(router_output)
-        if t.is_floating_point() and t.dim() >= 2 and t.shape[-1] == num_experts
-    ]
+    found = _logit_shaped(router_output, num_experts)
+    if place is not None and place < len(found):
+        return found[place].reshape(-1, num_experts)
     if len(found) != 1:
         shapes = ", ".join(
             f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in _tensors(router_output)
@@ -70,6 +71,15 @@ def router_logits(router_output: Any, num_experts: int) -> Tensor:
             "This router is outside the supported contract: open the model for reading only.",
         )
     return found[0].reshape(-1, num_experts)
+
+
+def _logit_shaped(router_output: Any, num_experts: int) -> list[Tensor]:
+    """The tensors in what a router returned that could be logits by their shape and dtype."""
+    return [
+        t
+        for t in _tensors(router_output)
+        if t.is_floating_point() and t.dim() >= 2 and t.shape[-1] == num_experts
+    ]
 
 
 def expert_inputs(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
@@ -286,7 +296,8 @@ def _contract(layer: int, moe: Moe, watch: _Watch, hidden_size: int, additive: f
     if not any(t.is_floating_point() and t.shape[-1:] == (moe.num_experts,) for t in _tensors(router.gave)):
         moe.reason = f"{type(moe.router).__name__} returns no logits in this release of transformers"
         return LayerProof(layer, additive=additive)
-    logits = router_logits(router.gave, moe.num_experts)
+    moe.logits_place = _place(moe, router, hidden_size)
+    logits = router_logits(router.gave, moe.num_experts, moe.logits_place)
     logits_error = _compare_logits(moe, router.given, logits, hidden_size)
     scores = rule.scores(logits)
     selection = rule.selection(scores)
@@ -302,7 +313,36 @@ def _contract(layer: int, moe: Moe, watch: _Watch, hidden_size: int, additive: f
     return LayerProof(layer, logits_error, differing, ties, error, additive)
 
 
+def _place(moe: Moe, router: _Call, hidden_size: int) -> int | None:
+    """Which of several tensors of the shape of logits they are: the only one that is router input times router weight.
+
+    ``None`` where shape and dtype tell, and where values do not: a router whose choice leaves its logits unchanged.
+    """
+    assert router.given is not None
+    found = _logit_shaped(router.gave, moe.num_experts)
+    if len(found) < 2:
+        return None
+    alike = [
+        place
+        for place, tensor in enumerate(found)
+        if tensor.shape[:-1].numel() == router.given.numel() // hidden_size
+        and _logits_error(moe, router.given, tensor.reshape(-1, moe.num_experts), hidden_size)[1]
+    ]
+    return alike[0] if len(alike) == 1 else None
+
+
 def _compare_logits(moe: Moe, given: Tensor, logits: Tensor, hidden_size: int) -> float:
+    """The largest difference of ``logits`` from router input times router weight; refused where rounding is too little."""
+    if given.numel() // hidden_size != logits.shape[0]:
+        raise _fails(f"router_logits are {tuple(logits.shape)} for {given.numel() // hidden_size} tokens")
+    error, within = _logits_error(moe, given, logits, hidden_size)
+    if not within:
+        raise _fails(f"router_logits differ from router input times router weight by up to {error:.3g}")
+    return error
+
+
+def _logits_error(moe: Moe, given: Tensor, logits: Tensor, hidden_size: int) -> tuple[float, bool]:
+    """The largest difference of ``logits`` [T, E] from router input times router weight; whether rounding explains it."""
     found = router_weight(moe.router, moe.num_experts, hidden_size)
     if found is None:
         raise _fails(f"the router has no weight of shape ({moe.num_experts}, {hidden_size})")
@@ -316,12 +356,8 @@ def _compare_logits(moe: Moe, given: Tensor, logits: Tensor, hidden_size: int) -
     )
     if moe.rule is not None and moe.rule.softcap > 0:
         expected = (expected.float() / moe.rule.softcap).tanh() * moe.rule.softcap
-    if expected.shape != logits.shape:
-        raise _fails(f"router_logits are {tuple(logits.shape)} for {rows.shape[0]} tokens")
     error = _largest(expected, logits)
-    if not error <= _tolerance(rows.dtype, expected, factor=4):
-        raise _fails(f"router_logits differ from router input times router weight by up to {error:.3g}")
-    return error
+    return error, error <= _tolerance(rows.dtype, expected, factor=4)
 
 
 def _compare_ids(chosen: Tensor, ids: Tensor, selection: Tensor, exact: bool) -> tuple[int, int]:

@@ -275,7 +275,7 @@ def routing_vectors(frame: pd.DataFrame) -> alt.Chart:
     import altair as alt
     import pandas as pd
 
-    places: list[tuple[Any, Any]] = list(frame.columns)
+    places = list(frame.columns.to_frame().itertuples(index=False, name=None))
     tall = pd.DataFrame(
         [
             (_text(item), layer, expert, value)

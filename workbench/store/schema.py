@@ -227,7 +227,8 @@ class Renewal:
         self.join()
         if self._error is not None:
             raise StoreError(
-                f"The macros of the store cannot be made: {self._error}.", "Check the disk, and open the store again."
+                f"The macros of the store cannot be made: {self._error}.",
+                "Check the disk, and open the store again.",
             ) from self._error
 
 

@@ -200,7 +200,7 @@ def test_a_decay_exports_a_plain_model_that_reads_text_as_in_training(tmp_path: 
     trainer = Trainer(TINY)
     for _ in range(3):
         trainer.train_step(0.5)
-    decay(TINY, trainer.save(tmp_path / "run"), minutes=0.02, out=tmp_path / "model", length=64)
+    decay(TINY, trainer.save(tmp_path / "run"), steps=3, out=tmp_path / "model", length=64)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert model.config.model_type == "olmoe" and model.dtype == torch.bfloat16

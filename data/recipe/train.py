@@ -314,7 +314,9 @@ def main() -> None:
             sub.add_argument("--step", type=int, help="step of the checkpoint; the newest by default")
             sub.add_argument("--out", type=Path, required=True)
             if command == "decay":
-                sub.add_argument("--steps", type=int, required=True, help="steps in which the rate falls to zero")
+                sub.add_argument(
+                    "--steps", type=int, required=True, help="steps in which the rate falls to zero"
+                )
                 sub.add_argument("--length", type=int, default=512, help="row length while annealing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

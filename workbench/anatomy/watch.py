@@ -51,7 +51,7 @@ class Watch:
 
 
 def watched_pass(anatomy: Anatomy, tokens: int) -> Watch:
-    """Run ``tokens`` random ids in two rows; blocks, their children, attention, MLPs, routers and expert banks are watched."""
+    """Run ``tokens`` random ids in two rows; blocks, their children and what stands in the anatomy are watched."""
     model = anatomy.model
     watched = {module for block in anatomy.blocks for module in _watched(block)}
     ids = torch.randint(

@@ -115,17 +115,7 @@ def time_macros(choices: int, asked: argparse.Namespace, folder: Path) -> dict[s
     store = Store.open(path, threads=asked.threads, share=False)
     _say(f"making {len(runs)} runs")
     _fill(store, runs)
-    ids = {"runs": str(runs), "first": "1", "second": "2", "tokens": str(TOKENS)}
-    questions = {}
-    for name in TABLE_MACROS:
-        if name in SUMS.values() or name in (*HELPERS, *EFFECTS):
-            continue
-        arguments = CALLS.get(name, "$runs")
-        for word, value in ids.items():
-            arguments = arguments.replace(f"${word}", value)
-        questions[name] = f"FROM {name}({arguments})"
-        if name in SCANS:
-            questions[f"{name}, most"] = f"FROM {name}({arguments}, most := {MOST})"
+    questions = _questions(runs)
     found: dict[str, Any] = {"choices": len(runs) * LAYERS * TOKENS * TOP_K, "runs": len(runs)}
     if asked.rows:
         found |= {f"{clock}_over_rows": each for clock, each in _time_all(store, questions, asked).items()}
@@ -140,6 +130,22 @@ def time_macros(choices: int, asked: argparse.Namespace, folder: Path) -> dict[s
     store.close()
     found["bytes"] = path.stat().st_size
     return found
+
+
+def _questions(runs: list[int]) -> dict[str, str]:
+    """A question to every macro that answers one, by its name; scans have one over some of the runs beside it."""
+    ids = {"runs": str(runs), "first": "1", "second": "2", "tokens": str(TOKENS)}
+    questions = {}
+    for name in TABLE_MACROS:
+        if name in SUMS.values() or name in (*HELPERS, *EFFECTS):
+            continue
+        arguments = CALLS.get(name, "$runs")
+        for word, value in ids.items():
+            arguments = arguments.replace(f"${word}", value)
+        questions[name] = f"FROM {name}({arguments})"
+        if name in SCANS:
+            questions[f"{name}, most"] = f"FROM {name}({arguments}, most := {MOST})"
+    return questions
 
 
 def _fill(store: Store, runs: list[int]) -> None:

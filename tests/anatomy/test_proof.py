@@ -419,6 +419,28 @@ def _hooks(model: nn.Module) -> int:
 
 
 @pytest.mark.slow
+def test_proving_computes_one_bank_of_a_class_and_follows_what_the_others_pass_on(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("olmoe", num_hidden_layers=3)
+    banks = [layer.mlp.experts for layer in model.model.layers]
+    computed: list[nn.Module] = []
+    own = type(banks[0]).forward
+    monkeypatch.setattr(
+        type(banks[0]), "forward", lambda bank, *a, **k: computed.append(bank) or own(bank, *a, **k)
+    )
+    assert len(prove(read(model)).layers) == 3
+    assert computed == banks[:1]
+    assert not any("forward" in vars(bank) for bank in banks)
+
+    moved: list[nn.Module] = []  # as a library does that brings weights in before a call
+    banks[2].forward = lambda *a, **k: moved.append(banks[2]) or own(banks[2], *a, **k)
+    anatomy = read(model)
+    prove(anatomy)
+    assert moved == [banks[2]] and "forward" in vars(banks[2])
+    assert all(anatomy.layer(layer).moe.proved for layer in range(3))
+
+
 def test_proving_leaves_no_trace(decoder: Any) -> None:
     ids = torch.arange(12).reshape(2, 6) + 3
     decoder.train()

@@ -275,11 +275,12 @@ def routing_vectors(frame: pd.DataFrame) -> alt.Chart:
     import altair as alt
     import pandas as pd
 
+    places = list(frame.columns.to_frame().itertuples(index=False, name=None))
     tall = pd.DataFrame(
         [
             (_text(item), layer, expert, value)
             for item, vector in zip(frame.index, frame.to_numpy(), strict=True)
-            for (layer, expert), value in zip(frame.columns.to_list(), vector, strict=True)
+            for (layer, expert), value in zip(places, vector, strict=True)
         ],
         columns=["item", "layer", "expert", "value"],
     )

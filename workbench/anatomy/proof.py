@@ -185,7 +185,8 @@ def _run(anatomy: Anatomy, tokens: int) -> _Watch:
     # Asked for in the configuration, these make transformers install hooks of its own for good.
     quiet = {flag: False for flag in _FLAGS if getattr(model.config, flag, False)}
     watch = _Watch(defaultdict(list))
-    with _untouched(model), _hooked(watched, watch):
+    banks = [block.moe.experts for block in anatomy.blocks if block.moe is not None]
+    with _untouched(model), _spared(banks), _hooked(watched, watch):
         try:
             model(input_ids=ids, use_cache=False, **quiet)
         # Whatever stops the model is reported, after the comparisons that may explain it.
@@ -217,6 +218,44 @@ def _untouched(model: nn.Module) -> Iterator[None]:
     finally:
         for module, flag in training:
             module.training = flag
+
+
+@contextmanager
+def _spared(banks: list[nn.Module]) -> Iterator[None]:
+    """Let banks of a class pass on what they are given, once one of the class has computed and kept shape and dtype.
+
+    What is proved is what reaches a bank and what becomes of its output, whatever that is. Reading every expert of a large
+    checkpoint from memory would take most of the time of a proof.
+    """
+    keeps: set[type[nn.Module]] = set()
+
+    def spare(bank: nn.Module) -> None:
+        own = bank.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            hidden = next(_tensors((args, kwargs)), None)
+            if type(bank) in keeps and hidden is not None:
+                return hidden.clone()
+            output = own(*args, **kwargs)
+            if (
+                isinstance(output, Tensor)
+                and hidden is not None
+                and (output.shape, output.dtype) == (hidden.shape, hidden.dtype)
+            ):
+                keeps.add(type(bank))
+            return output
+
+        bank.forward = forward
+
+    # A forward that somebody has put on the instance may do more than compute (move weights, for example).
+    chosen = [bank for bank in dict.fromkeys(banks) if "forward" not in vars(bank)]
+    try:
+        for bank in chosen:
+            spare(bank)
+        yield
+    finally:
+        for bank in chosen:
+            vars(bank).pop("forward", None)
 
 
 @contextmanager

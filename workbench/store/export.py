@@ -109,6 +109,7 @@ def open_parquet(*folders: str | os.PathLike[str]) -> duckdb.DuckDBPyConnection:
         schema.check_version(version, writable=False)
     connection = duckdb.connect(":memory:", config={"python_enable_replacements": False})
     schema.prepare(connection)
+    schema.renew_macros(connection)
     for table in schema.TABLES:
         columns = _columns(connection, table)
         files = [
@@ -206,6 +207,7 @@ def _to_parquet(cursor: duckdb.DuckDBPyConnection, folder: Path, runs: list[int]
 def _to_store(cursor: duckdb.DuckDBPyConnection, file: Path, runs: list[int] | None) -> None:
     with duckdb.connect(str(file), config={"storage_compatibility_version": schema.STORAGE_VERSION}) as fresh:
         schema.prepare(fresh)
+        schema.renew_macros(fresh)
     cursor.execute(f"ATTACH {quote(str(file))} AS exported")
     try:
         for table in schema.TABLES:

@@ -28,7 +28,11 @@ PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 def expert_load(frame: pd.DataFrame) -> alt.Chart:
     """Load of every expert by layer, from the macro ``expert_load``."""
     return _grid(
-        _checked(frame, "layer", "expert", "load"), "expert", "layer", "load", "Share of the layer's choices"
+        _checked(frame, "layer", "expert", "load"),
+        "expert",
+        "layer",
+        "load",
+        "Load: share of a layer's choices that each expert took",
     )
 
 
@@ -49,7 +53,20 @@ def affinity(frame: pd.DataFrame, layer: int | None = None) -> alt.Chart:
 def entropy_profile(frame: pd.DataFrame) -> alt.Chart:
     """Mean router entropy by layer, from ``routing_entropy``."""
     return lines(
-        _checked(frame, "layer", "entropy"), {"entropy": "router entropy"}, "nats", "Router entropy by layer"
+        _checked(frame, "layer", "entropy"),
+        {"entropy": "router entropy"},
+        "entropy, nats",
+        "How undecided the router is: mean entropy by layer",
+    )
+
+
+def margin_profile(frame: pd.DataFrame) -> alt.Chart:
+    """Mean margin between the last chosen and the first left-out expert by layer, from ``routing_entropy``."""
+    return lines(
+        _checked(frame, "layer", "margin"),
+        {"margin": "margin"},
+        "margin of the scores",
+        "How close the last choice was: mean margin by layer",
     )
 
 
@@ -69,17 +86,22 @@ def contribution(frame: pd.DataFrame) -> alt.Chart:
 
 
 def flips_map(frame: pd.DataFrame) -> alt.Chart:
-    """Where two runs choose differently, and why, from ``flips`` (or the ``flips`` of a run diff)."""
+    """Where two runs choose differently, and why, from ``flips`` (or the ``flips`` of a run diff). Positions and layers
+    between the first and the last flip are shown whether or not something flipped there."""
     import altair as alt
 
     rows = _checked(frame, "position", "layer", "cause")
     scale = alt.Scale(domain=["edit", "tie", "upstream"], range=PALETTE[:3])
+    positions, layers = (
+        list(range(int(rows[name].min()), int(rows[name].max()) + 1)) if len(rows) else []
+        for name in ("position", "layer")
+    )
     return (
-        alt.Chart(rows, title="Choices that differ between the two runs")
+        alt.Chart(rows, title="Choices that differ between the two runs, by cause")
         .mark_rect()
         .encode(
-            x=alt.X("position:O", title="token position"),
-            y="layer:O",
+            x=_across("position", "token position", positions),
+            y=alt.Y("layer:O", scale=alt.Scale(domain=layers)),
             color=alt.Color("cause:N", scale=scale),
             tooltip=["position", "layer", "cause"],
         )
@@ -109,7 +131,7 @@ def layer_effects(frame: pd.DataFrame) -> alt.Chart:
         alt.Chart(tall, title="The residual stream with and without the plan", height=120)
         .mark_line(point=True)
         .encode(
-            x="layer:O",
+            x=_across("layer", "layer"),
             y=alt.Y("value:Q", title=None),
             color=alt.Color("plan:N", scale=alt.Scale(range=PALETTE)),
             row=alt.Row("measure:N", title=None, sort=list(names.values())),
@@ -419,6 +441,14 @@ def _checked(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return frame[list(columns)].reset_index(drop=True)
 
 
+def _across(column: str, title: str, domain: list[int] | None = None) -> alt.X:
+    """Numbers across: upright, with some of them left out where they would stand on each other."""
+    import altair as alt
+
+    given: dict[str, Any] = {} if domain is None else {"scale": alt.Scale(domain=domain)}
+    return alt.X(f"{column}:O", title=title, axis=alt.Axis(labelAngle=0, labelOverlap=True), **given)
+
+
 def _grid(rows: pd.DataFrame, x: str, y: str, value: str, title: str) -> alt.Chart:
     import altair as alt
 
@@ -426,7 +456,7 @@ def _grid(rows: pd.DataFrame, x: str, y: str, value: str, title: str) -> alt.Cha
         alt.Chart(rows, title=title)
         .mark_rect()
         .encode(
-            x=alt.X(f"{x}:O", title=x.replace("_", " ")),
+            x=_across(x, x.replace("_", " ")),
             y=alt.Y(f"{y}:O", title=y.replace("_", " ")),
             color=alt.Color(f"{value}:Q", scale=alt.Scale(scheme="viridis")),
             tooltip=[x, y, alt.Tooltip(value, format=".4f")],
@@ -446,15 +476,18 @@ def lines(
     tall = rows.rename(columns=names).melt(
         "layer", list(names.values()), var_name="measure", value_name="value"
     )
-    colour: Any = alt.Color("measure:N", scale=alt.Scale(range=PALETTE), title=None)
+    legend: dict[str, Any] = (
+        {"legend": None} if len(names) == 1 else {}
+    )  # the title says what a single line is
+    colour: Any = alt.Color("measure:N", scale=alt.Scale(range=PALETTE), title=None, **legend)
     return (
         alt.Chart(tall, title=title)
         .mark_line(point=True)
         .encode(
-            x="layer:O",
+            x=_across("layer", "layer"),
             y=alt.Y("mean(value):Q", title=unit, scale=alt.Scale(type="symlog" if logarithmic else "linear")),
             color=colour,
-            strokeDash=alt.StrokeDash("measure:N", title=None),
+            strokeDash=alt.StrokeDash("measure:N", title=None, **legend),
             tooltip=["layer", "measure", alt.Tooltip("mean(value):Q", format=".4f")],
         )
     )

@@ -57,25 +57,34 @@ GROUP BY q.run, q.layer, q.expert, q.opening;
 --   norms among the slots of the choice (0 is the largest),  agree = slots whose norm has the place of their weight.
 -- Source: sums over the rows of routing.
 CREATE OR REPLACE MACRO rank_cells(run) AS TABLE
+WITH sets AS (
+    SELECT r.run, r.layer, r.position = 0 AS opening, list(r.rank) AS ranks,
+           list(CAST(r.weight AS DOUBLE)) AS weights, sum(CAST(r.weight AS DOUBLE)) AS total,
+           list_sort(list({'n': -r.norm, 'r': r.rank}) FILTER (r.norm IS NOT NULL)) AS by_norm
+    FROM routing AS r WHERE r.run IN (SELECT u.id FROM unsummarised(run) AS u)
+    GROUP BY r.run, r.step, r.position, r.layer
+), weighed AS (
+    SELECT q.run, q.layer, q.rank, q.opening, count(*) AS choices, sum(q.w) AS weight, count(q.p) AS shared, sum(q.p) AS share
+    FROM (
+        SELECT c.run, c.layer, c.opening, unnest(c.ranks) AS rank, unnest(c.weights) AS w,
+               CASE WHEN c.total > 0 THEN unnest(c.weights) / c.total END AS p
+        FROM sets AS c
+    ) AS q
+    GROUP BY q.run, q.layer, q.rank, q.opening
+), loud AS (
+    SELECT q.run, q.layer, q.norm.r AS rank, q.opening, count(*) AS normed, sum(CAST(-q.norm.n AS DOUBLE)) AS norm,
+           CAST(sum(q.place) AS BIGINT) AS place, count(*) FILTER (q.place = q.norm.r) AS agree
+    FROM (
+        SELECT c.run, c.layer, c.opening, unnest(c.by_norm) AS norm, unnest(range(len(c.by_norm))) AS place FROM sets AS c
+    ) AS q
+    GROUP BY q.run, q.layer, rank, q.opening
+)
 SELECT s.run, s.layer, s.rank, s.opening, s.choices, s.weight, s.shared, s.share, s.normed, s.norm, s.place, s.agree
 FROM rank_sum AS s WHERE s.run IN (SELECT unnest(run_ids(run)))
 UNION ALL
-SELECT q.run, q.layer, q.rank, q.opening, count(*), sum(q.w), count(q.p), sum(q.p), count(q.norm),
-       sum(CAST(q.norm AS DOUBLE)), sum(q.place), count(*) FILTER (q.place = q.rank)
-FROM (
-    SELECT c.run, c.layer, c.opening, unnest(c.ranks) AS rank, unnest(c.weights) AS w, unnest(c.norms) AS norm,
-           CASE WHEN c.total > 0 THEN unnest(c.weights) / c.total END AS p,
-           CASE WHEN unnest(c.norms) IS NOT NULL
-                THEN list_position(c.by_norm, {'n': -unnest(c.norms), 'r': unnest(c.ranks)}) - 1 END AS place
-    FROM (
-        SELECT r.run, r.layer, r.position = 0 AS opening, list(r.rank) AS ranks, list(r.norm) AS norms,
-               list(CAST(r.weight AS DOUBLE)) AS weights, sum(CAST(r.weight AS DOUBLE)) AS total,
-               list_sort(list({'n': -r.norm, 'r': r.rank}) FILTER (r.norm IS NOT NULL)) AS by_norm
-        FROM routing AS r WHERE r.run IN (SELECT u.id FROM unsummarised(run) AS u)
-        GROUP BY r.run, r.step, r.position, r.layer
-    ) AS c
-) AS q
-GROUP BY q.run, q.layer, q.rank, q.opening;
+SELECT w.run, w.layer, w.rank, w.opening, w.choices, w.weight, w.shared, w.share, coalesce(n.normed, 0), n.norm, n.place,
+       coalesce(n.agree, 0)
+FROM weighed AS w LEFT JOIN loud AS n ON n.run = w.run AND n.layer = w.layer AND n.rank = w.rank AND n.opening = w.opening;
 
 -- pair_cells: tokens of a run that chose two experts of a layer together,
 --   tokens = choice sets with expert and other, expert <= other;  expert = other counts the sets with that expert.
@@ -113,24 +122,36 @@ WITH sets AS (
     SELECT d.run, d.layer, lead(d.layer) OVER (PARTITION BY d.run ORDER BY d.layer) AS next_layer
     FROM (SELECT DISTINCT p.run, p.layer FROM sets AS p) AS d
 ), steps AS (
-    SELECT a.run, a.layer, f.next_layer, a.position = 0 AS opening, a.position % 2 = 1 AS odd, a.top,
-           unnest(a.experts) AS expert, b.experts AS next_experts
+    SELECT a.run, a.layer, a.position = 0 AS opening, a.position % 2 = 1 AS odd, a.top, a.experts, b.experts AS next_experts
     FROM sets AS a
     JOIN following AS f ON f.run = a.run AND f.layer = a.layer
     JOIN sets AS b ON b.run = a.run AND b.step = a.step AND b.position = a.position AND b.layer = f.next_layer
+), met AS (
+    SELECT q.run, q.layer, q.expert, q.next_expert, q.opening, count(*) AS tokens
+    FROM (
+        SELECT p.run, p.layer, p.opening, p.expert, unnest(p.next_experts) AS next_expert
+        FROM (SELECT s.run, s.layer, s.opening, unnest(s.experts) AS expert, s.next_experts FROM steps AS s) AS p
+    ) AS q
+    GROUP BY q.run, q.layer, q.expert, q.next_expert, q.opening
+), led AS (
+    -- From the best expert alone, one of the experts of the set: an eighth of the rows where eight are chosen.
+    SELECT q.run, q.layer, q.top, q.next_expert, q.opening, count(*) FILTER (NOT q.odd) AS seen,
+           coalesce(sum(q.part) FILTER (q.odd), 0) AS tried
+    FROM (
+        SELECT s.run, s.layer, s.opening, s.odd, s.top, unnest(s.next_experts) AS next_expert,
+               1.0::DOUBLE / len(s.next_experts) AS part
+        FROM steps AS s
+    ) AS q
+    GROUP BY q.run, q.layer, q.top, q.next_expert, q.opening
 )
 SELECT s.run, s.layer, s.next_layer, s.expert, s.next_expert, s.opening, s.tokens, s.seen, s.tried
 FROM next_sum AS s WHERE s.run IN (SELECT unnest(run_ids(run)))
 UNION ALL
-SELECT q.run, q.layer, q.next_layer, q.expert, q.next_expert, q.opening, count(*),
-       count(*) FILTER (q.expert = q.top AND NOT q.odd),
-       coalesce(sum(q.part) FILTER (q.expert = q.top AND q.odd), 0)
-FROM (
-    SELECT p.run, p.layer, p.next_layer, p.opening, p.odd, p.top, p.expert, unnest(p.next_experts) AS next_expert,
-           1.0::DOUBLE / len(p.next_experts) AS part
-    FROM steps AS p
-) AS q
-GROUP BY q.run, q.layer, q.next_layer, q.expert, q.next_expert, q.opening;
+SELECT m.run, m.layer, f.next_layer, m.expert, m.next_expert, m.opening, m.tokens, coalesce(t.seen, 0), coalesce(t.tried, 0)
+FROM met AS m
+JOIN following AS f ON f.run = m.run AND f.layer = m.layer
+LEFT JOIN led AS t ON t.run = m.run AND t.layer = m.layer AND t.top = m.expert AND t.next_expert = m.next_expert
+                  AND t.opening = m.opening;
 
 -- layer_cells: sums by run and layer,
 --   tokens = choice sets,  shared = those whose weights do not sum to 0,
@@ -151,18 +172,16 @@ WITH sets AS (
            lead(s.experts) OVER w AS next_experts
     FROM sets AS s
     WINDOW w AS (PARTITION BY s.run, s.layer ORDER BY s.position, s.step)
+), pieces AS (
+    SELECT s.run, s.step, s.layer, o.opening, (s.position - CASE WHEN o.opening THEN 0 ELSE 1 END) // 8 AS piece,
+           count(DISTINCT s.position) = 8 AS whole, list(s.experts) AS experts
+    FROM sets AS s, (VALUES (true), (false)) AS o(opening)
+    WHERE o.opening OR s.position > 0
+    GROUP BY s.run, s.step, s.layer, o.opening, piece
 ), chunks AS (
     SELECT q.run, q.layer, q.opening, count(*) AS chunks, sum(q.used) AS used
     FROM (
-        SELECT c.run, c.layer, c.opening, len(list_distinct(flatten(list(c.experts)))) AS used
-        FROM (
-            SELECT s.run, s.step, s.layer, s.position, s.experts, o.opening,
-                   (s.position - CASE WHEN o.opening THEN 0 ELSE 1 END) // 8 AS piece
-            FROM sets AS s, (VALUES (true), (false)) AS o(opening)
-            WHERE o.opening OR s.position > 0
-        ) AS c
-        GROUP BY c.run, c.step, c.layer, c.opening, c.piece
-        HAVING count(DISTINCT c.position) = 8
+        SELECT p.run, p.layer, p.opening, list_unique(flatten(p.experts)) AS used FROM pieces AS p WHERE p.whole
     ) AS q
     GROUP BY q.run, q.layer, q.opening
 ), counted AS (

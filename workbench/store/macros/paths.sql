@@ -115,33 +115,36 @@ ORDER BY p.layer;
 -- With `most`, over so many tokens' worth of runs alone (some_runs): a scan of every choice is what it takes.
 -- Source: expert paths of ExFlow (Yao et al. 2024).
 CREATE OR REPLACE MACRO path_counts(run, first := false, most := NULL) AS TABLE
-WITH tops AS (
-    SELECT r.run, r.step, r.position, r.layer, r.expert FROM routing AS r
+WITH ways AS (
+    -- One number a step of the path, layer before expert: numbers sort many times faster than a list with ORDER BY.
+    SELECT list_sort(list(CAST(r.layer AS INTEGER) * 65536 + r.expert)) AS packed
+    FROM routing AS r
     WHERE r.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR r.position > 0) AND r.rank = 0
-), depth_of AS (
-    SELECT count(DISTINCT t.layer) AS layers FROM tops AS t
-), ways AS (
-    SELECT list(t.expert ORDER BY t.layer) AS path, list(t.layer ORDER BY t.layer) AS layers
-    FROM tops AS t
-    GROUP BY t.run, t.step, t.position
-    HAVING count(*) = (SELECT d.layers FROM depth_of AS d)
+    GROUP BY r.run, r.step, r.position
 ), counted AS (
-    SELECT w.path, any_value(w.layers) AS layers, count(*) AS tokens, sum(count(*)) OVER () AS of_all
-    FROM ways AS w
-    GROUP BY w.path
+    SELECT w.packed, len(w.packed) AS layers, count(*) AS tokens, row_number() OVER () AS id FROM ways AS w GROUP BY w.packed
+), steps AS (
+    SELECT c.id, unnest(c.packed) AS place, c.layers, c.tokens FROM counted AS c
+), whole AS (
+    SELECT count(DISTINCT s.place // 65536) AS layers FROM steps AS s
 ), single AS (
-    SELECT q.layer, q.expert, sum(q.tokens) / any_value(q.of_all) AS p
-    FROM (SELECT unnest(c.layers) AS layer, unnest(c.path) AS expert, c.tokens, c.of_all FROM counted AS c) AS q
-    GROUP BY q.layer, q.expert
+    SELECT s.place, ln(sum(s.tokens) / sum(sum(s.tokens)) OVER (PARTITION BY s.place // 65536)) AS lnp
+    FROM steps AS s
+    WHERE s.layers = (SELECT w.layers FROM whole AS w)
+    GROUP BY s.place
+), expected AS (
+    SELECT s.id, exp(sum(q.lnp)) AS p
+    FROM steps AS s JOIN single AS q ON q.place = s.place
+    WHERE s.layers = (SELECT w.layers FROM whole AS w)
+    GROUP BY s.id
 ), chance AS (
-    SELECT q.path, sum(ln(s.p)) AS lnp
-    FROM (SELECT c.path, unnest(c.layers) AS layer, unnest(c.path) AS expert FROM counted AS c) AS q
-    JOIN single AS s ON s.layer = q.layer AND s.expert = q.expert
-    GROUP BY q.path
+    SELECT c.packed, c.tokens, sum(c.tokens) OVER () AS of_all, e.p AS expected
+    FROM counted AS c JOIN expected AS e ON e.id = c.id
 )
-SELECT c.path, c.tokens, c.tokens / c.of_all AS share, exp(h.lnp) AS expected, c.tokens / c.of_all / exp(h.lnp) AS lift
-FROM counted AS c JOIN chance AS h ON h.path = c.path
-ORDER BY c.tokens DESC, c.path;
+SELECT list_transform(c.packed, lambda x: CAST(x % 65536 AS USMALLINT)) AS path, c.tokens, c.tokens / c.of_all AS share,
+       c.expected, c.tokens / c.of_all / c.expected AS lift
+FROM chance AS c
+ORDER BY c.tokens DESC, path;
 
 -- path_summary: how many of those ways are in use, and how far one layer's choice fixes the others',
 --   entropy = - sum_path p ln p,  effective = exp(entropy),  independent = sum over layers of the entropy of its best expert,
@@ -171,29 +174,47 @@ WHERE w.paths > 0;
 -- With `most`, over so many tokens' worth of runs alone (some_runs): a scan of every choice is what it takes.
 -- Source: redundancy of layer-wise routers of Read-ME (Cai et al. 2024), by the mutual information of Shannon.
 CREATE OR REPLACE MACRO layer_information(run, first := false, most := NULL) AS TABLE
-WITH tops AS (
-    SELECT r.run, r.step, r.position, r.layer, r.expert FROM routing AS r
+WITH ways AS (
+    -- One number a routed layer, layer before expert: a larger number is a later layer.
+    SELECT list(CAST(r.layer AS INTEGER) * 65536 + r.expert) AS packed
+    FROM routing AS r
     WHERE r.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR r.position > 0) AND r.rank = 0
-), pair AS (
-    SELECT a.layer, b.layer AS other, a.expert, b.expert AS other_expert, count(*) AS tokens
-    FROM tops AS a
-    JOIN tops AS b ON b.run = a.run AND b.step = a.step AND b.position = a.position AND b.layer > a.layer
-    GROUP BY a.layer, b.layer, a.expert, b.expert
+    GROUP BY r.run, r.step, r.position
 ), cells AS (
-    SELECT p.layer, p.other, p.tokens,
-           sum(p.tokens) OVER (PARTITION BY p.layer, p.other) AS n,
-           sum(p.tokens) OVER (PARTITION BY p.layer, p.other, p.expert) AS a,
-           sum(p.tokens) OVER (PARTITION BY p.layer, p.other, p.other_expert) AS b
-    FROM pair AS p
-), sums AS (
-    SELECT c.layer, c.other, CAST(sum(c.tokens) AS BIGINT) AS tokens,
-           sum(c.tokens / c.n * ln(c.tokens / c.a * (c.n / c.b))) AS information,
-           -sum(c.tokens / c.n * ln(c.a / c.n)) AS entropy, -sum(c.tokens / c.n * ln(c.b / c.n)) AS other_entropy
+    -- Two unnests of a list are cheaper than joining the layers of a token with themselves.
+    SELECT q.here, q.there, CAST(count(*) AS DOUBLE) AS n
+    FROM (SELECT o.here, unnest(o.packed) AS there FROM (SELECT unnest(w.packed) AS here, w.packed FROM ways AS w) AS o) AS q
+    WHERE q.there > q.here
+    GROUP BY q.here, q.there
+), pair AS (
+    SELECT c.here // 65536 AS layer, c.there // 65536 AS other, sum(c.n) AS n, sum(c.n * ln(c.n)) AS nlnn
     FROM cells AS c
-    GROUP BY c.layer, c.other
+    GROUP BY layer, other
+), heres AS (
+    SELECT q.layer, q.other, sum(q.n * ln(q.n)) AS nlnn
+    FROM (
+        SELECT c.here // 65536 AS layer, c.there // 65536 AS other, c.here, sum(c.n) AS n FROM cells AS c
+        GROUP BY layer, other, c.here
+    ) AS q
+    GROUP BY q.layer, q.other
+), theres AS (
+    SELECT q.layer, q.other, sum(q.n * ln(q.n)) AS nlnn
+    FROM (
+        SELECT c.here // 65536 AS layer, c.there // 65536 AS other, c.there, sum(c.n) AS n FROM cells AS c
+        GROUP BY layer, other, c.there
+    ) AS q
+    GROUP BY q.layer, q.other
+), sums AS (
+    -- H = ln n - (sum n_i ln n_i) / n, and the information is H(a) + H(b) - H(a, b).
+    SELECT p.layer, p.other, p.n, greatest(0, ln(p.n) + (p.nlnn - a.nlnn - b.nlnn) / p.n) AS information,
+           ln(p.n) - a.nlnn / p.n AS entropy, ln(p.n) - b.nlnn / p.n AS other_entropy
+    FROM pair AS p
+    JOIN heres AS a ON a.layer = p.layer AND a.other = p.other
+    JOIN theres AS b ON b.layer = p.layer AND b.other = p.other
 )
-SELECT s.layer, s.other, s.tokens, s.information,
-       CASE WHEN least(s.entropy, s.other_entropy) > 0 THEN s.information / least(s.entropy, s.other_entropy) END AS share
+SELECT CAST(s.layer AS USMALLINT) AS layer, CAST(s.other AS USMALLINT) AS other, CAST(s.n AS BIGINT) AS tokens, s.information,
+       CASE WHEN least(s.entropy, s.other_entropy) > 1e-12
+            THEN s.information / least(s.entropy, s.other_entropy) END AS share
 FROM sums AS s
 ORDER BY s.layer, s.other;
 

@@ -66,16 +66,16 @@ def fresh(
     logits: np.ndarray,
     texts: list[str],
     plan: Plan,
+    slots: int,
 ) -> Ran:
-    """A run that ``bench`` has just made."""
+    """A run that ``bench`` has just made, in which a token has made at most ``slots`` choices in a layer."""
     anatomy = bench.anatomy
     moes = [anatomy.layer(layer).moe for layer in anatomy.moe_layers]
-    (ranks,) = bench.sql("SELECT max(rank) FROM routing WHERE run = ?", [run]).fetchone()
     shape = Shape(
         layers=anatomy.num_layers,
         tokens=len(texts),
         experts=max((moe.num_experts for moe in moes), default=0),
-        choices=0 if not moes or ranks is None else max(ranks + 1, *(moe.top_k for moe in moes)),
+        choices=max(slots, *(moe.top_k for moe in moes)) if moes and slots else 0,
     )
     return Ran(run, tokens, prompt_tokens, logits, texts, plan, shape, str(bench.name))
 
@@ -86,8 +86,8 @@ def generated(lines: Timelines, bench: Any, live: Live) -> Ran:
         raise TypeError("the panel records every generation")
     tokens = list(live.tokens)
     return fresh(
-        bench, int(live.run), tokens, live.prompt_tokens, live.logits.numpy(), lines.texts(live), live.plan
-    )
+        bench, int(live.run), tokens, live.prompt_tokens, live.logits.numpy(), lines.texts(live), live.plan, live.slots
+    )  # fmt: skip
 
 
 def recorded(cursor: Any, run: int) -> Ran:

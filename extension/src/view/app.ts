@@ -1,7 +1,8 @@
 /** The whole panel: state from the kernel in, requests out. Knows a `Channel` and the page, and nothing of Jupyter. */
 import { type Channel, type ComputeRequest, type ControlRequest, type Lane, PROTOCOL } from './channel';
-import { h, setAttr } from './dom';
+import { h, setAttr, setText } from './dom';
 import { save } from './files';
+import { Frames } from './frames';
 import { onKey } from './keys';
 import type { Place } from './map';
 import type { Colour } from './mapdata';
@@ -11,6 +12,9 @@ import { Requests } from './requests';
 import { Sight } from './sight';
 import { welcome } from './welcome';
 import { __ } from './words';
+
+/** Steps asked for at a time: the model does not wait for the page. */
+const AHEAD = 2;
 
 export interface Options {
   /** The version of the package that this view was built with. */
@@ -42,6 +46,7 @@ export class App {
   private options: Options | null = null;
   private preferences: Preferences = { colour: 'expert', scope: 'all', link: null };
   private readonly requests = new Requests();
+  private readonly frames = new Frames();
   private readonly sight: Sight;
   private state: State | null = null;
   private cell: Inspection | null = null;
@@ -50,6 +55,8 @@ export class App {
   private opened: string | null | undefined;
   private resume: Memory | null = null;
   private generating = false;
+  /** Steps that have been asked for and not come. */
+  private readonly steps = new Set<number>();
   private query: string | null = null;
   private visible = true;
 
@@ -91,8 +98,13 @@ export class App {
     this.opened = undefined;
     this.kernelBusy = null;
     this.generating = false;
+    this.steps.clear();
     this.resume = this.memory();
-    channel.listen((message, buffers) => this.receive(message, buffers));
+    channel.listen(letters => {
+      letters.forEach(({ message, buffers }) => this.receive(message, buffers));
+      this.frames.later('busy', () => this.renderBusy()); // the last: what is not busy has been drawn
+      this.frames.draw();
+    });
     this.send('control', { type: 'hello', protocol: PROTOCOL, version: options.version });
     if (!this.visible) {
       this.send('control', { type: 'watch', visible: false });
@@ -104,6 +116,7 @@ export class App {
     this.resume = this.memory();
     this.requests.use(null);
     this.generating = false;
+    this.steps.clear();
     this.kernelBusy = why;
     this.renderBusy();
   }
@@ -152,7 +165,7 @@ export class App {
     this.parts.card.restyle();
     this.parts.charts.restyle();
     this.parts.sql.restyle();
-    this.renderCell();
+    this.parts.inspector.restyle();
   }
 
   /** Takes the keys, unless a part of the panel has them: the page must not move under a pointer that is pressing. */
@@ -202,13 +215,18 @@ export class App {
         break;
       case 'map':
         this.send('control', { type: 'seen' });
-        this.parts.card.take(message, buffers);
-        this.parts.card.show(this.state);
-        this.parts.strip.show(this.parts.card.data, this.state?.selected?.position);
+        this.frames.later('map', () => {
+          this.parts.card.take(message, buffers);
+          this.parts.card.show(this.state);
+          this.parts.strip.show(this.parts.card.data, this.state?.selected?.position);
+        });
         break;
       case 'cell':
         this.cell = message;
-        this.renderCell();
+        this.frames.later('cell', () => this.renderCell());
+        break;
+      case 'next':
+        this.frames.later('next', () => this.parts.next.show(message));
         break;
       case 'busy':
         this.kernelBusy = message.what;
@@ -227,7 +245,6 @@ export class App {
       default:
         this.parts.take(message, buffers);
     }
-    this.renderBusy();
   }
 
   private showFailure(message: Failure): void {
@@ -237,8 +254,7 @@ export class App {
       return;
     }
     this.fail(message.problem, message.remedy);
-    this.generating = false;
-    this.parts.live.show(this.state, false);
+    this.generate(false);
     if (type === 'open') {
       this.opened = undefined;
       this.render();
@@ -249,16 +265,11 @@ export class App {
     const type = this.requests.finish(seq);
     this.parts.card.finished(seq);
     this.parts.sql.finished(seq);
-    if (type === 'step' && this.generating) {
+    if (this.steps.delete(seq) && this.generating) {
       if (this.state?.live?.ended) {
         this.generate(false);
       } else {
-        // One token a frame, each asked for by itself: whatever else waits for the model comes in between.
-        requestAnimationFrame(() => {
-          if (this.generating) {
-            this.send('compute', { type: 'step' });
-          }
-        });
+        this.askSteps();
       }
     }
     if ((type === 'run' || type === 'recompute') && this.parts.tabs.current === 'runs' && this.visible) {
@@ -268,13 +279,23 @@ export class App {
 
   /** Goes on generating, or stops after the token under way. */
   private generate(on: boolean): void {
-    if (on && !this.generating) {
-      this.parts.alerts.clear();
-      this.send('compute', { type: 'step' });
-    }
+    const begins = on && !this.generating;
     this.generating = on && this.requests.connected;
+    if (begins) {
+      this.parts.alerts.clear();
+      this.askSteps();
+    } else if (!on && this.requests.connected) {
+      this.steps.forEach(request => this.send('control', { type: 'cancel', request }));
+    }
     this.parts.live.show(this.state, this.generating);
     this.renderBusy();
+  }
+
+  /** Each token is asked for by itself, so that whatever else waits for the model comes in between. */
+  private askSteps(): void {
+    while (this.generating && this.steps.size < AHEAD) {
+      this.steps.add(this.send('compute', { type: 'step', ahead: this.steps.size > 0 }));
+    }
   }
 
   /** Shows the map of the other side: base for edited, and back. */
@@ -297,6 +318,7 @@ export class App {
   }
 
   private clear(): void {
+    this.frames.clear();
     this.state = null;
     this.cell = null;
     this.parts.card.take(null);
@@ -336,7 +358,7 @@ export class App {
         this.ask(this.query);
       }
     } else {
-      this.renderState();
+      this.frames.later('state', () => this.renderState());
     }
   }
 
@@ -348,14 +370,14 @@ export class App {
 
   private open(model: string | null, memory: Memory | null = null): void {
     this.opened = model;
-    this.generating = false;
+    this.generate(false);
     this.parts.alerts.clear();
     const keep = memory?.prompt ? { prompt: memory.prompt, plan: memory.plan } : { prompt: '', plan: null };
     this.send('compute', { type: 'open', model, ...keep });
   }
 
   private run(): void {
-    this.generating = false;
+    this.generate(false);
     this.parts.inspector.take(null);
     this.parts.alerts.clear();
     this.send('compute', { type: 'run', prompt: this.parts.prompt.value });
@@ -405,7 +427,7 @@ export class App {
     const { computing, waiting, connected, opening } = this.requests;
     const busy = this.kernelBusy !== null || this.generating || waiting || !connected;
     setAttr(this.node, 'data-wb-busy', String(busy));
-    this.parts.status.textContent = this.kernelBusy ?? (computing ? __('waiting for the kernel') : '');
+    setText(this.parts.status, this.kernelBusy ?? (computing ? __('waiting for the kernel') : ''));
     this.parts.runButton.classList.toggle('wb-working', busy && (computing || this.kernelBusy !== null));
     this.parts.head.openButton.disabled = opening;
     if (this.state === null) {

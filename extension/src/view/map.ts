@@ -46,6 +46,8 @@ export class RoutingMapView {
   private arrangement: Arrangement = 'zoom';
   private cursor: Place = { layer: 0, position: 0 };
   private selected: Place | null = null;
+  /** The map in which the selected place was brought into sight. */
+  private revealed: MapData | null = null;
   private hovered: Place | null = null;
   private box: Box | null = null;
   private press: { at: Place; x: number; y: number; header: 'row' | 'column' | null } | null = null;
@@ -125,7 +127,11 @@ export class RoutingMapView {
   }
 
   select(place: Place | null): void {
+    if (place?.layer === this.selected?.layer && place?.position === this.selected?.position && this.revealed === this.data) {
+      return;
+    }
     this.selected = place;
+    this.revealed = this.data;
     if (place && this.data) {
       this.cursor = clamp(place, this.data);
       this.reveal(this.cursor.position);

@@ -1,4 +1,5 @@
 /** The plan: its edits in order, each to be switched off or taken out, with undo and redo. */
+import { Changed } from './changed';
 import type { ComputeRequest, ControlRequest } from './channel';
 import { button, choice, h, setAttr } from './dom';
 import { save } from './files';
@@ -25,6 +26,7 @@ export class PlanList {
   private readonly effect: HTMLButtonElement;
   private plan: PlanCard | null = null;
   private effects: Effects | null = null;
+  private readonly changed = new Changed();
 
   constructor(
     private readonly send: (request: ControlRequest) => void,
@@ -105,6 +107,9 @@ export class PlanList {
   show(plan: PlanCard | null): void {
     this.plan = plan;
     this.form.show(plan);
+    if (!this.changed.by(plan, this.effects)) {
+      return;
+    }
     const kept = plan?.kept ?? [];
     if (kept.join('\n') !== [...this.kept.options].slice(1).map(option => option.value).join('\n')) {
       this.kept.replaceChildren(

@@ -57,7 +57,8 @@ class Connection:
         self._greeted = False
         self._watched = True
         self._unseen = 0
-        self._drawing, self._asking = Reader(), Reader()
+        # The pieces of a map are read side by side: the store answers each question on one core.
+        self._drawing, self._asking = Reader(threads=2), Reader()
         self._gathered = threading.local()
         self._posting = threading.Lock()
         self._latest: dict[str, int] = {}

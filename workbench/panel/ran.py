@@ -101,11 +101,11 @@ def recorded(cursor: Any, run: int) -> Ran:
     row = cursor.execute(
         "SELECT model, num_layers, num_experts, top_k, prompt_tokens FROM run WHERE run = ?", [run]
     ).fetchone()
-    tokens = cursor.execute(
-        "SELECT arg_max(token, step), arg_max(coalesce(text, ''), step) FROM token WHERE run = ? GROUP BY position "
-        "ORDER BY position",
-        [run],
-    ).fetchall()
+    read = cursor.execute(
+        "SELECT position, token, coalesce(text, '') AS text FROM token WHERE run = ? ORDER BY position, step", [run]
+    ).fetchnumpy()
+    last_read = np.append(np.diff(read["position"]) != 0, True) if len(read["position"]) else []
+    tokens, texts = (read[name][last_read].tolist() for name in ("token", "text"))
     if row is None or not tokens:
         raise StoreError(
             f"Run {run} is not in the store of this bench, or it has no tokens.",
@@ -125,10 +125,10 @@ def recorded(cursor: Any, run: int) -> Ran:
     choices = 0 if ranks is None else max(ranks + 1, top_k or 0)
     return Ran(
         id=run,
-        tokens=[int(token) for token, _ in tokens],
+        tokens=tokens,
         prompt_tokens=len(tokens) if prompt_tokens is None else int(prompt_tokens),
         logits=None,
-        texts=[text for _, text in tokens],
+        texts=texts,
         plan=plan_of(cursor, run) or Plan(),
         shape=Shape(int(layers), len(tokens), int(experts or 0), int(choices)),
         model=str(model or ""),

@@ -77,11 +77,7 @@ class Screen:
             return
         with view.together():
             view.tell(self._busy)
-            now = self._now()
-            self._state(view, now)
-            self._map(view, now)
-            self._cell(view, now)
-            self._next(view, now)
+            self._all(view, self._now())
 
     def set_busy(self, what: str | None, share: float | None = None) -> None:
         """Tell what is being computed, and how much of it is done where that is known. What has been computed is over once
@@ -103,6 +99,10 @@ class Screen:
                     view.deliver()  # what answers a click does not wait for what takes longer
                     self._map(view, now)
                     self._next(view, now)
+
+    def tell_run(self) -> None:
+        """Everything of another run."""
+        self._each(self._all)
 
     def tell_growth(self) -> None:
         """State and next tokens of a text that grows, now; cell and map as soon as the store has the rows of its tokens."""
@@ -154,6 +154,15 @@ class Screen:
             self._busy = busy
             for view in self._seen():
                 view.tell(busy)
+
+    def _all(self, view: Connection, now: Now) -> None:
+        """The map before the cell: while a view asks for the pieces of a large one, it can draw the rest."""
+        with view.together():
+            self._state(view, now)
+            self._map(view, now)
+            view.deliver()
+            self._cell(view, now)
+            self._next(view, now)
 
     def _each(self, tell: Callable[[Connection, Now], None]) -> None:
         now = self._now()

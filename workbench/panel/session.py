@@ -375,7 +375,7 @@ class Session:
             self._keep_selection(len(shown.texts))
         if lines is not None:
             lines.finish()
-        self.screen.tell_all(fresh=True)
+        self.screen.tell_run()
 
     # --- reading (any thread) -------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@ import { type Channel, type ComputeRequest, type ControlRequest, type Lane, PROT
 import { h, setAttr, setText } from './dom';
 import { save } from './files';
 import { Frames } from './frames';
+import { type HopedPlan, changesPlan, hope } from './hopes';
 import { onKey } from './keys';
 import type { Place } from './map';
 import type { Colour } from './mapdata';
@@ -57,11 +58,13 @@ export class App {
   private generating = false;
   /** Steps that have been asked for and not come. */
   private readonly steps = new Set<number>();
+  /** What has been asked of which version of the plan and not answered, by number. */
+  private readonly hopes = new Map<number, { request: ControlRequest; version: number }>();
   private query: string | null = null;
   private visible = true;
 
   constructor() {
-    const control = (request: ControlRequest): number => this.send('control', request);
+    const control = (request: ControlRequest): number => this.request(request);
     const compute = (request: ComputeRequest): number => this.send('compute', request);
     this.parts = new Parts({
       control,
@@ -117,6 +120,7 @@ export class App {
     this.requests.use(null);
     this.generating = false;
     this.steps.clear();
+    this.hopes.clear();
     this.kernelBusy = why;
     this.renderBusy();
   }
@@ -205,6 +209,29 @@ export class App {
     return seq;
   }
 
+  /** Sends a request of the control lane. What it asks of the plan is on the screen at once, marked as not yet granted. */
+  private request(request: ControlRequest): number {
+    const seq = this.send('control', request);
+    const plan = this.plan;
+    if (seq >= 0 && plan && changesPlan(request)) {
+      this.hopes.set(seq, { request, version: plan.version });
+      this.frames.later('plan', () => this.renderPlan());
+      this.frames.draw();
+    }
+    return seq;
+  }
+
+  /** The plan as it will be if everything that was asked is granted. */
+  private get plan(): HopedPlan | null {
+    if (!this.state) {
+      return null;
+    }
+    const held: HopedPlan = this.state.plan;
+    // A later version than was spoken of: it has been granted, although the kernel is not done with it.
+    const open = [...this.hopes.values()].filter(({ version }) => version >= held.version);
+    return open.reduce((plan, { request }) => hope(plan, request), held);
+  }
+
   private receive(message: Reply, buffers: DataView[]): void {
     switch (message.type) {
       case 'benches':
@@ -263,6 +290,9 @@ export class App {
 
   private finished(seq: number): void {
     const type = this.requests.finish(seq);
+    if (this.hopes.delete(seq)) {
+      this.frames.later('plan', () => this.renderPlan());
+    }
     this.parts.card.finished(seq);
     this.parts.sql.finished(seq);
     if (this.steps.delete(seq) && this.generating) {
@@ -319,6 +349,7 @@ export class App {
 
   private clear(): void {
     this.frames.clear();
+    this.hopes.clear();
     this.state = null;
     this.cell = null;
     this.parts.card.take(null);
@@ -405,7 +436,6 @@ export class App {
 
   private renderState(): void {
     const state = this.state;
-    this.parts.planList.show(state?.plan ?? null);
     this.parts.live.show(state, this.generating);
     this.parts.head.show(state?.bench ?? null);
     this.parts.card.show(state);
@@ -414,13 +444,18 @@ export class App {
     const run = state?.edited ?? state?.base;
     this.parts.sql.show(run && state?.base ? { run: run.id, base: state.base.id } : null);
     this.parts.runs.mark([state?.base?.id, state?.edited?.id].filter(id => id !== undefined));
-    this.renderCell();
+    this.renderPlan();
     this.parts.strip.show(this.parts.card.data, state?.selected?.position);
   }
 
+  private renderPlan(): void {
+    this.parts.planList.show(this.plan);
+    this.renderCell();
+  }
+
   private renderCell(): void {
-    const { plan = null, bench = null, base = null, edited = null } = this.state ?? {};
-    this.parts.inspector.show(this.cell, plan, bench, edited ?? base, base?.id ?? null);
+    const { bench = null, base = null, edited = null } = this.state ?? {};
+    this.parts.inspector.show(this.cell, this.plan, bench, edited ?? base, base?.id ?? null);
   }
 
   private renderBusy(): void {

@@ -8,7 +8,8 @@ import { type Scope, type Target, boost, find, placeOf, scaleWeight, scaled, tog
 import { HeadsCard } from './heads';
 import type { Box } from './paint';
 import { ProfileCard } from './profile';
-import type { BenchFacts, Contributions, ExpertRow, Heads, Inspection, PlanCard, Profile, RunCard, Trials } from './protocol';
+import type { HopedPlan } from './hopes';
+import type { BenchFacts, Contributions, ExpertRow, Heads, Inspection, Profile, RunCard, Trials } from './protocol';
 import { category, css, digits, signed } from './scale';
 import { TrialList } from './trials';
 import { __ } from './words';
@@ -44,7 +45,7 @@ export class Inspector {
   private scope: Scope = 'all';
   private order: Order = 'score';
   private cell: Inspection | null = null;
-  private plan: PlanCard | null = null;
+  private plan: HopedPlan | null = null;
   private bench: BenchFacts | null = null;
   private box: Box | null = null;
   private base: string | null = null;
@@ -120,7 +121,7 @@ export class Inspector {
   }
 
   /** `run` is what the map shows, `base` the run it stands beside. */
-  show(cell: Inspection | null, plan: PlanCard | null, bench: BenchFacts | null, run: RunCard | null, base: string | null): void {
+  show(cell: Inspection | null, plan: HopedPlan | null, bench: BenchFacts | null, run: RunCard | null, base: string | null): void {
     if (!this.changed.by(cell, plan, bench, run?.model, base)) {
       return;
     }
@@ -219,7 +220,7 @@ export class Inspector {
   }
 
   /** What can be said of the cell as a whole. */
-  private renderFacts(cell: Inspection | null, plan: PlanCard | null): void {
+  private renderFacts(cell: Inspection | null, plan: HopedPlan | null): void {
     const effects = this.here;
     setAttr(this.node, 'data-wb-contributions', effects && cell ? `${cell.layer},${cell.position}` : undefined);
     if (!this.told.by(cell && plan ? { ...cell, experts: cell.experts.length } : null, effects)) {
@@ -283,7 +284,7 @@ export class Inspector {
     }
   }
 
-  private renderRows(cell: Inspection, plan: PlanCard, refused: boolean): void {
+  private renderRows(cell: Inspection, plan: HopedPlan, refused: boolean): void {
     // Sorted by the base run's scores, so that rows stay under the pointer while experts are banned one by one.
     // Without scores, as of a run out of the store, the chosen come first.
     const rank = (row: ExpertRow): number => row.base ?? row.score ?? (row.weight === null ? -Infinity : row.weight - 1e9);
@@ -367,14 +368,15 @@ export class Inspector {
     return row;
   }
 
-  private fill(row: Row, data: ExpertRow, plan: PlanCard, low: number, top: number, refused: boolean): void {
+  private fill(row: Row, data: ExpertRow, plan: HopedPlan, low: number, top: number, refused: boolean): void {
     const effect = this.here?.experts.find(one => one.expert === data.expert)?.effect ?? null;
     const index = find(plan, ['reroute.ban', 'reroute.force'], this.target, data.expert);
     const kind = index < 0 ? '' : plan.edits[index]!.kind;
+    const asked = index >= 0 && plan.edits[index]!.pending === true;
     const biased = find(plan, ['reroute.bias'], this.target, data.expert);
     const delta = biased < 0 ? null : plan.edits[biased]!.delta;
     const factor = scaled(plan, this.target, data.expert);
-    if (!row.changed.by(data, low, top, refused, effect, this.here?.target, kind, delta, factor, this.scope)) {
+    if (!row.changed.by(data, low, top, refused, effect, this.here?.target, kind, asked, delta, factor, this.scope)) {
       return;
     }
     const score = data.score ?? data.base;
@@ -386,8 +388,10 @@ export class Inspector {
     setText(row.weight, data.weight === null ? '' : digits(data.weight, 3));
     setTitle(row.weight, data.weight === null ? '' : __('combine weight'));
     const words = { '': '', chosen: __('chosen'), native: __('native'), banned: __('banned'), forced: __('forced') };
-    setText(row.badge, words[data.state]);
-    setTitle(row.badge, data.state === 'native' ? __('chosen in the base run, not any more') : '');
+    const hoped = kind === 'reroute.ban' ? __('ban …') : __('force …');
+    setText(row.badge, asked ? hoped : words[data.state]);
+    setTitle(row.badge, asked ? __('asked for, not executed yet') : data.state === 'native' ? __('chosen in the base run, not any more') : '');
+    setAttr(row.node, 'data-wb-pending', asked ? 'true' : undefined);
     setAttr(row.node, 'data-wb-state', data.state);
     setAttr(row.node, 'data-wb-chosen', String(data.chosen));
     setAttr(row.node, 'data-wb-native', String(data.native));

@@ -28,8 +28,8 @@ import numpy as np
 from figures import figure, publish
 
 from workbench.store import Store
-from workbench.store.schema import TABLE_MACROS
-from workbench.store.summary import SUMS
+from workbench.store.schema import TABLE_MACROS, macro_docs
+from workbench.store.summary import BLOCKS, SUMS
 
 LAYERS, EXPERTS, TOP_K, TOKENS = 16, 64, 8, 2048
 CALLS = {
@@ -56,11 +56,11 @@ CALLS = {
     "lane_tiles": "$first, 3, 0, $tokens, 16",
 }
 """Arguments of the macros that take more than runs, or one."""
-SCANS = ("path_counts", "path_summary", "layer_information", "context_independence", "token_specialisation")
-"""Macros that can be asked over some of the runs alone."""
-BY_POSITION = ("route_stability", "token_specialisation_by_label", "skip_effect", "loss_change")
-"""Macros that compare runs position by position, which no sum of a run can."""
-HELPERS = ("unsummarised", "some_runs")
+SCANS = tuple(doc.name for doc in macro_docs() if "most := NULL" in doc.arguments)
+"""Macros that can be asked over some of the runs alone, because no sum of a run answers them."""
+MOST = 30_000
+"""Tokens they are asked over then."""
+HELPERS = ("unsummarised", "some_runs", "whole_blocks", "runs_outside", "pair_totals", "next_totals")
 EFFECTS = ("skip_matrix", "layer_effect", "recovery_layer", "tolerable_sparsity")
 """Macros over what experiments measured, which is small whatever was recorded."""
 
@@ -114,6 +114,36 @@ def time_macros(choices: int, asked: argparse.Namespace, folder: Path) -> dict[s
     path = folder / f"macros-{choices}.duckdb"
     store = Store.open(path, threads=asked.threads, share=False)
     _say(f"making {len(runs)} runs")
+    _fill(store, runs)
+    ids = {"runs": str(runs), "first": "1", "second": "2", "tokens": str(TOKENS)}
+    questions = {}
+    for name in TABLE_MACROS:
+        if name in SUMS.values() or name in (*HELPERS, *EFFECTS):
+            continue
+        arguments = CALLS.get(name, "$runs")
+        for word, value in ids.items():
+            arguments = arguments.replace(f"${word}", value)
+        questions[name] = f"FROM {name}({arguments})"
+        if name in SCANS:
+            questions[f"{name}, most"] = f"FROM {name}({arguments}, most := {MOST})"
+    found: dict[str, Any] = {"choices": len(runs) * LAYERS * TOKENS * TOP_K, "runs": len(runs)}
+    if asked.rows:
+        found |= {f"{clock}_over_rows": each for clock, each in _time_all(store, questions, asked).items()}
+    start, start_cpu = time.perf_counter(), time.process_time()
+    store.summarise()
+    found["summarise"] = {
+        "seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu,
+        "rows": {table: store.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in (*SUMS, *BLOCKS)},
+    }  # fmt: skip
+    _say(f"sums kept in {found['summarise']['seconds']:.1f} s: {found['summarise']['rows']}")
+    found |= _time_all(store, questions, asked)
+    store.close()
+    found["bytes"] = path.stat().st_size
+    return found
+
+
+def _fill(store: Store, runs: list[int]) -> None:
+    """Rows of every table for ``runs``: those of the first run, with other experts in every run and layer."""
     _first_run(store)
     cursor = store.cursor()
     for table in (
@@ -121,6 +151,7 @@ def time_macros(choices: int, asked: argparse.Namespace, folder: Path) -> dict[s
         "contribution",
         "sparsity",
         "token",
+        "token_label",
         "depth",
         "attention_rank",
         "neuron_rate",
@@ -140,31 +171,6 @@ def time_macros(choices: int, asked: argparse.Namespace, folder: Path) -> dict[s
         "run", {"run": runs, "num_experts": EXPERTS, "top_k": TOP_K, "tokens": TOKENS, "labels": labels}
     )
     store.flush()
-    ids = {"runs": str(runs), "first": "1", "second": "2", "tokens": str(TOKENS)}
-    questions = {}
-    for name in TABLE_MACROS:
-        if name in SUMS.values() or name in (*HELPERS, *EFFECTS):
-            continue
-        arguments = CALLS.get(name, "$runs")
-        for word, value in ids.items():
-            arguments = arguments.replace(f"${word}", value)
-        questions[name] = f"FROM {name}({arguments})"
-        if name in SCANS:
-            questions[f"{name}, most"] = f"FROM {name}({arguments}, most := 30000)"
-    found: dict[str, Any] = {"choices": len(runs) * LAYERS * TOKENS * TOP_K, "runs": len(runs)}
-    if asked.rows:
-        found |= {f"{clock}_over_rows": each for clock, each in _time_all(store, questions, asked).items()}
-    start, start_cpu = time.perf_counter(), time.process_time()
-    store.summarise()
-    found["summarise"] = {
-        "seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu,
-        "rows": {table: store.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in SUMS},
-    }  # fmt: skip
-    _say(f"sums kept in {found['summarise']['seconds']:.1f} s: {found['summarise']['rows']}")
-    found |= _time_all(store, questions, asked)
-    store.close()
-    found["bytes"] = path.stat().st_size
-    return found
 
 
 def _first_run(store: Store) -> None:
@@ -187,6 +193,8 @@ def _first_run(store: Store) -> None:
     store.write(
         "token", {**at, "position": np.arange(TOKENS), "token": words, "text": "word", "logprob": -2.0}
     )
+    kinds = {"label": "kind", "value": np.where(words < 10, "common", "rare").tolist()}
+    store.write("token_label", {"run": 1, "position": np.arange(TOKENS), **kinds})
     store.write("depth", {**at, "position": np.arange(TOKENS), "layer": 5, "unit": "block", "event": "skip"})
     ranks = {"tokens": 256, "submatrix": "sampled", "tolerance": 0.01, "rank": 40, "stable_rank": 3.0}
     heads = {"layer": np.repeat(np.arange(LAYERS), 16), "head": np.tile(np.arange(16), LAYERS)}
@@ -269,7 +277,7 @@ def main() -> None:
         where = f"{one['choices']:,} choices, {one['runs']} runs"
         whole = {name: asked.limit if t is None else t for name, t in one["seconds"].items()}
         slow = [name for name, seconds in whole.items() if seconds >= 1]
-        scans = [name for name in slow if f"{name}, most" in whole or name in BY_POSITION]
+        scans = [name for name in slow if f"{name}, most" in whole]
         others = {name: seconds for name, seconds in whole.items() if name not in scans}
         slowest = max(others, key=lambda name: others[name])
         figures.append(

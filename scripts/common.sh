@@ -42,7 +42,7 @@ pip_install() {
   local venv=$1 what=$2 log status=0
   shift 2
   log=$(mktemp)
-  "$venv/bin/python" -m pip install --quiet "$@" >"$log" 2>&1 || status=$?
+  "$venv/bin/python" -m pip install --quiet --constraint scripts/constraints.txt "$@" >"$log" 2>&1 || status=$?
   if ((status)); then
     grep -v '^WARNING' "$log" | tail -n 5 >&2 || true
   fi

@@ -33,6 +33,9 @@ esac
 """
 
 
+KEPT = "install --quiet --constraint scripts/constraints.txt"
+
+
 class Checkout:
     """A copy of the scripts with the files they look at, and a PATH of its own."""
 
@@ -85,7 +88,7 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_the_first_time_installs_and_the_second_does_nothing(checkout: Checkout) -> None:
     status, said, pip = checkout.install()
     assert status == 0, said
-    assert pip == ["install --quiet torch==2.13.0+cpu", "install --quiet --editable ."]
+    assert pip == ["install --quiet torch==2.13.0+cpu", f"{KEPT} --editable ."]
     assert said[-1] == "Installed."
     assert checkout.install() == (0, [], [])
 
@@ -93,22 +96,22 @@ def test_the_first_time_installs_and_the_second_does_nothing(checkout: Checkout)
 def test_what_changes_is_installed_again_and_only_then(checkout: Checkout) -> None:
     checkout.install()
     (checkout.root / "workbench" / "labextension" / "package.json").write_text('{"build": 2}')
-    assert checkout.install()[2] == ["install --quiet --editable ."]
+    assert checkout.install()[2] == [f"{KEPT} --editable ."]
     (checkout.root / "workbench" / "cli.py").write_text("")
     assert checkout.install()[2] == []
 
 
 def test_the_test_extras_are_added_once_and_kept(checkout: Checkout) -> None:
     checkout.install()
-    assert checkout.install("test")[2] == ["install --quiet --editable .[test]"]
+    assert checkout.install("test")[2] == [f"{KEPT} --editable .[test]"]
     assert checkout.install("test")[2] == []
     assert checkout.install()[2] == []
     (checkout.root / "pyproject.toml").write_text("changed")
-    assert checkout.install()[2] == ["install --quiet --editable .[test]"]
+    assert checkout.install()[2] == [f"{KEPT} --editable .[test]"]
 
 
 def test_torch_is_chosen_kept_and_changed(checkout: Checkout) -> None:
-    assert checkout.install(TORCH="cuda")[2][0] == "install --quiet torch==2.13.0"
+    assert checkout.install(TORCH="cuda")[2][0] == f"{KEPT} torch==2.13.0"
     assert checkout.install()[2] == []  # said nothing: what is there stays
     assert checkout.install(TORCH="cuda")[2] == []
     assert checkout.install(TORCH="cpu")[2] == ["install --quiet torch==2.13.0+cpu"]
@@ -116,7 +119,7 @@ def test_torch_is_chosen_kept_and_changed(checkout: Checkout) -> None:
 
 def test_pytorchs_own_index_is_second(checkout: Checkout) -> None:
     _, _, pip = checkout.install(PIP_FAILS="2.13.0+cpu")
-    assert pip[1] == "install --quiet --index-url https://download.pytorch.org/whl/cpu torch==2.13.0"
+    assert pip[1] == f"{KEPT} --index-url https://download.pytorch.org/whl/cpu torch==2.13.0"
 
 
 def test_a_moved_checkout_gets_a_new_environment(checkout: Checkout) -> None:
@@ -130,7 +133,7 @@ def test_what_failed_is_tried_again(checkout: Checkout) -> None:
     assert status == 1
     assert said[-2] == "ERROR: nothing fits"
     assert said[-1].startswith("The workbench could not be installed")
-    assert checkout.install()[2] == ["install --quiet --editable ."]
+    assert checkout.install()[2] == [f"{KEPT} --editable ."]
 
 
 @pytest.mark.parametrize("tool", ["cc", "git", "python3"])

@@ -17,20 +17,32 @@ from workbench.tasks.wording import SHIFT_VARIANT, VARIANTS, WORDINGS
 
 Document = list[tuple[str, bool]]
 QUESTIONS = 6  # most questions in one document
-# Tasks that are learnt late, with parameters easier than level 1.
+# Parameters that lessons draw from, easy ones first; see the tasks' own levels, of which some are harder: never trained on.
+LEVELS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "kth_smallest": ((3,), (4,), (5,), (6,), (8,), (12,), (16,)),
+    "recall": ((4, 1), (6, 1), (8, 1), (12, 1), (16, 1), (24, 1), (32, 1)),
+    "two_hop": ((3, 2), (4, 2), (5, 2), (6, 2), (8, 2), (12, 2)),
+    "lexicon": ((4, 1, 0), (8, 1, 0), (4, 2, 0), (6, 2, 0), (8, 2, 0), (8, 3, 0), (12, 3, 0)),
+    "rule": ((4, 1, 1), (4, 3, 1), (5, 8, 1), (6, 31, 1), (6, 8, 2), (8, 31, 5)),
+    "most_frequent": ((6, 4, 1), (9, 4, 1), (12, 4, 2), (12, 4, 3), (20, 5, 4), (30, 6, 5)),
+    "modular_sum": ((3, 1, 7), (3, 1, 20), (3, 2, 7), (3, 3, 0), (4, 4, 0), (6, 6, 0)),
+    "stack_top": ((4, 4), (4, 3), (8, 3), (12, 4), (20, 6), (32, 8)),
+    "addition": ((3, 4), (3, 9), (4, 9), (5, 9), (6, 9), (8, 9)),
+    "sorting": ((3,), (4,), (5,), (6,), (8,), (10,)),
+}
+# Tasks that are learnt late, with still easier parameters.
 LATE: dict[str, tuple[tuple[int, ...], ...]] = {
-    "two_hop": ((1, 2), (2, 0), (2, 1), (2, 2)),
-    "rule": ((6, 1, 1), (8, 2, 1)),
-    "modular_sum": ((2, 1, 3), (2, 1, 7), (2, 2, 0)),
+    "two_hop": ((1, 2), (2, 2)),
+    "rule": ((4, 1, 1),),
+    "modular_sum": ((2, 1, 3), (2, 1, 7)),
     "addition": ((1, 9), (2, 4), (2, 9)),
 }
 
 
 def lesson(rng: random.Random, progress: float, hard: float) -> Document:
     """One document at random: a drill or a task, by progress; ``hard`` from 0 to 1 favours the late tasks."""
-    if rng.random() < max(0.2, 0.75 - 0.9 * progress):
-        weights = [first + (last - first) * min(progress, 1.0) for first, last in DRILLS.values()]
-        drill = rng.choices(list(DRILLS), weights=weights)[0]
+    if rng.random() < max(0.15, 0.75 - 0.9 * progress):
+        drill = rng.choices(list(DRILLS), weights=list(DRILLS.values()))[0]
         return [*drill(rng, progress), (END, False)]
     late = hard > 0 and rng.random() < 0.6 * hard
     name = rng.choice(list(LATE) if late else tasks.names())
@@ -38,33 +50,20 @@ def lesson(rng: random.Random, progress: float, hard: float) -> Document:
 
 
 def task_document(name: str, rng: random.Random, progress: float, *, easier: bool = False) -> Document:
-    """A task's facts with one to six questions over them; ``easier`` than any level for the late tasks.
-
-    Where a task has questions that lead up to its own, half of the documents ask some of them, first or last.
-    """
-    task = TASKS[name]
-    reachable = 1 + (len(task.levels) - 1) * min(progress * 1.25, 1.0)
-    level = rng.randint(1, min(len(task.levels), int(reachable + rng.random())))
-    parameters = rng.choice(LATE[name]) if easier else task.parameters(level)
+    """A task's facts with one to six questions over them; ``easier`` than any level for the late tasks."""
+    task, levels = TASKS[name], LEVELS[name]
+    reachable = 1 + (len(levels) - 1) * min(progress * 1.25, 1.0)
+    level = rng.randint(1, min(len(levels), int(reachable + rng.random())))
+    parameters = rng.choice(LATE[name]) if easier else levels[level - 1]
     item = task.draw(rng, parameters)
     while not item.belongs_to("train"):
         item = task.draw(rng, parameters)
     variant = rng.choice(VARIANTS)
-    asked = [item, *trained(task.siblings(item, rng))[: QUESTIONS - 1]]
-    steps = trained(task.steps(item, rng))[: QUESTIONS // 2]
-    if steps and rng.random() < 0.5:
-        asked = steps + asked if rng.random() < 0.5 else asked + steps
-        asked = asked[:QUESTIONS]
-    first, *more = asked
-    document: Document = [(first.prompt(variant), False), (first.answer, True)]
-    for other in more:
+    document: Document = [(item.prompt(variant), False), (item.answer, True)]
+    more = [other for other in task.siblings(item, rng)[: 2 * QUESTIONS] if other.belongs_to("train")]
+    for other in more[: QUESTIONS - 1]:
         document += [(other.question(variant), False), (other.answer, True)]
     return [*document, (END, task.free_form)]
-
-
-def trained(items: list[Item]) -> list[Item]:
-    """Those of the first few items that belong to the training split."""
-    return [item for item in items[: 2 * QUESTIONS] if item.belongs_to("train")]
 
 
 def copying(rng: random.Random, progress: float) -> Document:
@@ -120,31 +119,16 @@ def small_sums(rng: random.Random, progress: float) -> Document:
     return document
 
 
-def rule_pairs(rng: random.Random, progress: float) -> Document:
-    """Pairs of x and x + c modulo 64: from the second pair on every partner is scored."""
-    reach = rng.choice((1, 3, 8, 31)[: 2 + int(2 * progress)])
-    shift = rng.randint(-reach, reach)
-    separator = rng.choice([wording.separator for wording in WORDINGS[:SHIFT_VARIANT]])
-    facts: list[str] = []
-    document: Document = []
-    for x in rng.sample(range(64), rng.randint(6, 16)):
-        y = NUMBERS[(x + shift) % 64]
-        if Item("rule", tuple(facts), NUMBERS[x], y).belongs_to("train"):
-            document += [(separator * bool(facts) + NUMBERS[x], False), (y, bool(facts))]
-            facts.append(NUMBERS[x] + y)
-    return document
-
-
 def brackets(rng: random.Random, progress: float) -> Document:
     """Nested tags; every closing tag is scored, and no beginning is a held-out item of the task.
 
     Beginnings of more than eleven tags are too many to be met by chance.
     """
-    depth = 2 + int(8 * progress)
+    depth = 2 + int(6 * progress)
     while True:
         document: Document = []
         opened: list[int] = []
-        for _ in range(rng.randint(8, 12 + int(24 * progress))):
+        for _ in range(rng.randint(8, 30)):
             if not opened or (len(opened) < depth and rng.random() < 0.5):
                 opened.append(rng.randrange(len(OPENING)))
                 document.append((OPENING[opened[-1]], False))
@@ -164,13 +148,11 @@ def alphabet(rng: random.Random) -> tuple[str, ...]:
     return rng.choice((NUMBERS, WORDS, NUMBERS + WORDS))
 
 
-# Weight of each drill at the beginning and at the end of the curriculum.
-DRILLS: dict[Callable[[random.Random, float], Document], tuple[float, float]] = {
-    copying: (3, 1),
-    induction: (4, 1),
-    progression: (1, 1),
-    order: (1, 1),
-    small_sums: (1, 3),
-    rule_pairs: (1, 2),
-    brackets: (1, 1),
+DRILLS: dict[Callable[[random.Random, float], Document], float] = {
+    copying: 3,
+    induction: 4,
+    progression: 1,
+    order: 1,
+    small_sums: 1,
+    brackets: 1,
 }

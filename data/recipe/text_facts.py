@@ -80,7 +80,11 @@ def measure(bench: Bench, rows: int = 24, length: int = 192, per_level: int = 3)
     """Everything of this file, as numbers for the datasheet."""
     data = held_out(bench, rows, length, per_level)
     plain = losses(bench, data)
-    scrambled = np.mean([losses(bench, data, Plan([reroute.random("all", seed=s)])) for s in SEEDS], axis=0)
+    moe = bench.anatomy.layer(bench.anatomy.moe_layers[0]).moe
+    scrambled = plain  # where every expert is chosen there is nothing to scramble
+    if moe.top_k < moe.num_experts:
+        plans = [Plan([reroute.random("all", seed=seed)]) for seed in SEEDS]
+        scrambled = np.mean([losses(bench, data, plan) for plan in plans], axis=0)
     texts = int((data.domain < len(DOMAINS)).sum())
     runs = bench.run(data.ids[:texts], record=wb.Record(contribution=False, sparsity=False, rank_tokens=256))
     runs += bench.run(

@@ -1,7 +1,7 @@
 """Training: a long run at a constant rate that can be stopped at any step, and decays that branch off it.
 
     python -m data.recipe.train run demo --minutes 60
-    python -m data.recipe.train decay demo --step 2000 --minutes 6 --out FOLDER
+    python -m data.recipe.train decay demo --step 1633 --steps 219 --out FOLDER
     python -m data.recipe.train export demo --step 500 --out FOLDER
 
 ``run`` goes on from the newest checkpoint of that name. A checkpoint holds model, optimisers and step; batches and
@@ -199,15 +199,28 @@ def checkpoints(name: str) -> list[Path]:
     return sorted(folders.training(name).glob("step-*.pt"))
 
 
+def beginning(name: str, step: int) -> Path:
+    """The checkpoint of another run that a run begins from."""
+    file = folders.training(name) / f"step-{step:07d}.pt"
+    if not file.exists():
+        raise SystemExit(
+            f"{file} is missing: python -m data.recipe.train run {name} --until {step} makes it."
+        )
+    return file
+
+
 def run(config: Config, minutes: float, every: float, keep: int, until: int | None = None) -> None:
     """Trains from the newest checkpoint on, saving every few minutes and at the end.
 
-    It ends after some minutes, or when ``until`` steps are done in all.
+    A run without a checkpoint begins at random weights, or where its configuration says it leaves another run. It ends after
+    some minutes, or when ``until`` steps are done in all.
     """
     trainer = Trainer(config)
     folder = folders.training(config.name)
     if saved := checkpoints(config.name):
         trainer.load(saved[-1])
+    elif config.begins is not None:
+        trainer.load(beginning(*config.begins))
     if until is not None and trainer.step >= until:
         print(f"{config.name} already has {trainer.step} steps")
         return
@@ -226,23 +239,20 @@ def run(config: Config, minutes: float, every: float, keep: int, until: int | No
             return
 
 
-def decay(config: Config, checkpoint: Path, minutes: float, out: Path, length: int) -> None:
-    """Anneals from a checkpoint: the rate falls as 1 - sqrt(share of the time), then the model is exported.
+def decay(config: Config, checkpoint: Path, steps: int, out: Path, length: int) -> None:
+    """Anneals from a checkpoint: in so many steps the rate falls as 1 - sqrt(share of them), then the model is exported.
 
     ``length`` is the row length, which may be longer than in the run, so that late positions are trained as well.
     """
     trainer = Trainer(replace(config, length_first=length, length=length))
     trainer.load(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
-    first = trainer.train_step(1.0)
-    started, seconds = time.time(), 60 * minutes
-    for _ in logged(
-        trainer, out / "decay.jsonl", lambda: 1 - math.sqrt(min((time.time() - started) / seconds, 1.0))
-    ):
-        if time.time() - started > seconds:
+    first = trainer.step
+    for _ in logged(trainer, out / "decay.jsonl", lambda: 1 - math.sqrt((trainer.step - first) / steps)):
+        if trainer.step == first + steps:
             break
     trainer.export(out)
-    describe(out, config, from_step=first["step"], steps=trainer.step, length=length)
+    describe(out, config, from_step=first, steps=trainer.step, length=length)
 
 
 def export(config: Config, checkpoint: Path, out: Path) -> None:
@@ -295,9 +305,8 @@ def main() -> None:
         sub = commands.add_parser(command)
         sub.add_argument("name", choices=sorted(CONFIGS))
         sub.add_argument("--threads", type=int, default=2)
-        if command != "export":
-            sub.add_argument("--minutes", type=float, required=True)
         if command == "run":
+            sub.add_argument("--minutes", type=float, required=True)
             sub.add_argument("--every", type=float, default=4.0, help="minutes between checkpoints")
             sub.add_argument("--keep", type=int, default=6)
             sub.add_argument("--until", type=int, help="number of steps in all after which to stop")
@@ -305,6 +314,9 @@ def main() -> None:
             sub.add_argument("--step", type=int, help="step of the checkpoint; the newest by default")
             sub.add_argument("--out", type=Path, required=True)
             if command == "decay":
+                sub.add_argument(
+                    "--steps", type=int, required=True, help="steps in which the rate falls to zero"
+                )
                 sub.add_argument("--length", type=int, default=512, help="row length while annealing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -316,7 +328,7 @@ def main() -> None:
         step = options.step
         chosen = folders.training(config.name) / f"step-{step:07d}.pt" if step else saved[-1]
         if options.command == "decay":
-            decay(config, chosen, options.minutes, options.out, options.length)
+            decay(config, chosen, options.steps, options.out, options.length)
         else:
             export(config, chosen, options.out)
 

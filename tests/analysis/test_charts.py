@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+
 import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
 
+from workbench import analysis
 from workbench.analysis import charts
 from workbench.errors import StoreError
 
@@ -50,8 +53,8 @@ def colours_of(chart: alt.Chart) -> dict:
         (charts.flips_map, FLIPS, 2),
         (charts.layer_effects, EFFECTS, 12),
         (charts.skip_effects, SKIPPED, 2),
-        (lambda frame: charts.tolerance(frame, 0.05), LEVELS, 8),
-        (lambda frame: charts.scatter(frame, "label"), PLACED, 2),
+        (lambda frame: charts.tolerable(frame, 0.05), LEVELS, 8),
+        (lambda frame: charts.components(frame, "label"), PLACED, 2),
     ],
 )
 def test_a_chart_holds_its_rows_and_draws_offline(draw, frame, rows):
@@ -95,3 +98,78 @@ def test_what_cannot_be_drawn_is_refused():
     long = pd.DataFrame({"layer": 0, "expert": np.arange(charts.LARGEST + 1), "load": 0.0})
     with pytest.raises(StoreError, match="too large"):
         charts.expert_load(long)
+
+
+CALLS = [name for name in analysis.__all__ if inspect.isfunction(getattr(analysis, name))]
+"""The public calls of the room."""
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, tuple[object, int]]:
+    """What every public call answers about twelve random runs, with the marks its chart must have."""
+    rng = np.random.default_rng(0)
+    runs = pd.Index(range(1001, 1013), name="run")
+    columns = pd.MultiIndex.from_product([[0, 3], range(4)], names=["layer", "expert"])
+    vectors = pd.DataFrame(rng.random((12, 8)), index=runs, columns=columns)
+    changes = pd.DataFrame(
+        {"sparsity": np.repeat([0.2, 0.5], 6), "change": rng.random(12), "task": ["a", "b"] * 6}
+    )
+    flips = FLIPS.assign(base_experts=[[0], [1]], run_experts=[[1], [0]])
+    found = analysis.RunDiff(1, 2, pd.DataFrame({"position": [0]}), flips, 1, 0, 3, "text")
+    labels = {run: "ab"[run % 2] for run in runs}
+    return {
+        "bootstrap": (analysis.bootstrap(rng.random(9), draws=50), 1),
+        "clusters": (analysis.clusters(vectors, 2), 12),
+        "components": (analysis.components(vectors), 12),
+        "diff": (found, 2),
+        "neighbours": (analysis.neighbours(vectors, 2), 24),
+        "permutation": (analysis.permutation(rng.random(5), rng.random(6), draws=50), 1),
+        "probe": (analysis.probe(vectors, labels, folds=2, permutations=3, by_layer=True), 2),
+        "routing_vectors": (vectors, 96),
+        "tolerable": (analysis.tolerable(changes, 0.5, samples=20), 8),
+    }
+
+
+def draw(name: str, answer: object) -> alt.Chart | alt.LayerChart:
+    return charts.tolerable(answer, 0.5) if name == "tolerable" else getattr(charts, name)(answer)
+
+
+def test_every_public_call_has_the_chart_of_its_name(answers):
+    assert sorted(answers) == sorted(CALLS)
+    for name, (answer, rows) in answers.items():
+        frames = [answer] if isinstance(answer, pd.DataFrame) else list(vars(answer).values())
+        assert any(isinstance(frame, pd.DataFrame) for frame in frames), name
+        chart = draw(name, answer)
+        drawn = chart.to_dict()
+        (data,) = drawn["datasets"].values()
+        assert len(data) == rows, name
+        assert drawn["title"], name
+        layers = drawn.get("layer", [drawn])
+        for axis in ("x", "y"):
+            assert any(axis in layer["encoding"] for layer in layers), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CALLS)
+def test_the_chart_of_a_call_draws_offline(answers, name):
+    svg = vl_convert.vegalite_to_svg(draw(name, answers[name][0]).to_json(), allowed_base_urls=[])
+    assert svg.startswith("<svg") and "<path" in svg
+
+
+def test_charts_of_answers_say_what_they_show(answers):
+    (point,) = charts.probe(probed_together(answers)).to_dict()["datasets"].values()
+    assert [row["layer"] for row in point] == ["all"]
+    joined = pd.concat({"one": answers["bootstrap"][0], "two": answers["bootstrap"][0]})
+    (rows,) = charts.bootstrap(joined, "load").to_dict()["datasets"].values()
+    assert [row["name"] for row in rows] == ["one", "two"]
+    (null,) = charts.permutation(answers["permutation"][0], "load").to_dict()["datasets"].values()
+    spread = answers["permutation"][0].null_sd[0]
+    assert (null[0]["low"], null[0]["high"]) == pytest.approx((-2 * spread, 2 * spread))
+    (bars,) = charts.clusters(answers["clusters"][0]).to_dict()["datasets"].values()
+    assert [row["cluster"] for row in bars] == sorted(row["cluster"] for row in bars)
+    assert {row["item"] for row in bars} == {str(run) for run in range(1001, 1013)}
+
+
+def probed_together(answers) -> pd.DataFrame:
+    vectors = answers["routing_vectors"][0]
+    return analysis.probe(vectors, {run: "ab"[run % 2] for run in vectors.index}, folds=2, permutations=2)

@@ -14,7 +14,7 @@ import transformers
 from torch import nn
 
 from workbench.address import Address
-from workbench.anatomy import Anatomy, prove, read
+from workbench.anatomy import Anatomy, prove, read, router_logits
 from workbench.anatomy.rules import REFUSED
 from workbench.errors import ContractError, EditRefused
 
@@ -153,6 +153,44 @@ def test_a_permuted_tuple_is_caught(build: Callable[..., Any], order: tuple[int,
 @pytest.mark.parametrize("family", ["olmoe", "mixtral", "gpt_oss", "deepseek_v3"])
 def test_probabilities_in_place_of_logits_are_caught(build: Callable[..., Any], family: str) -> None:
     _caught(_fault(build(family), lambda out: (out[0].softmax(-1), *out[1:])), "router_logits differ")
+
+
+_ALL_CHOSEN = {  # by family: what makes every token choose every expert
+    "olmoe": {"num_experts_per_tok": 4, "num_experts": 4},
+    "mixtral": {"num_experts_per_tok": 4, "num_local_experts": 4},
+}
+
+
+@pytest.mark.parametrize("family", _ALL_CHOSEN)
+def test_logits_are_told_from_weights_of_their_shape_by_their_values(
+    build: Callable[..., Any], family: str
+) -> None:
+    """Where every expert is chosen, both are [T, E]."""
+    anatomy = read(build(family, **_ALL_CHOSEN[family]))
+    proof = prove(anatomy)
+    for layer in anatomy.moe_layers:
+        moe = anatomy.layer(layer).moe
+        assert moe is not None and moe.proved and moe.top_k == moe.num_experts == 4
+        assert (proof.layers[layer].logits, proof.layers[layer].weights) == (0.0, 0.0)
+        given = torch.randn(5, anatomy.hidden_size)
+        output = moe.router(given)
+        assert sum(t.is_floating_point() and t.shape == (5, 4) for t in output) == 2
+        expected = torch.nn.functional.linear(given, moe.router.weight)
+        assert torch.equal(router_logits(output, 4, moe.logits_place), expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda out: (out[0].softmax(-1), *out[1:]),  # probabilities where the logits stood
+        lambda out: (out[0] * 1.01, *out[1:]),
+        lambda out: ((out[0], out[0].clone()), *out[1:]),  # twice the same: which of them counts is not known
+    ],
+)
+def test_logits_that_values_do_not_tell_either_are_caught(
+    build: Callable[..., Any], change: Callable[..., Any]
+) -> None:
+    _caught(_fault(build("olmoe", **_ALL_CHOSEN["olmoe"]), change), "router_logits cannot be told")
 
 
 @pytest.mark.parametrize("family", ["olmoe", "gpt_oss", "deepseek_v2", "granitemoe"])
@@ -381,6 +419,28 @@ def _hooks(model: nn.Module) -> int:
 
 
 @pytest.mark.slow
+def test_proving_computes_one_bank_of_a_class_and_follows_what_the_others_pass_on(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("olmoe", num_hidden_layers=3)
+    banks = [layer.mlp.experts for layer in model.model.layers]
+    computed: list[nn.Module] = []
+    own = type(banks[0]).forward
+    monkeypatch.setattr(
+        type(banks[0]), "forward", lambda bank, *a, **k: computed.append(bank) or own(bank, *a, **k)
+    )
+    assert len(prove(read(model)).layers) == 3
+    assert computed == banks[:1]
+    assert not any("forward" in vars(bank) for bank in banks)
+
+    moved: list[nn.Module] = []  # as a library does that brings weights in before a call
+    banks[2].forward = lambda *a, **k: moved.append(banks[2]) or own(banks[2], *a, **k)
+    anatomy = read(model)
+    prove(anatomy)
+    assert moved == [banks[2]] and "forward" in vars(banks[2])
+    assert all(anatomy.layer(layer).moe.proved for layer in range(3))
+
+
 def test_proving_leaves_no_trace(decoder: Any) -> None:
     ids = torch.arange(12).reshape(2, 6) + 3
     decoder.train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -199,7 +200,7 @@ def test_a_decay_exports_a_plain_model_that_reads_text_as_in_training(tmp_path: 
     trainer = Trainer(TINY)
     for _ in range(3):
         trainer.train_step(0.5)
-    decay(TINY, trainer.save(tmp_path / "run"), minutes=0.02, out=tmp_path / "model", length=64)
+    decay(TINY, trainer.save(tmp_path / "run"), steps=3, out=tmp_path / "model", length=64)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert model.config.model_type == "olmoe" and model.dtype == torch.bfloat16
@@ -233,3 +234,19 @@ def test_training_lowers_the_loss() -> None:
     trainer = Trainer(TINY)
     losses = [trainer.train_step(1.0)["loss"] for _ in range(60)]
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.2
+
+
+@pytest.mark.slow
+def test_a_run_that_leaves_another_begins_with_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    variant = replace(TINY, name="variant", norm_topk_prob=False, begins=("origin", 2))
+    with pytest.raises(SystemExit, match="run origin --until 2"):
+        run(variant, minutes=1, every=9, keep=1, until=3)
+    origin = replace(TINY, name="origin")
+    run(origin, minutes=1, every=9, keep=1, until=2)
+    loaded: list[Path] = []
+    own = Trainer.load
+    monkeypatch.setattr(Trainer, "load", lambda trainer, file: loaded.append(file) or own(trainer, file))
+    run(variant, minutes=1, every=9, keep=1, until=3)
+    run(variant, minutes=1, every=9, keep=1, until=4)
+    assert loaded == [*checkpoints("origin"), folders.training("variant") / "step-0000003.pt"]
+    assert [file.name for file in checkpoints("variant")] == ["step-0000003.pt", "step-0000004.pt"]

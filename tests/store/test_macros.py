@@ -16,7 +16,11 @@ from workbench.store.schema import TABLE_MACROS, macro_docs
 
 
 def test_every_macro_is_asked_by_a_test():
-    texts = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_macros*.py")]
+    folder = Path(__file__).parent
+    texts = [
+        path.read_text(encoding="utf-8")
+        for path in (*folder.glob("test_macros*.py"), folder / "test_blocks.py")
+    ]
     asked = {name for text in texts for name in re.findall(r"(?<=FROM )\w+|(?<=\x22)\w+", text)}
     assert set(TABLE_MACROS) <= asked
 

@@ -417,3 +417,31 @@ def test_importing_the_store_does_not_import_torch(elsewhere):
     )
     assert done.stdout.split() == ["False", "False"], done.stderr
     assert sys.version_info >= (3, 11)
+
+
+def test_macros_are_made_once_and_again_where_they_are_another_programs(tmp_path, monkeypatch):
+    begun = []
+    own = schema.transaction
+    monkeypatch.setattr(schema, "transaction", lambda cursor: begun.append(1) or own(cursor))
+    file = tmp_path / "store.duckdb"
+
+    def opened() -> int:
+        """Transactions of an opening: one for the tables, one more where macros are made."""
+        begun.clear()
+        with Store.open(file, share=False) as store:
+            assert store.sql("SELECT * FROM expert_load(NULL)").fetchall() == []
+        return len(begun)
+
+    assert [opened(), opened()] == [2, 1]
+    with duckdb.connect(str(file)) as other:
+        other.execute("DROP MACRO TABLE expert_load; COMMENT ON VIEW macros IS 'of another program'")
+    assert [opened(), opened()] == [2, 1]
+
+
+def test_macros_that_cannot_be_made_are_an_error_where_they_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(schema, "_MACROS", "CREATE MACRO broken(x) AS no_such_function(x);")
+    with (
+        Store.open(tmp_path / "store.duckdb", share=False) as store,
+        pytest.raises(StoreError, match="macros"),
+    ):
+        store.cursor()

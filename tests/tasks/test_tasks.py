@@ -233,17 +233,6 @@ def test_score_hands_items_and_plan_to_the_bench() -> None:
     assert tasks.score(Bench(), items, plan="a plan") == (5, ["a plan"], "choices")
 
 
-def test_steps_of_a_chain_are_right_and_no_level_asks_them() -> None:
-    task, rng = TASKS["two_hop"], random.Random(0)
-    for level in range(1, len(task.levels) + 1):
-        item = task.draw(rng, task.parameters(level))
-        steps = task.steps(item, rng)
-        assert len(steps) == task.levels[level - 1][0]
-        for step in steps:
-            assert step.facts == item.facts and step.query + step.answer in item.facts
-            assert step.query not in {item.query, *(other.query for other in task.siblings(item, rng))}
-
-
 def test_two_word_keys_are_told_apart_only_by_both_words() -> None:
     for prompt in tasks.load("recall", split="validation", level=8, n=10, variant=0)["prompt"]:
         pairs = re.findall(r"(<[a-z]+>)(<[a-z]+>)<\d+>", prompt)

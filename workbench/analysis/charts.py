@@ -1,5 +1,6 @@
 """Charts of what the macros and this room answer: plain ``altair.Chart`` objects, made from aggregated rows.
 
+What a call of :mod:`workbench.analysis` answers, the chart of the same name draws: ``charts.probe(analysis.probe(...))``.
 Sequences are drawn in viridis and categories in the palette of Okabe and Ito (2008), both told apart by readers who see
 colours differently; every mark carries its numbers as a tooltip.
 """
@@ -8,11 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from workbench.analysis.tolerance import Tolerable
 from workbench.errors import StoreError
 
 if TYPE_CHECKING:
     import altair as alt
     import pandas as pd
+
+    from workbench.analysis.diff import RunDiff
 
 LARGEST = 5000
 """Rows a chart takes at most: its data travel inside it."""
@@ -115,11 +119,12 @@ def layer_effects(frame: pd.DataFrame) -> alt.Chart:
     )
 
 
-def tolerance(frame: pd.DataFrame, allowed: float) -> alt.Chart:
-    """Change of the loss by sparsity, from ``tolerable_sparsity`` (or the table of ``analysis.tolerable``): the mean, its
-    upper bound, the worst task, and what is ``allowed`` (nats)."""
+def tolerable(answer: Tolerable | pd.DataFrame, allowed: float) -> alt.Chart:
+    """Change of the loss by sparsity, from ``analysis.tolerable`` or the macro ``tolerable_sparsity``: the mean, its upper
+    bound, the worst task, and what is ``allowed`` (nats)."""
     import altair as alt
 
+    frame = answer.table if isinstance(answer, Tolerable) else answer
     level = "level" if "level" in frame else "sparsity"
     rows = _checked(frame, level, "change", "upper", "worst_change").assign(allowed=allowed)
     names = {"change": "mean", "upper": "upper bound", "worst_change": "worst task", "allowed": "allowed"}
@@ -195,24 +200,209 @@ def _quality_panel(rows: pd.DataFrame, family: str) -> alt.LayerChart:
     return alt.LayerChart(layer=layers, title=title, width=260, height=200)
 
 
-def scatter(frame: pd.DataFrame, colour: str) -> alt.Chart:
-    """Rows by their first two principal components (``analysis.components``), coloured by the column ``colour``."""
+def components(frame: pd.DataFrame, colour: str | None = None) -> alt.Chart:
+    """Rows by their first two principal components, coloured by the column ``colour`` (a label that was added) if one is
+    named."""
     import altair as alt
 
-    rows = _checked(frame, "pc1", "pc2", colour)
+    rows = _named(frame, "pc1", "pc2", *([] if colour is None else [colour]))
     explained = frame.attrs.get("explained")
-    titles = [f"component {i + 1}" + (f" ({explained[i]:.0%})" if explained else "") for i in range(2)]
-    return (
-        alt.Chart(rows, title="Routing as an embedding")
+    titles = [
+        f"component {i + 1}" + (f" ({explained[i]:.0%} of the variance)" if explained else "")
+        for i in range(2)
+    ]
+    points = (
+        alt.Chart(rows, title=f"Routing as an embedding: one point a {_item(frame)}")
         .mark_point(filled=True, size=60)
         .encode(
             x=alt.X("pc1:Q", title=titles[0]),
             y=alt.Y("pc2:Q", title=titles[1]),
-            color=alt.Color(f"{colour}:N", scale=alt.Scale(range=PALETTE)),
-            shape=f"{colour}:N",
-            tooltip=[colour, "pc1", "pc2"],
+            tooltip=["item", *([] if colour is None else [colour]), "pc1", "pc2"],
         )
     )
+    if colour is None:
+        return points.encode(color=alt.value(PALETTE[0]))
+    return points.encode(
+        color=alt.Color(f"{colour}:N", scale=alt.Scale(range=PALETTE)), shape=alt.Shape(f"{colour}:N")
+    )
+
+
+def clusters(frame: pd.DataFrame) -> alt.Chart:
+    """How well every row sits in its cluster: its silhouette, near 0 where it could as well be in another."""
+    import altair as alt
+
+    rows = _named(frame, "cluster", "silhouette", "distance").sort_values(
+        ["cluster", "silhouette"], ascending=[True, False]
+    )
+    item = _item(frame)
+    return (
+        alt.Chart(
+            rows, title=f"Clusters of routing: one bar a {item}, near 0 where it fits another cluster as well"
+        )
+        .mark_bar()
+        .encode(
+            x=alt.X("silhouette:Q", title="silhouette", scale=alt.Scale(domainMax=1)),
+            y=alt.Y("item:N", title=item, sort=rows["item"].tolist()),
+            color=alt.Color("cluster:N", scale=alt.Scale(range=PALETTE)),
+            tooltip=[
+                "item",
+                "cluster",
+                *(alt.Tooltip(name, format=".3f") for name in ("silhouette", "distance")),
+            ],
+        )
+    )
+
+
+def neighbours(frame: pd.DataFrame) -> alt.Chart:
+    """Which rows are routed alike: the similarity of every row with its nearest others."""
+    import altair as alt
+
+    rows = _checked(frame, "item", "place", "other", "similarity").astype({"item": str, "other": str})
+    return (
+        alt.Chart(rows, title="Nearest in routing: similarity of each row with its neighbours")
+        .mark_rect()
+        .encode(
+            x=alt.X("other:N", title="neighbour"),
+            y=alt.Y("item:N", title="row"),
+            color=alt.Color("similarity:Q", title="cosine", scale=alt.Scale(scheme="viridis")),
+            tooltip=["item", "place", "other", alt.Tooltip("similarity", format=".4f")],
+        )
+    )
+
+
+def routing_vectors(frame: pd.DataFrame) -> alt.Chart:
+    """The vectors themselves: rows of the frame down, experts across, layer by layer."""
+    import altair as alt
+    import pandas as pd
+
+    places = list(frame.columns.to_frame().itertuples(index=False, name=None))
+    tall = pd.DataFrame(
+        [
+            (_text(item), layer, expert, value)
+            for item, vector in zip(frame.index, frame.to_numpy(), strict=True)
+            for (layer, expert), value in zip(places, vector, strict=True)
+        ],
+        columns=["item", "layer", "expert", "value"],
+    )
+    item = _item(frame)
+    return (
+        alt.Chart(_checked(tall, *tall), title=f"Mean weight of every expert, by {item}", width=alt.Step(5))
+        .mark_rect()
+        .encode(
+            x=alt.X("expert:O", axis=alt.Axis(labels=False, ticks=False)),
+            y=alt.Y("item:N", title=item),
+            column=alt.Column("layer:O", spacing=2),
+            color=alt.Color("value:Q", title="weight", scale=alt.Scale(scheme="viridis")),
+            tooltip=["item", "layer", "expert", alt.Tooltip("value", format=".4f")],
+        )
+    )
+
+
+def probe(frame: pd.DataFrame) -> alt.LayerChart:
+    """The held-out score by layer (one point where all layers were read together) over what labels dealt anew reach: the
+    grey bar is their mean and two standard deviations to both sides."""
+    import altair as alt
+
+    rows = _checked(frame, "layer", "score", "null_mean", "null_sd", "p_value", "runs")
+    for name in ("null_mean", "null_sd", "p_value"):
+        rows[name] = rows[name].astype(float)
+    rows["layer"] = ["all" if layer != layer or layer is None else str(int(layer)) for layer in rows["layer"]]
+    rows["low"], rows["high"] = (rows["null_mean"] + sign * 2 * rows["null_sd"] for sign in (-1, 1))
+    x = alt.X("layer:N", title="layer", sort=rows["layer"].tolist())
+    tooltip = [
+        "layer",
+        "runs",
+        *(alt.Tooltip(name, format=".3f") for name in ("score", "null_mean", "p_value")),
+    ]
+    null = alt.Chart(rows).mark_bar(color="#999999", opacity=0.5, width=12)
+    points = alt.Chart(rows).mark_point(filled=True, size=80, color=PALETTE[0])
+    return alt.LayerChart(
+        layer=[
+            null.encode(
+                x=x, y=alt.Y("low:Q", title="balanced accuracy, held out"), y2="high:Q", tooltip=tooltip
+            ),
+            points.encode(x=x, y=alt.Y("score:Q", scale=alt.Scale(domain=[0, 1])), tooltip=tooltip),
+        ],
+        title=alt.TitleParams(
+            "What a linear reader tells from the routing", subtitle="grey: labels dealt anew"
+        ),
+    )
+
+
+def bootstrap(frame: pd.DataFrame, of: str = "value") -> alt.LayerChart:
+    """Estimates with their intervals; ``of`` says what was estimated.
+
+    Several answers are drawn together when they are joined: ``pd.concat({"a": bootstrap(x), "b": bootstrap(y)})``.
+    """
+    import altair as alt
+
+    rows = _checked(frame, "estimate", "low", "high", "units").assign(name=_names(frame))
+    y = alt.Y("name:N", title=None, sort=rows["name"].tolist())
+    tooltip = ["name", *(alt.Tooltip(name, format=".4f") for name in ("estimate", "low", "high")), "units"]
+    x = alt.X("low:Q", title=of, scale=alt.Scale(zero=False))
+    return alt.LayerChart(
+        layer=[
+            alt.Chart(rows).mark_rule(color=PALETTE[0], strokeWidth=2).encode(x=x, x2="high:Q", y=y, tooltip=tooltip),
+            alt.Chart(rows).mark_point(filled=True, size=80, color=PALETTE[0]).encode(
+                x="estimate:Q", y=y, tooltip=tooltip
+            ),
+        ],
+        title=f"{of.capitalize()} with its bootstrap interval",
+    )  # fmt: skip
+
+
+def permutation(frame: pd.DataFrame, of: str = "value") -> alt.LayerChart:
+    """Differences of means over what dealing anew gives (grey: two standard deviations about 0); ``of`` says of what.
+
+    Several answers are drawn together when they are joined: ``pd.concat({"a": permutation(...), "b": permutation(...)})``.
+    """
+    import altair as alt
+
+    rows = _checked(frame, "difference", "null_sd", "p_value", "draws").assign(name=_names(frame))
+    rows["low"], rows["high"] = -2 * rows["null_sd"], 2 * rows["null_sd"]
+    rows["name"] = [f"{name} (p = {p:.2g})" for name, p in zip(rows["name"], rows["p_value"], strict=True)]
+    y = alt.Y("name:N", title=None, sort=rows["name"].tolist())
+    tooltip = [
+        "name",
+        *(alt.Tooltip(name, format=".4f") for name in ("difference", "null_sd", "p_value")),
+        "draws",
+    ]
+    x = alt.X("low:Q", title=f"difference in {of}")
+    return alt.LayerChart(
+        layer=[
+            alt.Chart(rows).mark_bar(color="#999999", opacity=0.5, height=12).encode(x=x, x2="high:Q", y=y, tooltip=tooltip),
+            alt.Chart(rows).mark_point(filled=True, size=80, color=PALETTE[0]).encode(
+                x="difference:Q", y=y, tooltip=tooltip
+            ),
+        ],
+        title=alt.TitleParams(f"Difference in {of}", subtitle="grey: values dealt anew, two standard deviations"),
+    )  # fmt: skip
+
+
+def diff(found: RunDiff) -> alt.Chart:
+    """Where the two runs of a diff choose differently, and why."""
+    return flips_map(found.flips)
+
+
+def _names(frame: pd.DataFrame) -> list[str]:
+    """What the rows are called: the outermost level of an index that was joined under names, else numbers from 1."""
+    if frame.index.nlevels > 1:
+        return [str(name) for name in frame.index.get_level_values(0)]
+    return [""] if len(frame) == 1 else [str(i + 1) for i in range(len(frame))]
+
+
+def _item(frame: pd.DataFrame) -> str:
+    """What a row of routing vectors stands for."""
+    return "token" if frame.index.nlevels > 1 else "run"
+
+
+def _text(item: Any) -> str:
+    return " : ".join(str(part) for part in item) if isinstance(item, tuple) else str(item)
+
+
+def _named(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The checked columns with ``item``, the index as text: run ids are too long for numbers in a page."""
+    return _checked(frame, *columns).assign(item=[_text(item) for item in frame.index])
 
 
 def _checked(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:

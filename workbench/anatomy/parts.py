@@ -64,7 +64,8 @@ class Moe:
 
     ``observable`` says that the expert bank was seen to be called with ids and weights, ``proved`` that ``rule``
     reproduces them from the router's input; ``reason`` says why not. For a family without a rule, ``rule`` is ``None``,
-    ``no_rule`` says why, and ``top_k`` is 0 until it is observed.
+    ``no_rule`` says why, and ``top_k`` is 0 until it is observed. ``logits_place`` says which of several tensors that the
+    router returns in the shape of logits they were proved to be; ``None`` where the shape tells them.
     """
 
     path: str
@@ -79,6 +80,7 @@ class Moe:
     observable: bool = False
     proved: bool = False
     reason: str = NOT_PROVED
+    logits_place: int | None = None
 
     @property
     def choosable(self) -> int:

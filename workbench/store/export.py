@@ -19,6 +19,7 @@ import duckdb
 from workbench.errors import StoreError
 from workbench.store import schema
 from workbench.store.sharing import first_line, quote
+from workbench.store.summary import BLOCKS
 
 FORMATS = (".parquet", ".html", ".duckdb")
 """Suffixes that :func:`export` knows."""
@@ -108,6 +109,7 @@ def open_parquet(*folders: str | os.PathLike[str]) -> duckdb.DuckDBPyConnection:
         schema.check_version(version, writable=False)
     connection = duckdb.connect(":memory:", config={"python_enable_replacements": False})
     schema.prepare(connection)
+    schema.renew_macros(connection)
     for table in schema.TABLES:
         columns = _columns(connection, table)
         files = [
@@ -166,6 +168,8 @@ def _selection(cursor: duckdb.DuckDBPyConnection, table: str, runs: list[int] | 
     """The rows of ``table`` that belong to ``runs``; of tables without runs, those that these runs need."""
     if runs is None:  # rows of runs that have not ended, too
         return f'SELECT * FROM "{table}"'
+    if table in ("block_run", *BLOCKS):  # sums over other runs too: made anew from the sums of single runs
+        return f'SELECT * FROM "{table}" LIMIT 0'
     ids = f"[{', '.join(map(str, runs))}]::BIGINT[]"
     if any(name == "run" for name, _ in _columns(cursor, table)):
         return f'SELECT * FROM "{table}" WHERE run IN (SELECT unnest({ids}))'
@@ -203,6 +207,7 @@ def _to_parquet(cursor: duckdb.DuckDBPyConnection, folder: Path, runs: list[int]
 def _to_store(cursor: duckdb.DuckDBPyConnection, file: Path, runs: list[int] | None) -> None:
     with duckdb.connect(str(file), config={"storage_compatibility_version": schema.STORAGE_VERSION}) as fresh:
         schema.prepare(fresh)
+        schema.renew_macros(fresh)
     cursor.execute(f"ATTACH {quote(str(file))} AS exported")
     try:
         for table in schema.TABLES:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import threading
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -14,7 +16,7 @@ from workbench.store.transaction import transaction
 
 _HERE = Path(__file__).parent
 
-VERSION = 3
+VERSION = 4
 """Version of ``schema.sql``."""
 
 MIGRATIONS: dict[int, str] = {
@@ -27,7 +29,19 @@ STORAGE_VERSION = "v1.4.0"
 
 _SCHEMA = (_HERE / "schema.sql").read_text(encoding="utf-8")
 
-_FILES = ("cells", "parts", "load", "paths", "labels", "compare", "depth", "effects", "neurons", "map")
+_FILES = (
+    "cells",
+    "blocks",
+    "parts",
+    "load",
+    "paths",
+    "labels",
+    "compare",
+    "depth",
+    "effects",
+    "neurons",
+    "map",
+)
 """Files of ``macros/`` in the order they are run: a macro may use those above it."""
 
 _MACROS = "\n".join((_HERE / "macros" / f"{name}.sql").read_text(encoding="utf-8") for name in _FILES)
@@ -159,7 +173,7 @@ def check_version(found: int, *, writable: bool) -> None:
 
 
 def prepare(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create the schema in an empty database, or bring an older one forward, in one transaction; renew the macros."""
+    """Create the tables in an empty database, or bring older ones forward, in one transaction."""
     found = version_of(connection)
     if found is not None:
         check_version(found, writable=True)
@@ -171,8 +185,51 @@ def prepare(connection: duckdb.DuckDBPyConnection) -> None:
             for version in range(found + 1, VERSION + 1):
                 connection.execute(MIGRATIONS[version])
                 _reach(connection, version)
+
+
+def renew_macros(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create the macros of this program in one transaction, unless the database has these very ones."""
+    found = connection.execute(
+        "SELECT comment FROM duckdb_views() WHERE database_name = current_database() AND view_name = 'macros'"
+    ).fetchone()
+    view = _macros_view()
+    mark = hashlib.sha256((_MACROS + view).encode()).hexdigest()
+    if found is not None and found[0] == mark:
+        return
+    with transaction(connection):
         connection.execute(_MACROS)
-        connection.execute(_macros_view())
+        connection.execute(view)
+        connection.execute(f"COMMENT ON VIEW macros IS '{mark}'")
+
+
+class Renewal:
+    """The macros of a store, made on a thread of their own: they take longer than everything else about opening one."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._cursor = cursor
+        self._error: duckdb.Error | None = None
+        self._thread = threading.Thread(target=self._work, name="workbench-store-macros", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            with self._cursor:
+                renew_macros(self._cursor)
+        except duckdb.Error as error:  # reaches whoever asks
+            self._error = error
+
+    def join(self) -> None:
+        """Return when the thread has ended, whatever became of it."""
+        self._thread.join()
+
+    def wait(self) -> None:
+        """Return when the macros are there; raises :class:`StoreError` where they cannot be made."""
+        self.join()
+        if self._error is not None:
+            raise StoreError(
+                f"The macros of the store cannot be made: {self._error}.",
+                "Check the disk, and open the store again.",
+            ) from self._error
 
 
 def _reach(connection: duckdb.DuckDBPyConnection, version: int) -> None:

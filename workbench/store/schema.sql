@@ -431,6 +431,35 @@ CREATE TABLE sparsity_sum (
     hoyer       DOUBLE               -- likewise
 );
 
+-- Sums of sums: those of the tables above that are nearly as many as choices, over whole blocks of summarised runs, so that
+-- questions about all runs read few rows.  A question about some runs of a block reads their own sums.  The macros pair_totals
+-- and next_totals choose.  A block that loses a run must be dropped (Store.delete does it); its runs keep their own sums.
+CREATE TABLE block_run (
+    block BIGINT NOT NULL,           -- the block: the smallest of its runs
+    run   BIGINT NOT NULL            -- one of its runs; a run is in one block at most
+);
+
+CREATE TABLE pair_block (
+    block   BIGINT NOT NULL,         -- of block_run
+    layer   USMALLINT NOT NULL,
+    expert  USMALLINT NOT NULL,
+    other   USMALLINT NOT NULL,      -- expert or a larger number
+    opening BOOLEAN NOT NULL,        -- about position 0
+    tokens  BIGINT                   -- sum over the runs of pair_sum
+);
+
+CREATE TABLE next_block (
+    block       BIGINT NOT NULL,     -- of block_run
+    layer       USMALLINT NOT NULL,
+    next_layer  USMALLINT NOT NULL,  -- the next routed layer of its runs
+    expert      USMALLINT NOT NULL,
+    next_expert USMALLINT NOT NULL,  -- of next_layer
+    opening     BOOLEAN NOT NULL,    -- about position 0
+    tokens      BIGINT,              -- sums over the runs of next_sum
+    seen        BIGINT,              -- likewise
+    tried       DOUBLE               -- likewise
+);
+
 -- The choice of one token in one layer as one row: experts and weights in slot order.
 CREATE VIEW choice AS
 SELECT run, step, position, layer, list(expert ORDER BY slot) AS experts, list(weight ORDER BY slot) AS weights

@@ -67,6 +67,8 @@ class Store:
         path: Path | None,
         writer: Writer,
         server: Server | None,
+        columns: Mapping[str, Mapping[str, typed.Column]],
+        macros: schema.Renewal,
         note: str,
         unshared_because: str,
     ) -> None:
@@ -74,17 +76,18 @@ class Store:
         self.note = note
         self.unshared_because = unshared_because
         self._connection = connection
-        self._columns = typed.read_columns(connection)
+        self._columns = columns
         self._writer = writer
         self.policy = writer.policy
         self._server = server
+        self._macros = macros
         self._users = 1
         self._summing = threading.Lock()
         self._summer: threading.Thread | None = None
         self._unsummed = 0
         self._closing = False
         # Runs at exit too, so that a program that never closes its store still commits what it wrote.
-        self._finish = weakref.finalize(self, _shut_down, connection, writer, server)
+        self._finish = weakref.finalize(self, _shut_down, connection, writer, server, macros)
 
     @classmethod
     def open(
@@ -186,21 +189,28 @@ class Store:
         except StoreError:
             connection.close()
             raise
+        columns = typed.read_columns(connection)
+        macros = schema.Renewal(connection.cursor())
         writer = Writer(
             _LocalSink(connection.cursor()),
             capacity=options["capacity"],
             policy=options["policy"],
             interval=options["interval"],
-            convert=partial(_convert, typed.read_columns(connection)),
+            convert=partial(_convert, columns),
         )
         server, reason = None, "it was opened with share=False" if path else "it is in memory"
         if share and path is not None:
+
+            def settle() -> Exception | None:
+                macros.wait()
+                return writer.settle()
+
             try:
-                server, reason = Server(connection, path, settle=writer.settle), ""
+                server, reason = Server(connection, path, settle=settle), ""
             except (SetupError, duckdb.Error, OSError) as error:
                 reason = str(error)
                 _log.warning("Other processes cannot read %s while it is open: %s", path, reason)
-        store = cls(connection, path, writer, server, note, reason)
+        store = cls(connection, path, writer, server, columns, macros, note, reason)
         if path is not None:
             _open_stores[path] = store
         return store
@@ -275,6 +285,7 @@ class Store:
         """A DuckDB cursor of its own on the store, closed with it. It sees all rows written before; of those written
         later, those that are committed."""
         self._check_open()
+        self._macros.wait()
         failure = self._writer.settle()
         if failure is not None:
             _log.warning("Rows are missing, because they could not be written: %s", failure)
@@ -312,7 +323,39 @@ class Store:
             waiting = summary.ended(cursor, runs)
             for piece in summary.pieces(waiting):
                 summary.keep(cursor, piece)
+            for block in summary.due(cursor):
+                summary.close(cursor, block)
         return len(waiting)
+
+    def delete(self, runs: int | Sequence[int]) -> int:
+        """Delete everything recorded about ``runs`` (one id or several), and what was summed from it.
+
+        Runs that are compared with a deleted one keep its id as ``parent``; plans and blobs stay, other runs may name them.
+        DuckDB reuses the room in the file. Returns how many of the runs were in the store.
+
+        Raises
+        ------
+        StoreError
+            The rows could not be deleted; all of them are still there.
+        """
+        ids = [runs] if isinstance(runs, int) else [int(run) for run in runs]
+        with self._summing, self.cursor() as cursor:
+            known = cursor.execute(
+                "SELECT count(DISTINCT run) FROM run WHERE run IN (SELECT unnest(?))", [ids]
+            )
+            count = int(known.fetchall()[0][0])
+            try:
+                with transaction(cursor):
+                    summary.drop_blocks(cursor, ids)
+                    for table in schema.TABLES:
+                        if "run" in self._columns[table]:
+                            cursor.execute(f'DELETE FROM "{table}" WHERE run IN (SELECT unnest(?))', [ids])
+            except duckdb.Error as error:
+                raise StoreError(
+                    f"The runs could not be deleted: {first_line(error)}.",
+                    "Try again when nothing else writes to the store.",
+                ) from error
+        return count
 
     def ended(self, choices: int) -> None:
         """Say that a run with so many choices is complete; after :data:`SUMMARISE_AT` of them a thread sums them up."""
@@ -329,6 +372,10 @@ class Store:
                     if self._closing:
                         return
                     summary.keep(cursor, piece)
+                for block in summary.due(cursor):
+                    if self._closing:
+                        return
+                    summary.close(cursor, block)
         except (duckdb.Error, StoreError):
             _log.warning(
                 "Sums of ended runs could not be kept; answers are right, but slower.", exc_info=True
@@ -461,10 +508,13 @@ def _connect(path: Path | None, threads: int, memory: int) -> duckdb.DuckDBPyCon
         raise unreadable(path, error) from error
 
 
-def _shut_down(connection: duckdb.DuckDBPyConnection, writer: Writer, server: Server | None) -> None:
+def _shut_down(
+    connection: duckdb.DuckDBPyConnection, writer: Writer, server: Server | None, macros: schema.Renewal
+) -> None:
     try:
         writer.close()
     finally:
         if server is not None:
             server.stop()
+        macros.join()
         connection.close()

@@ -86,11 +86,6 @@ class TwoHop(Task):
         starts = [word for word in links if links[word] in links and word != item.query]
         return [Item(self.name, item.facts, start, links[links[start]]) for start in shuffled(starts, rng)]
 
-    def steps(self, item: Item, rng: random.Random) -> list[Item]:
-        links = dict(symbols(fact) for fact in item.facts)
-        middles = [word for word in links if links[word] not in links]
-        return [Item(self.name, item.facts, middle, links[middle]) for middle in shuffled(middles, rng)]
-
     def distractors(self, item: Item, rng: random.Random) -> list[str]:
         present = [end for _, end in (symbols(fact) for fact in item.facts) if end in NUMBERS]
         return shuffled(present, rng) + shuffled(NUMBERS, rng)

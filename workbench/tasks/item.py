@@ -99,10 +99,6 @@ class Task(ABC):
         """Other questions over the same facts, in random order; empty where the facts allow only one."""
         return []
 
-    def steps(self, item: Item, rng: random.Random) -> list[Item]:
-        """Easier questions over the same facts that lead up to the item's own, for teaching; empty for most tasks."""
-        return []
-
     def parameters(self, level: int, *, stretched: bool = False) -> tuple[int, ...]:
         """Parameters of a level; ``stretched`` gives the longer form of the shift split."""
         size, *rest = self.levels[level - 1]

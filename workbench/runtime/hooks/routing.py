@@ -32,7 +32,7 @@ def hook_routing(
     bank = bank_of(moe.experts)
 
     def read_logits(_: nn.Module, __: Any, output: Any) -> None:
-        scene.capture(layer).logits = router_logits(output, moe.num_experts)
+        scene.capture(layer).logits = router_logits(output, moe.num_experts, moe.logits_place)
 
     added: list[tuple[reroute.Pseudo, Tensor]] = []
 

@@ -3,38 +3,40 @@
 --   'edit'      the choice was edited in either of the runs,
 --   'tie'       the k-th and (k+1)-th score were equal in either,
 --   'upstream'  otherwise: the router saw a different hidden state.
--- A pair recorded in one of the runs only is no flip.
+-- A pair recorded in one of the runs only is no flip. Where a position was computed in several steps the last one stands.
 -- Source: divergent decisions of a routing diff, told apart by the margin and the edits that were recorded.
 CREATE OR REPLACE MACRO flips_aligned(base_run, new_run, base_positions, run_positions) AS TABLE
 WITH pairs AS (
     SELECT unnest(CAST(base_positions AS INTEGER[])) AS base_position, unnest(CAST(run_positions AS INTEGER[])) AS position
 ), left_side AS (
-    SELECT r.position, r.layer, list_distinct(list(r.expert)) AS chosen, list(r.expert ORDER BY r.rank, r.slot) AS experts
-    FROM routing AS r WHERE r.run = base_run GROUP BY r.position, r.layer
+    -- Sorting numbers that hold rank, slot and expert is several times cheaper than a list with ORDER BY.
+    SELECT r.position, r.layer, r.step,
+           list_sort(list(CAST(r.rank AS BIGINT) << 24 | CAST(r.slot AS BIGINT) << 16 | r.expert)) AS packed
+    FROM routing AS r WHERE r.run = base_run GROUP BY r.position, r.layer, r.step
+    QUALIFY r.step = max(r.step) OVER (PARTITION BY r.position, r.layer)
 ), right_side AS (
-    SELECT r.position, r.layer, min(r.step) AS step, list_distinct(list(r.expert)) AS chosen,
-           list(r.expert ORDER BY r.rank, r.slot) AS experts
-    FROM routing AS r WHERE r.run = new_run GROUP BY r.position, r.layer
-), left_router AS (
-    SELECT r.position, r.layer, min(r.margin) AS margin, bool_or(r.tie) AS tie, bool_or(r.edited) AS edited
-    FROM router AS r WHERE r.run = base_run GROUP BY r.position, r.layer
-), right_router AS (
-    SELECT r.position, r.layer, min(r.margin) AS margin, bool_or(r.tie) AS tie, bool_or(r.edited) AS edited
-    FROM router AS r WHERE r.run = new_run GROUP BY r.position, r.layer
+    SELECT r.position, r.layer, r.step,
+           list_sort(list(CAST(r.rank AS BIGINT) << 24 | CAST(r.slot AS BIGINT) << 16 | r.expert)) AS packed
+    FROM routing AS r WHERE r.run = new_run GROUP BY r.position, r.layer, r.step
+    QUALIFY r.step = max(r.step) OVER (PARTITION BY r.position, r.layer)
+), sides AS (
+    SELECT p.position, p.base_position, b.layer, a.step AS base_step, b.step,
+           list_transform(a.packed, lambda x: CAST(x & 65535 AS USMALLINT)) AS base_experts,
+           list_transform(b.packed, lambda x: CAST(x & 65535 AS USMALLINT)) AS run_experts
+    FROM pairs AS p
+    JOIN left_side AS a ON a.position = p.base_position
+    JOIN right_side AS b ON b.position = p.position AND b.layer = a.layer
 )
-SELECT p.position, b.layer, a.experts AS base_experts, b.experts AS run_experts,
-       m.margin AS base_margin, n.margin AS run_margin,
+SELECT s.position, s.layer, s.base_experts, s.run_experts, m.margin AS base_margin, n.margin AS run_margin,
        CASE WHEN coalesce(m.edited, false) OR coalesce(n.edited, false) THEN 'edit'
             WHEN coalesce(m.tie, false) OR coalesce(n.tie, false) THEN 'tie'
             ELSE 'upstream' END AS cause,
-       b.step, p.base_position
-FROM pairs AS p
-JOIN left_side AS a ON a.position = p.base_position
-JOIN right_side AS b ON b.position = p.position AND b.layer = a.layer
-LEFT JOIN left_router AS m ON m.position = a.position AND m.layer = a.layer
-LEFT JOIN right_router AS n ON n.position = b.position AND n.layer = b.layer
-WHERE list_sort(a.chosen) <> list_sort(b.chosen)
-ORDER BY b.step, b.layer, p.position;
+       s.step, s.base_position
+FROM sides AS s
+LEFT JOIN router AS m ON m.run = base_run AND m.position = s.base_position AND m.layer = s.layer AND m.step = s.base_step
+LEFT JOIN router AS n ON n.run = new_run AND n.position = s.position AND n.layer = s.layer AND n.step = s.step
+WHERE list_sort(list_distinct(s.base_experts)) <> list_sort(list_distinct(s.run_experts))
+ORDER BY s.step, s.layer, s.position;
 
 -- shared_prefix: positions from the first on at which both runs (one id each) hold the same token,
 --   positions p with token_base(q) = token_run(q) for every q <= p.
@@ -67,51 +69,60 @@ ORDER BY f.position, f.layer;
 --   overlap = mean |A and B| / |A|,  jaccard = mean |A and B| / |A or B|,  unchanged = share with A = B,
 --   top = share with the same best-weighted expert,  chance = mean |B| / E, the overlap of sets drawn at random.
 -- With `base` the last checkpoint and `run` earlier ones, overlap is their saturation.
+-- With `most`, over so many tokens' worth of `run` alone (some_runs): a scan of every choice is what it takes.
 -- Source: router saturation of OLMoE (Muennighoff et al. 2024); route fluctuation by Jaccard of StableMoE (Dai et al. 2022).
-CREATE OR REPLACE MACRO route_stability(base, run, first := false) AS TABLE
+CREATE OR REPLACE MACRO route_stability(base, run, first := false, most := NULL) AS TABLE
 WITH base_ids AS (
     SELECT t.position, arg_max(t.token, t.step) AS token FROM token AS t WHERE t.run = base GROUP BY t.position
-), run_ids_of AS (
+), other_ids AS (
     SELECT t.run, t.position, arg_max(t.token, t.step) AS token
     FROM token AS t
-    WHERE t.run IN (SELECT unnest(run_ids(run)))
+    WHERE t.run IN (SELECT s.id FROM some_runs(run, most) AS s)
     GROUP BY t.run, t.position
 ), prefix AS (
     SELECT t.run, coalesce(min(t.position) FILTER (b.token IS DISTINCT FROM t.token), max(t.position) + 1) AS positions
-    FROM run_ids_of AS t LEFT JOIN base_ids AS b ON b.position = t.position
+    FROM other_ids AS t LEFT JOIN base_ids AS b ON b.position = t.position
     GROUP BY t.run
+), left_words AS (
+    -- A set as bits, 64 experts a word, and its best expert as the smallest of rank and expert in one number.
+    SELECT r.position, r.layer, r.step, r.expert >> 6 AS word, bit_or(1::UBIGINT << (r.expert & 63)) AS chosen,
+           min(r.rank * 65536 + r.expert) AS top
+    FROM routing AS r
+    WHERE r.run = base AND (first OR r.position > 0)
+    GROUP BY r.position, r.layer, r.step, word
+    QUALIFY r.step = max(r.step) OVER (PARTITION BY r.position, r.layer)
 ), left_side AS (
-    SELECT q.position, q.layer, list_distinct(q.experts) AS experts, q.top
-    FROM (
-        SELECT r.position, r.layer, r.step, list(r.expert) AS experts, arg_min(r.expert, r.rank) AS top
-        FROM routing AS r
-        WHERE r.run = base AND (first OR r.position > 0)
-        GROUP BY r.position, r.layer, r.step
-        QUALIFY r.step = max(r.step) OVER (PARTITION BY r.position, r.layer)
-    ) AS q
-), right_side AS (
-    -- Every step of a position that was computed more than once. A list with what stands in it twice is cheaper than DISTINCT.
-    SELECT r.run, r.position, r.layer, r.step, list(r.expert) AS experts, arg_min(r.expert, r.rank) AS top
+    SELECT w.position, w.layer, sum(bit_count(w.chosen)) AS size, min(w.top) & 65535 AS top
+    FROM left_words AS w
+    GROUP BY w.position, w.layer
+), right_words AS (
+    -- Every step of a position that was computed more than once.
+    SELECT r.run, r.position, r.layer, r.step, r.expert >> 6 AS word, bit_or(1::UBIGINT << (r.expert & 63)) AS chosen,
+           min(r.rank * 65536 + r.expert) AS top
     FROM routing AS r JOIN prefix AS p ON p.run = r.run AND r.position < p.positions
-    WHERE r.run IN (SELECT unnest(run_ids(run)))
-    GROUP BY r.run, r.position, r.layer, r.step
+    WHERE r.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR r.position > 0)
+    GROUP BY r.run, r.position, r.layer, r.step, word
+), right_side AS (
+    SELECT w.run, w.position, w.layer, w.step, sum(bit_count(w.chosen)) AS size,
+           sum(bit_count(w.chosen & coalesce(a.chosen, 0))) AS shared, min(w.top) & 65535 AS top
+    FROM right_words AS w
+    LEFT JOIN left_words AS a ON a.position = w.position AND a.layer = w.layer AND a.word = w.word
+    GROUP BY w.run, w.position, w.layer, w.step
 ), repeated AS (
     SELECT b.run, b.position, b.layer, max(b.step) AS step
     FROM right_side AS b
-    WHERE b.run IN (SELECT q.run FROM right_side AS q GROUP BY q.run HAVING count(DISTINCT q.step) > 1)
+    WHERE b.run IN (SELECT q.run FROM right_side AS q GROUP BY q.run HAVING min(q.step) < max(q.step))
     GROUP BY b.run, b.position, b.layer
     HAVING count(*) > 1
 ), pairs AS (
-    SELECT b.run, b.layer, a.top = b.top AS same, len(a.experts) AS a, list_unique(b.experts) AS b,
-           len(list_intersect(a.experts, b.experts)) AS both_sets
+    SELECT b.run, b.layer, a.top = b.top AS same, a.size AS a, b.size AS b, b.shared
     FROM right_side AS b
     JOIN left_side AS a ON a.position = b.position AND a.layer = b.layer
     LEFT JOIN repeated AS l ON l.run = b.run AND l.position = b.position AND l.layer = b.layer
     WHERE l.step IS NULL OR l.step = b.step
 )
-SELECT p.run, p.layer, count(*) AS tokens, avg(p.both_sets / p.a) AS overlap,
-       avg(p.both_sets / (p.a + p.b - p.both_sets)) AS jaccard,
-       avg(CAST(p.both_sets = p.a AND p.a = p.b AS INTEGER)) AS unchanged, avg(CAST(p.same AS INTEGER)) AS top,
+SELECT p.run, p.layer, count(*) AS tokens, avg(p.shared / p.a) AS overlap, avg(p.shared / (p.a + p.b - p.shared)) AS jaccard,
+       avg(CAST(p.shared = p.a AND p.a = p.b AS INTEGER)) AS unchanged, avg(CAST(p.same AS INTEGER)) AS top,
        avg(p.b / i.num_experts) AS chance
 FROM pairs AS p LEFT JOIN run AS i ON i.run = p.run
 GROUP BY p.run, p.layer
@@ -146,7 +157,8 @@ ORDER BY g.run, g.layer;
 
 -- route_neighbours: the k runs among `others` that are routed most like each run of `run`.  A run is the vector of its
 -- weights by layer and expert, summed over its tokens (only its last token with `last := true`), of length one,
---   similarity = sum_{l, e} v(l, e) u(l, e)  (cosine).  A run is no neighbour of itself.
+--   similarity = sum_{l, e} v(l, e) u(l, e)  (cosine).
+-- A run is no neighbour of itself, nor of one with which it shares no expert.
 -- Source: neighbours in pathway space of C3PO (Li et al. 2025) and R2-T2 (Li et al. 2025).
 CREATE OR REPLACE MACRO route_neighbours(run, others, k := 3, last := false, first := false) AS TABLE
 WITH wanted AS (
@@ -163,19 +175,26 @@ WITH wanted AS (
     FROM expert_cells((SELECT list(w.id) FROM wanted AS w)) AS c
     WHERE NOT last AND (first OR NOT c.opening)
     GROUP BY c.run, c.layer, c.expert
-), lengths AS (
-    SELECT v.run, sqrt(sum(v.w * v.w)) AS length FROM vectors AS v GROUP BY v.run
-), products AS (
-    SELECT a.run, b.run AS other, sum(a.w * b.w) AS product
-    FROM vectors AS a JOIN vectors AS b ON b.layer = a.layer AND b.expert = a.expert AND b.run <> a.run
-    WHERE a.run IN (SELECT unnest(run_ids(run))) AND b.run IN (SELECT unnest(run_ids(others)))
-    GROUP BY a.run, b.run
+), axes AS (
+    SELECT DISTINCT v.layer, v.expert FROM vectors AS v
+), listed AS (
+    -- One list a run over the same experts: a similarity is then one inner product.
+    SELECT w.id AS run, list(coalesce(v.w, 0) ORDER BY x.layer, x.expert) AS w
+    FROM wanted AS w CROSS JOIN axes AS x
+    LEFT JOIN vectors AS v ON v.run = w.id AND v.layer = x.layer AND v.expert = x.expert
+    GROUP BY w.id
+), unit AS (
+    SELECT l.run, l.w, sqrt(list_inner_product(l.w, l.w)) AS length FROM listed AS l
+), near AS (
+    SELECT a.run, b.run AS other, list_inner_product(a.w, b.w) / (a.length * b.length) AS similarity
+    FROM unit AS a JOIN unit AS b ON b.run <> a.run
+    WHERE a.run IN (SELECT unnest(run_ids(run))) AND b.run IN (SELECT unnest(run_ids(others))) AND a.length > 0 AND b.length > 0
 )
-SELECT p.run, row_number() OVER (PARTITION BY p.run ORDER BY p.product / (m.length * n.length) DESC, p.other) AS place,
-       p.other, p.product / (m.length * n.length) AS similarity
-FROM products AS p JOIN lengths AS m ON m.run = p.run JOIN lengths AS n ON n.run = p.other
+SELECT n.run, row_number() OVER (PARTITION BY n.run ORDER BY n.similarity DESC, n.other) AS place, n.other, n.similarity
+FROM near AS n
+WHERE n.similarity <> 0
 QUALIFY place <= k
-ORDER BY p.run, place;
+ORDER BY n.run, place;
 
 -- loss_change: what other runs (`run`, one or a list) lost against `base` (one id) on the tokens both begin with,
 --   loss = - mean log p(token | those before),  change = loss - base_loss, in nats a token.

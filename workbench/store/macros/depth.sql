@@ -60,21 +60,31 @@ ORDER BY m.run;
 --   block_norm, influence = mean over tokens of (value of the run - value of the base),
 --   largest = max over tokens of |block_norm of the run - block_norm of the base| / block_norm of the base,
 --   skipped = a depth event other than 'execute' is recorded for that layer of the run.
+-- With `most`, over so many tokens' worth of `run` alone (some_runs): a scan of every position is what it takes.
 -- Source: skip-effect matrix (layer skipped by layer affected) of Csordas, Manning, Potts 2025, from the relative norms.
-CREATE OR REPLACE MACRO skip_effect(base, run, first := false) AS TABLE
+CREATE OR REPLACE MACRO skip_effect(base, run, first := false, most := NULL) AS TABLE
 WITH before AS (
     SELECT c.position, c.layer, arg_max(c.block_norm, c.step) AS block_norm, arg_max(c.influence, c.step) AS influence
     FROM contribution AS c
     WHERE c.run = base AND (first OR c.position > 0)
     GROUP BY c.position, c.layer
+), stepped AS (
+    SELECT c.run, min(c.step) < max(c.step) AS several FROM contribution AS c
+    WHERE c.run IN (SELECT s.id FROM some_runs(run, most) AS s)
+    GROUP BY c.run
 ), after AS (
-    SELECT c.run, c.position, c.layer, arg_max(c.block_norm, c.step) AS block_norm, arg_max(c.influence, c.step) AS influence
+    -- Where a position was computed in several steps the last one stands; a run of one step has none of them.
+    SELECT c.run, c.position, c.layer, c.block_norm, c.influence
     FROM contribution AS c
-    WHERE c.run IN (SELECT unnest(run_ids(run)))
+    WHERE c.run IN (SELECT s.run FROM stepped AS s WHERE NOT s.several)
+    UNION ALL
+    SELECT c.run, c.position, c.layer, arg_max(c.block_norm, c.step), arg_max(c.influence, c.step)
+    FROM contribution AS c
+    WHERE c.run IN (SELECT s.run FROM stepped AS s WHERE s.several)
     GROUP BY c.run, c.position, c.layer
 ), events AS (
     SELECT DISTINCT d.run, d.layer FROM depth AS d
-    WHERE d.run IN (SELECT unnest(run_ids(run))) AND d.event <> 'execute'
+    WHERE d.run IN (SELECT s.run FROM stepped AS s) AND d.event <> 'execute'
 )
 SELECT a.run, a.layer, any_value(e.layer) IS NOT NULL AS skipped, count(*) AS tokens,
        avg(CAST(a.block_norm AS DOUBLE) - b.block_norm) AS block_norm,

@@ -48,32 +48,42 @@ ORDER BY t.layer;
 --   p_value = (1 + deals with at least that information) / (1 + deals).
 -- Source: permutation test (Fisher 1935; Phipson and Smyth 2010 for the added one).
 CREATE OR REPLACE MACRO label_null(run, key, shuffles := 99, first := false) AS TABLE
-WITH counts AS (
-    SELECT r.run, r.layer, r.expert, sum(r.choices) AS choices
-    FROM expert_cells(run) AS r
-    WHERE first OR NOT r.opening
-    GROUP BY r.run, r.layer, r.expert
-), labelled AS (
+WITH labelled AS (
     SELECT i.run, json_extract_string(i.labels, key) AS label, row_number() OVER (ORDER BY i.run) AS place
     FROM run AS i
     WHERE i.run IN (SELECT unnest(run_ids(run))) AND json_extract_string(i.labels, key) IS NOT NULL
+), counts AS (
+    SELECT l.place, r.layer, r.expert, CAST(sum(r.choices) AS DOUBLE) AS choices
+    FROM expert_cells(run) AS r JOIN labelled AS l ON l.run = r.run
+    WHERE first OR NOT r.opening
+    GROUP BY l.place, r.layer, r.expert
+), vectors AS (
+    -- Every expert as one list, a number a labelled run: a deal is then an inner product with a list of zeros and ones.
+    SELECT g.layer, g.expert, list(coalesce(c.choices, 0) ORDER BY l.place) AS choices
+    FROM (SELECT DISTINCT c.layer, c.expert FROM counts AS c) AS g CROSS JOIN labelled AS l
+    LEFT JOIN counts AS c ON c.layer = g.layer AND c.expert = g.expert AND c.place = l.place
+    GROUP BY g.layer, g.expert
+), totals AS (
+    SELECT v.layer, v.expert, v.choices, list_sum(v.choices) AS of_expert,
+           sum(list_sum(v.choices)) OVER (PARTITION BY v.layer) AS n
+    FROM vectors AS v
 ), deals AS (
     SELECT d.deal, l.label, row_number() OVER (
         PARTITION BY d.deal ORDER BY CASE WHEN d.deal = 0 THEN NULL ELSE md5(concat(l.run, ':', d.deal)) END, l.run
     ) AS place
     FROM labelled AS l, (SELECT unnest(range(shuffles + 1)) AS deal) AS d
-), dealt AS (
-    SELECT d.deal, l.run, d.label FROM deals AS d JOIN labelled AS l ON l.place = d.place
+), masks AS (
+    SELECT d.deal, n.label, list(CASE WHEN d.label = n.label THEN 1::DOUBLE ELSE 0 END ORDER BY d.place) AS dealt
+    FROM deals AS d, (SELECT DISTINCT l.label FROM labelled AS l) AS n
+    GROUP BY d.deal, n.label
 ), cells AS (
-    SELECT d.deal, c.layer, c.expert, d.label, sum(c.choices) AS choices
-    FROM counts AS c JOIN dealt AS d ON d.run = c.run
-    GROUP BY d.deal, c.layer, c.expert, d.label
+    SELECT m.deal, t.layer, m.label, t.of_expert, t.n, list_inner_product(t.choices, m.dealt) AS choices
+    FROM totals AS t, masks AS m
 ), sums AS (
-    SELECT c.deal, c.layer, c.choices,
-           sum(c.choices) OVER (PARTITION BY c.deal, c.layer, c.expert) AS of_expert,
-           sum(c.choices) OVER (PARTITION BY c.deal, c.layer, c.label) AS of_label,
-           sum(c.choices) OVER (PARTITION BY c.deal, c.layer) AS n
+    SELECT c.deal, c.layer, c.choices, c.of_expert, c.n,
+           sum(c.choices) OVER (PARTITION BY c.deal, c.layer, c.label) AS of_label
     FROM cells AS c
+    WHERE c.choices > 0
 ), values_of AS (
     SELECT s.deal, s.layer, sum(s.choices / s.n * ln(s.choices / s.of_expert * (s.n / s.of_label))) AS information
     FROM sums AS s
@@ -212,12 +222,14 @@ ORDER BY s.layer, share DESC, tokens DESC, s.token;
 -- token_specialisation_by_label: how the experts of a layer divide the values of a label of the tokens (`key` in token_label),
 --   load  = n(e, v) / n(v),  share = n(e, v) / n(e),  lift = n(e, v) * n / (n(e) * n(v)),
 -- as in specialisation, over the choices of the tokens that have the label.
+-- With `most`, over so many tokens' worth of runs alone (some_runs): a scan of every choice is what it takes.
 -- Source: domain specialisation of OLMoE (Muennighoff et al. 2024), by token.
-CREATE OR REPLACE MACRO token_specialisation_by_label(run, key, first := false) AS TABLE
+CREATE OR REPLACE MACRO token_specialisation_by_label(run, key, first := false, most := NULL) AS TABLE
 WITH cells AS (
     SELECT r.layer, r.expert, t.value AS label, count(*) AS choices
     FROM routing AS r JOIN token_label AS t ON t.run = r.run AND t.position = r.position
-    WHERE r.run IN (SELECT unnest(run_ids(run))) AND (first OR r.position > 0) AND t.label = key AND t.value IS NOT NULL
+    WHERE r.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR r.position > 0) AND t.label = key
+      AND t.value IS NOT NULL
     GROUP BY r.layer, r.expert, t.value
 ), sums AS (
     SELECT c.layer, c.expert, c.label, c.choices,

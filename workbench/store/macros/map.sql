@@ -4,14 +4,16 @@
 -- Source: the rows of routing and router as recorded.
 CREATE OR REPLACE MACRO routing_map(run) AS TABLE
 WITH latest AS (
+    -- Sorting structs that begin with the slot is several times cheaper than two lists with ORDER BY.
     SELECT r.run, r.position, r.layer, r.step, arg_min(r.expert, r.rank) AS top,
-           list(r.expert ORDER BY r.slot) AS experts, list(r.weight ORDER BY r.slot) AS weights
+           list_sort(list({'slot': r.slot, 'expert': r.expert, 'weight': r.weight})) AS slots
     FROM routing AS r
     WHERE r.run IN (SELECT unnest(run_ids(run)))
     GROUP BY r.run, r.position, r.layer, r.step
     QUALIFY r.step = max(r.step) OVER (PARTITION BY r.run, r.position, r.layer)
 )
-SELECT l.run, l.position, l.layer, l.step, l.top, l.experts, l.weights, q.margin, q.entropy, q.tie, q.edited, q.native
+SELECT l.run, l.position, l.layer, l.step, l.top, list_transform(l.slots, lambda x: x.expert) AS experts,
+       list_transform(l.slots, lambda x: x.weight) AS weights, q.margin, q.entropy, q.tie, q.edited, q.native
 FROM latest AS l
 LEFT JOIN router AS q ON q.run = l.run AND q.step = l.step AND q.position = l.position AND q.layer = l.layer
 ORDER BY l.run, l.position, l.layer;

@@ -5,7 +5,7 @@
 CREATE OR REPLACE MACRO coactivation(run, first := false) AS TABLE
 WITH pair AS (
     SELECT s.layer, s.expert, s.other, CAST(sum(s.tokens) AS BIGINT) AS tokens
-    FROM pair_cells(run) AS s
+    FROM pair_totals(run) AS s
     WHERE first OR NOT s.opening
     GROUP BY s.layer, s.expert, s.other
 ), whole AS (
@@ -28,12 +28,12 @@ ORDER BY p.layer, p.expert, p.other;
 CREATE OR REPLACE MACRO expert_affinity(run, first := false) AS TABLE
 WITH single AS (
     SELECT s.layer, s.expert, sum(s.tokens) AS tokens
-    FROM pair_cells(run) AS s
+    FROM pair_totals(run) AS s
     WHERE s.expert = s.other AND (first OR NOT s.opening)
     GROUP BY s.layer, s.expert
 ), pair AS (
     SELECT q.layer, q.next_layer, q.expert, q.next_expert, CAST(sum(q.tokens) AS BIGINT) AS tokens
-    FROM next_cells(run) AS q
+    FROM next_totals(run) AS q
     WHERE first OR NOT q.opening
     GROUP BY q.layer, q.next_layer, q.expert, q.next_expert
 )
@@ -72,7 +72,7 @@ WITH picks AS (
     GROUP BY n.layer HAVING sum(n.chunks) > 0
 ), popularity AS (
     SELECT p.layer, p.expert, sum(p.tokens) AS tokens
-    FROM pair_cells(run) AS p WHERE p.expert = p.other AND (first OR NOT p.opening)
+    FROM pair_totals(run) AS p WHERE p.expert = p.other AND (first OR NOT p.opening)
     GROUP BY p.layer, p.expert
 ), whole AS (
     SELECT n.layer, sum(n.tokens) AS tokens FROM layer_cells(run) AS n WHERE first OR NOT n.opening GROUP BY n.layer
@@ -204,7 +204,7 @@ ORDER BY s.layer, s.other;
 CREATE OR REPLACE MACRO lookahead(run, first := false) AS TABLE
 WITH cells AS (
     SELECT q.layer, q.next_layer, q.expert AS top, q.next_expert AS expert, sum(q.seen) AS seen, sum(q.tried) AS tried
-    FROM next_cells(run) AS q
+    FROM next_totals(run) AS q
     WHERE first OR NOT q.opening
     GROUP BY q.layer, q.next_layer, q.expert, q.next_expert
 ), whole AS (

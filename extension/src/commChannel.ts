@@ -2,8 +2,7 @@
 import { CommsOverSubshells, type Kernel, type KernelMessage } from '@jupyterlab/services';
 import type { JSONObject } from '@lumino/coreutils';
 import { UUID } from '@lumino/coreutils';
-import type { Channel, Lane } from './view/channel';
-import type { Reply } from './view/protocol';
+import { type Channel, type Lane, type Listener, type Post, unpack } from './view/channel';
 
 /** How long to wait for a subshell; without one, clicks are served on the main shell, after the running cell. */
 const SUBSHELL_WAIT = 500;
@@ -15,7 +14,7 @@ export class CommChannel implements Channel {
   private readonly comms: Record<Lane, Kernel.IComm>;
   private readonly stream: Kernel.IComm;
   private readonly ready: Promise<unknown>;
-  private listener: (message: Reply, buffers: DataView[]) => void = () => undefined;
+  private listener: Listener = () => undefined;
 
   constructor(kernel: Kernel.IKernelConnection) {
     const panel = UUID.uuid4();
@@ -32,7 +31,7 @@ export class CommChannel implements Channel {
           ? new DataView(buffer.buffer as ArrayBuffer, buffer.byteOffset, buffer.byteLength)
           : new DataView(buffer)
       );
-      this.listener(message.content.data as unknown as Reply, buffers);
+      this.listener(unpack(message.content.data as unknown as Post, buffers));
     };
     this.stream.open({ panel });
     this.comms.compute.open({ panel });
@@ -62,7 +61,7 @@ export class CommChannel implements Channel {
     });
   }
 
-  listen(listener: (message: Reply, buffers: DataView[]) => void): void {
+  listen(listener: Listener): void {
     this.listener = listener;
   }
 

@@ -5,6 +5,7 @@ import { type ITranslator, nullTranslator } from '@jupyterlab/translation';
 import { ToolbarButton, refreshIcon, stopIcon } from '@jupyterlab/ui-components';
 import { Widget } from '@lumino/widgets';
 import { CommChannel } from './commChannel';
+import { KernelStatus } from './kernelStatus';
 import { App, type Memory } from './view/app';
 import { __ } from './view/words';
 
@@ -111,7 +112,7 @@ export class WorkbenchPanel extends MainAreaWidget<View> {
     }
     this.toolbar.addItem('spacer', Toolbar.createSpacerItem());
     this.toolbar.addItem('kernel', Toolbar.createKernelNameItem(this.session, dialogs));
-    this.toolbar.addItem('status', Toolbar.createKernelStatusItem(this.session));
+    this.toolbar.addItem('status', new KernelStatus(this.session, this.options.translator ?? nullTranslator));
   }
 
   private onKernelChanged(): void {

@@ -83,14 +83,14 @@ test('a large map asks for the tiles in sight, and no more', () => {
   const data = large();
   assert.deepEqual(
     data.missing('margin', 4, 2000, 2100, null),
-    [{ key: 'margin:4:0:', colour: 'margin', first: 0, bucket: 4, layer: null }, { key: 'margin:4:2048:', colour: 'margin', first: 2048, bucket: 4, layer: null }]
+    [{ key: 'margin:4:1024:', colour: 'margin', first: 1024, bucket: 4, layer: null }, { key: 'margin:4:2048:', colour: 'margin', first: 2048, bucket: 4, layer: null }]
   );
   assert.deepEqual(data.missing('margin', 1, 0, 2 * FINE - 1, null).map(want => want.first), [0, FINE]);
-  assert.deepEqual(data.missing('margin', 8, -50, 9999, 1).map(want => [want.colour, want.layer]), [['margin', null], ['lanes', 1]]);
+  assert.deepEqual(data.missing('margin', 16, -50, 9999, 1).map(want => [want.colour, want.layer]), [['margin', null], ['lanes', 1]]);
   const [arrays, buffers] = packed([['margin', 'float32', [2, COARSE], Array.from({ length: 2 * COARSE }, (_, n) => n)]]);
   data.take({ first: 0, bucket: 4, columns: COARSE, colour: 'margin', layer: null, texts: [], range: [10, 20], arrays }, buffers);
   assert.deepEqual(data.missing('margin', 4, 0, 100, null), []);
-  assert.equal(data.tile('margin', 4, 2047).at('margin', 1, COARSE - 1), 2 * COARSE - 1);
+  assert.equal(data.tile('margin', 4, 4 * COARSE - 1).at('margin', 1, COARSE - 1), 2 * COARSE - 1);
   assert.deepEqual(data.range('margin'), [10, 20]);
   assert.ok(!data.knows(5) && data.text(5) === null, 'an aggregate knows no single token');
   assert.ok(data.missing('expert', 4, 0, 100, null).length, 'another colour is another tile');

@@ -162,10 +162,15 @@ class FakeView:
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
         self.buffers: list[list[bytes]] = []
+        self.posts = 0
 
     def send(self, data: dict[str, Any], buffers: Any) -> None:
-        self.messages.append(data)
-        self.buffers.append([bytes(buffer) for buffer in buffers])
+        rest = iter(buffers)
+        for message, count in zip(data["messages"], data["buffers"], strict=True):
+            self.messages.append(message)
+            self.buffers.append([bytes(next(rest)) for _ in range(count)])
+        assert next(rest, None) is None
+        self.posts += 1
 
     def last(self, kind: str) -> dict[str, Any]:
         return next(message for message in reversed(self.messages) if message["type"] == kind)

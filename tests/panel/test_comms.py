@@ -29,7 +29,7 @@ class FakeComm:
 
     def send(self, data: Any, buffers: Any) -> None:
         assert self.target_name == "workbench.stream", "the kernel speaks on the stream alone"
-        self.sent.append(data)
+        self.sent += data["messages"]
 
 
 class Kernel:

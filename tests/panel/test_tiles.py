@@ -155,12 +155,12 @@ def test_flips_of_columns_agree_with_the_macro_and_single_tokens(large: Any, fak
 
 def test_lanes_and_load_are_shares(large: Any, fake_bench: Any) -> None:
     driver, base, run = large
-    lanes = ask(driver, run, base, "lanes", 0, 32, layer=4)["lanes"]
-    assert lanes.shape == (EXPERTS, -(-TOKENS // 32)) and np.allclose(lanes.sum(0), TOP_K, atol=1e-6)
+    lanes = ask(driver, run, base, "lanes", 0, 64, layer=4)["lanes"]
+    assert lanes.shape == (EXPERTS, -(-TOKENS // 64)) and np.allclose(lanes.sum(0), TOP_K, atol=1e-6)
     ((count,),) = rows(
-        fake_bench.store, "SELECT count(*) FROM routing WHERE run = ? AND layer = 4 AND expert = 3 AND position < 32", run
+        fake_bench.store, "SELECT count(*) FROM routing WHERE run = ? AND layer = 4 AND expert = 3 AND position < 64", run
     )  # fmt: skip
-    assert lanes[3, 0] == pytest.approx(count / 32)
+    assert lanes[3, 0] == pytest.approx(count / 64)
     driver.view.clear()
     driver.control("load_of", run=str(run))
     message = driver.view.last("load")

@@ -7,10 +7,8 @@ be a sum of what attention and MLP give.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,9 +17,9 @@ from torch.nn import functional as F
 
 from workbench.anatomy.parts import Anatomy, Block, Moe, Outlet
 from workbench.anatomy.reader import router_weight
+from workbench.anatomy.watch import Call, Watch, tensors, watched_pass
 from workbench.errors import ContractError
 
-_FLAGS = ("output_router_logits", "output_attentions", "output_hidden_states")
 _RELOAD = "Load the model anew and do not re-route it before this is understood; reading it stays possible."
 
 
@@ -63,7 +61,7 @@ def router_logits(router_output: Any, num_experts: int, place: int | None = None
         return found[place].reshape(-1, num_experts)
     if len(found) != 1:
         shapes = ", ".join(
-            f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in _tensors(router_output)
+            f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in tensors(router_output)
         )
         raise ContractError(
             f"router_logits cannot be told among the router's outputs ({shapes or 'no tensors'}): {len(found)} of them "
@@ -77,7 +75,7 @@ def _logit_shaped(router_output: Any, num_experts: int) -> list[Tensor]:
     """The tensors in what a router returned that could be logits by their shape and dtype."""
     return [
         t
-        for t in _tensors(router_output)
+        for t in tensors(router_output)
         if t.is_floating_point() and t.dim() >= 2 and t.shape[-1] == num_experts
     ]
 
@@ -115,7 +113,7 @@ def prove(anatomy: Anatomy, tokens: int = 8) -> Proof:
     Raises :class:`~workbench.errors.ContractError`, naming the tensor and the largest difference, where a family that
     the rules know disagrees with its rule; what was marked until then stays, so that the model can be read.
     """
-    watch = _run(anatomy, tokens)
+    watch = watched_pass(anatomy, tokens)
     layers = [_additive(block, watch) for block in anatomy.blocks]
     for block, following in zip(anatomy.blocks, (*anatomy.blocks[1:], None), strict=True):
         block.streams = _streams(watch.once(block.module), anatomy.hidden_size)
@@ -143,145 +141,7 @@ def prove(anatomy: Anatomy, tokens: int = 8) -> Proof:
     return Proof(tuple(layers), tokens)
 
 
-@dataclass
-class _Call:
-    """One call of a module: copies of its tensors, and the originals, kept alive so that identity means something."""
-
-    given: Tensor | None
-    gave: Any
-    original_given: Tensor | None
-    original_gave: Tensor | None
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-
-    def changed_since(self, given: bool) -> bool:
-        """Whether what the module was given, or what it gave, has been changed in place after the call."""
-        copy, original = (
-            (self.given, self.original_given)
-            if given
-            else (next(_tensors(self.gave), None), self.original_gave)
-        )
-        return copy is not None and original is not None and not torch.equal(copy, original)
-
-
-@dataclass
-class _Watch:
-    calls: dict[nn.Module, list[_Call]]
-    crash: Exception | None = None
-
-    def once(self, module: nn.Module) -> _Call | None:
-        """The call of ``module`` if there was exactly one."""
-        calls = self.calls.get(module, [])
-        return calls[0] if len(calls) == 1 else None
-
-
-def _run(anatomy: Anatomy, tokens: int) -> _Watch:
-    model = anatomy.model
-    watched = {module for block in anatomy.blocks for module in _watched(block)}
-    ids = torch.randint(
-        anatomy.vocab_size, (2, (tokens + 1) // 2), generator=torch.Generator().manual_seed(0)
-    )
-    ids = ids.to(model.get_input_embeddings().weight.device)
-    # Asked for in the configuration, these make transformers install hooks of its own for good.
-    quiet = {flag: False for flag in _FLAGS if getattr(model.config, flag, False)}
-    watch = _Watch(defaultdict(list))
-    banks = [block.moe.experts for block in anatomy.blocks if block.moe is not None]
-    with _untouched(model), _spared(banks), _hooked(watched, watch):
-        try:
-            model(input_ids=ids, use_cache=False, **quiet)
-        # Whatever stops the model is reported, after the comparisons that may explain it.
-        except Exception as error:
-            watch.crash = error
-    return watch
-
-
-def _watched(block: Block) -> Iterator[nn.Module]:
-    yield block.module
-    yield from block.module.children()
-    if block.attention is not None:
-        yield block.attention.module
-    if block.mlp is not None:
-        yield block.mlp.module
-    if block.moe is not None:
-        yield from (block.moe.router, block.moe.experts)
-
-
-@contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients and with the random state put back; every training flag is restored."""
-    training = [(module, module.training) for module in model.modules()]
-    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
-    try:
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            model.eval()
-            yield
-    finally:
-        for module, flag in training:
-            module.training = flag
-
-
-@contextmanager
-def _spared(banks: list[nn.Module]) -> Iterator[None]:
-    """Let banks of a class pass on what they are given, once one of the class has computed and kept shape and dtype.
-
-    What is proved is what reaches a bank and what becomes of its output, whatever that is. Reading every expert of a large
-    checkpoint from memory would take most of the time of a proof.
-    """
-    keeps: set[type[nn.Module]] = set()
-
-    def spare(bank: nn.Module) -> None:
-        own = bank.forward
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            hidden = next(_tensors((args, kwargs)), None)
-            if type(bank) in keeps and hidden is not None:
-                return hidden.clone()
-            output = own(*args, **kwargs)
-            if (
-                isinstance(output, Tensor)
-                and hidden is not None
-                and (output.shape, output.dtype) == (hidden.shape, hidden.dtype)
-            ):
-                keeps.add(type(bank))
-            return output
-
-        bank.forward = forward
-
-    # A forward that somebody has put on the instance may do more than compute (move weights, for example).
-    chosen = [bank for bank in dict.fromkeys(banks) if "forward" not in vars(bank)]
-    try:
-        for bank in chosen:
-            spare(bank)
-        yield
-    finally:
-        for bank in chosen:
-            vars(bank).pop("forward", None)
-
-
-@contextmanager
-def _hooked(modules: set[nn.Module], watch: _Watch) -> Iterator[None]:
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = next(_tensors((args, kwargs)), None)
-        copied_args, copied_kwargs = _copies(args), _copies(kwargs)
-        copy = next(_tensors((copied_args, copied_kwargs)), None)
-        watch.calls[module].append(_Call(copy, None, given, None, copied_args, copied_kwargs))
-
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        call = watch.calls[module][-1]
-        call.gave, call.original_gave = _copies(output), next(_tensors(output), None)
-
-    handles = []
-    try:
-        for module in modules:
-            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-            handles.append(module.register_forward_hook(after))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _contract(layer: int, moe: Moe, watch: _Watch, hidden_size: int, additive: float | None) -> LayerProof:
+def _contract(layer: int, moe: Moe, watch: Watch, hidden_size: int, additive: float | None) -> LayerProof:
     router, bank = watch.once(moe.router), watch.once(moe.experts)
     if bank is None:
         raise _fails(f"the expert bank was called {len(watch.calls.get(moe.experts, []))} times in one pass")
@@ -293,7 +153,7 @@ def _contract(layer: int, moe: Moe, watch: _Watch, hidden_size: int, additive: f
         return LayerProof(layer, additive=additive)
     if router is None or router.given is None:
         raise _fails(f"the router was called {len(watch.calls.get(moe.router, []))} times in one pass")
-    if not any(t.is_floating_point() and t.shape[-1:] == (moe.num_experts,) for t in _tensors(router.gave)):
+    if not any(t.is_floating_point() and t.shape[-1:] == (moe.num_experts,) for t in tensors(router.gave)):
         moe.reason = f"{type(moe.router).__name__} returns no logits in this release of transformers"
         return LayerProof(layer, additive=additive)
     moe.logits_place = _place(moe, router, hidden_size)
@@ -313,7 +173,7 @@ def _contract(layer: int, moe: Moe, watch: _Watch, hidden_size: int, additive: f
     return LayerProof(layer, logits_error, differing, ties, error, additive)
 
 
-def _place(moe: Moe, router: _Call, hidden_size: int) -> int | None:
+def _place(moe: Moe, router: Call, hidden_size: int) -> int | None:
     """Which of several tensors of the shape of logits they are: the only one that is router input times router weight.
 
     ``None`` where shape and dtype tell, and where values do not: a router whose choice leaves its logits unchanged.
@@ -377,7 +237,7 @@ def _compare_ids(chosen: Tensor, ids: Tensor, selection: Tensor, exact: bool) ->
     return int(differs.sum()), int(tied.sum())
 
 
-def _streams(call: _Call | None, hidden_size: int) -> int:
+def _streams(call: Call | None, hidden_size: int) -> int:
     """How many residual streams go into a block: side by side as [B, S, C, H], or as one of the width C x H."""
     given = None if call is None else call.given
     if given is None or given.dim() < 3:
@@ -385,16 +245,16 @@ def _streams(call: _Call | None, hidden_size: int) -> int:
     return given.shape[2:].numel() // hidden_size
 
 
-def _takes_over(call: _Call | None) -> bool:
+def _takes_over(call: Call | None) -> bool:
     """Whether a block hands on the very indices that it was given: those of a block before it, which it worked with."""
     if call is None:
         return False
-    given = [t for t in _tensors((call.args, call.kwargs)) if not t.is_floating_point()]
-    gave = [t for t in _tensors(call.gave) if not t.is_floating_point()]
+    given = [t for t in tensors((call.args, call.kwargs)) if not t.is_floating_point()]
+    gave = [t for t in tensors(call.gave) if not t.is_floating_point()]
     return any(torch.equal(one, other) for one in gave for other in given)
 
 
-def _additive(block: Block, watch: _Watch) -> LayerProof:
+def _additive(block: Block, watch: Watch) -> LayerProof:
     error, block.reason = _sum_error(block, watch)
     block.additive = not block.reason
     if not block.additive:
@@ -402,7 +262,7 @@ def _additive(block: Block, watch: _Watch) -> LayerProof:
     return LayerProof(block.layer, additive=error)
 
 
-def _sum_error(block: Block, watch: _Watch) -> tuple[float | None, str]:
+def _sum_error(block: Block, watch: Watch) -> tuple[float | None, str]:
     """Find the outlets of ``block``; the error of the sum, and why it is not one (empty where it is)."""
     name = type(block.module).__name__
     if block.attention is None or block.mlp is None or block.mlp.module is block.module:
@@ -410,7 +270,7 @@ def _sum_error(block: Block, watch: _Watch) -> tuple[float | None, str]:
     whole = watch.once(block.module)
     attn = _outlet(block, block.attention.path, block.attention.module, watch)
     mlp = _outlet(block, block.mlp.path, block.mlp.module, watch)
-    before, after = (None, None) if whole is None else (whole.given, next(_tensors(whole.gave), None))
+    before, after = (None, None) if whole is None else (whole.given, next(tensors(whole.gave), None))
     if before is None or after is None or attn is None or mlp is None:
         return None, f"{name} or one of its sublayers did not run exactly once in a pass"
     (attn_path, attn_module, attn_out), (mlp_path, mlp_module, mlp_out) = attn, mlp
@@ -439,9 +299,7 @@ def _sum_error(block: Block, watch: _Watch) -> tuple[float | None, str]:
     return error, f"resid_post differs from resid_pre + attn_out + mlp_out by up to {error:.3g}"
 
 
-def _outlet(
-    block: Block, path: str, module: nn.Module, watch: _Watch
-) -> tuple[str, nn.Module, Tensor] | None:
+def _outlet(block: Block, path: str, module: nn.Module, watch: Watch) -> tuple[str, nn.Module, Tensor] | None:
     """The last module that the output of ``module`` passes through before it is added: itself, or a norm behind it."""
     call = watch.once(module)
     if call is None or call.original_gave is None:
@@ -458,34 +316,11 @@ def _outlet(
         if _same(behind.original_given, call.original_gave) and behind.original_gave is not None:
             path, module, call = f"{block.path}.{name}", child, behind
             break
-    return path, module, next(_tensors(call.gave))
+    return path, module, next(tensors(call.gave))
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a is b or (a.numel() == b.numel() > 0 and a.data_ptr() == b.data_ptr() and a.dtype == b.dtype)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in nested tuples, lists and mappings, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
-
-
-def _copies(value: Any) -> Any:
-    """The same nest with its tensors copied: what a module gave may be changed in place later."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, Mapping):
-        return {key: _copies(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return tuple(_copies(item) for item in value)
-    return value
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ sent last, and a click would wait for the running cell.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,10 @@ from workbench.panel.protocol import Lane
 
 _LANES: dict[str, Lane] = {"workbench.control": "control", "workbench.compute": "compute"}
 _STREAM = "workbench.stream"
+
+SWITCH = 0.0005
+"""Seconds after which a thread that computes in Python lets another one have the interpreter. A click passes through four
+threads of the kernel, each of which asks for it several times; at Python's 5 ms a running cell would make it wait for 60 ms."""
 
 _served: Comms | None = None
 
@@ -41,6 +46,7 @@ def serve() -> Comms:
         if kernel is None:
             raise SetupError("There is no Jupyter kernel here.", "Run this in a notebook or in JupyterLab.")
         benches = Benches(shell.user_ns, _open, loading)
+        sys.setswitchinterval(min(SWITCH, sys.getswitchinterval()))
         shell.events.register("post_run_cell", lambda _result: benches.rescan())
         _served = Comms(benches, kernel.comm_manager.register_target)
     return _served

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import ValidationError
 
@@ -28,6 +29,14 @@ UNSEEN_MAPS = 4
 Send: TypeAlias = Callable[[dict[str, Any], Sequence[memoryview]], None]
 
 
+class _Letter(NamedTuple):
+    """A message on its way: as JSON, with its buffers, and where it is of the screen, of which moment."""
+
+    data: dict[str, Any]
+    buffers: Sequence[memoryview]
+    moment: int
+
+
 class Connection:
     """A view on one bench of this kernel at a time.
 
@@ -36,7 +45,8 @@ class Connection:
     benches
         The kernel's benches; the view may switch between them.
     send
-        Delivers one message with its binary buffers to the view; called from any thread.
+        Delivers messages that belong together, as ``{"messages": [...], "buffers": [how many each has]}``, with the binary
+        buffers of all of them; called from any thread, one call at a time.
     """
 
     def __init__(self, benches: Benches, send: Send) -> None:
@@ -47,7 +57,12 @@ class Connection:
         self._greeted = False
         self._watched = True
         self._unseen = 0
-        self._drawing, self._asking = Reader(), Reader()
+        # The pieces of a map are read side by side: the store answers each question on one core.
+        self._drawing, self._asking = Reader(threads=2), Reader()
+        self._gathered = threading.local()
+        self._posting = threading.Lock()
+        self._latest: dict[str, int] = {}
+        self._called_off: set[int] = set()
 
     @property
     def visible(self) -> bool:
@@ -64,18 +79,25 @@ class Connection:
         """Carry out one request; whatever goes wrong becomes an ``error`` message."""
         seq = data.get("seq") if isinstance(data, dict) else None
         seq = seq if isinstance(seq, int) else None
-        self._answer(seq, lambda: self._take(lane, data))
+        # What a click changes arrives as one message; a computation says as it goes what it is about.
+        with self.together() if lane == "control" else nullcontext():
+            self._answer(seq, lambda: self._take(lane, data))
 
     def settle(self) -> None:
-        """Wait until every reading request has been answered."""
+        """Wait until every reading request has been answered, and everything has been drawn."""
         for reader in (self._drawing, self._asking):
             reader.settle()
+        session = self._session
+        if session is not None:
+            session.screen.settle()
 
     def _take(self, lane: protocol.Lane, data: Any) -> bool:
         """Carry out a request now, or hand it to a reader; whether it has been answered."""
         request = protocol.REQUESTS[lane].validate_python(data)
         if isinstance(request, requests.Cancel):
             self._asking.stop(request.request)
+            with self._lock:
+                self._called_off.add(request.request)
         elif isinstance(request, protocol.READS):
             # Maps have a reader of their own, so that none waits for a long query.
             reader = self._drawing if isinstance(request, requests.TileOf | requests.LoadOf) else self._asking
@@ -83,9 +105,16 @@ class Connection:
                 request.seq, lambda reading: self._answer(request.seq, lambda: self._read(request, reading))
             )
             return False
-        else:
+        elif not (isinstance(request, requests.Step) and self._is_called_off(request.seq)):
             self._handle(request)
         return True
+
+    def _is_called_off(self, seq: int) -> bool:
+        """Whether a step is not wanted any more; requests before it are not asked for again."""
+        with self._lock:
+            found = seq in self._called_off
+            self._called_off = {other for other in self._called_off if other > seq}
+        return found
 
     def _read(self, request: requests.Request, reading: Reading) -> bool:
         if not reading.stopped:
@@ -123,11 +152,58 @@ class Connection:
         if done and seq is not None:
             self.tell(replies.Done(seq=seq))
 
-    def tell(self, message: requests.Message, buffers: Sequence[memoryview] = ()) -> None:
-        """Send ``message`` to this view."""
-        if isinstance(message, replies.RoutingMap):
+    def tell(self, message: requests.Message, buffers: Sequence[memoryview] = (), moment: int = 0) -> None:
+        """Send ``message`` to this view, now or with what else :meth:`together` gathers.
+
+        Of what is on the screen ``moment`` says when it was so: it is not sent after something later of its kind.
+        """
+        letter = _Letter(message.model_dump(mode="json"), buffers, moment)
+        gathered: list[_Letter] | None = getattr(self._gathered, "letters", None)
+        if gathered is None:
+            self._post([letter])
+        else:
+            gathered.append(letter)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What this thread tells inside arrives at the view as one message."""
+        if getattr(self._gathered, "letters", None) is not None:
+            yield
+            return
+        self._gathered.letters = []
+        try:
+            yield
+        finally:
+            self.deliver()
+            self._gathered.letters = None
+
+    def deliver(self) -> None:
+        """Send what :meth:`together` has gathered so far."""
+        letters = getattr(self._gathered, "letters", None)
+        if letters:
+            self._gathered.letters = []
+            self._post(letters)
+
+    def _post(self, letters: Sequence[_Letter]) -> None:
+        with self._posting:
+            letters = [letter for letter in letters if self._is_new(letter)]
+            if letters:
+                self._send(
+                    {
+                        "messages": [letter.data for letter in letters],
+                        "buffers": [len(letter.buffers) for letter in letters],
+                    },
+                    [buffer for letter in letters for buffer in letter.buffers],
+                )
+
+    def _is_new(self, letter: _Letter) -> bool:
+        kind = str(letter.data["type"])
+        if letter.moment < self._latest.get(kind, 0) and letter.moment:
+            return False
+        self._latest[kind] = max(letter.moment, self._latest.get(kind, 0))
+        if kind == "map":
             self._unseen += 1
-        self._send(message.model_dump(mode="json"), buffers)
+        return True
 
     def announce(self) -> None:
         """Tell the view which benches there are, and take up one if it shows none or its own is gone."""

@@ -172,13 +172,11 @@ def _choices(cursor: Any, shape: Shape, run: int, first: int, stop: int) -> tupl
     weights = np.full(experts.shape, np.nan, np.float32)
     rows = columns(
         cursor,
-        "SELECT layer, position, expert, weight, "
-        "row_number() OVER (PARTITION BY layer, position ORDER BY weight DESC, slot) - 1 AS place "
-        "FROM routing WHERE run = ? AND position >= ? AND position < ? AND expert >= 0",
+        "SELECT layer, position, expert, weight, rank FROM routing WHERE run = ? AND position >= ? AND position < ?",
         [run, first, stop],
     )
-    keep = rows["place"] < shape.choices
-    place, layer, position = (rows[name][keep].astype(np.int64) for name in ("place", "layer", "position"))
+    keep = rows["rank"] < shape.choices
+    place, layer, position = (rows[name][keep].astype(np.int64) for name in ("rank", "layer", "position"))
     experts[place, layer, position - first] = rows["expert"][keep]
     weights[place, layer, position - first] = rows["weight"][keep]
     return experts, weights

@@ -24,12 +24,14 @@ class History:
         return self._plans[self._now]
 
     @property
-    def can_undo(self) -> bool:
-        return self._now > 0
+    def earlier(self) -> Plan | None:
+        """The plan that undoing gives back."""
+        return self._plans[self._now - 1] if self._now > 0 else None
 
     @property
-    def can_redo(self) -> bool:
-        return self._now + 1 < len(self._plans)
+    def later(self) -> Plan | None:
+        """The plan that redoing gives back."""
+        return self._plans[self._now + 1] if self._now + 1 < len(self._plans) else None
 
     def push(self, plan: Plan) -> None:
         """Make ``plan`` hold; what had been undone is forgotten."""
@@ -41,14 +43,14 @@ class History:
 
     def undo(self) -> None:
         """Go one plan back."""
-        if not self.can_undo:
+        if self.earlier is None:
             raise PlanError("There is nothing to undo.", "The plan is as it was at the start.")
         self._now -= 1
         self.version += 1
 
     def redo(self) -> None:
         """Go one plan forward again."""
-        if not self.can_redo:
+        if self.later is None:
             raise PlanError("There is nothing to redo.", "Undo a change first.")
         self._now += 1
         self.version += 1

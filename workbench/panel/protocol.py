@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 from workbench.interventions import Plan
 from workbench.panel import answers, replies, requests
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Raised by one whenever a message changes in a way that the other side cannot read."""
 
 Lane: TypeAlias = Literal["control", "compute"]

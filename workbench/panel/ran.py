@@ -66,16 +66,16 @@ def fresh(
     logits: np.ndarray,
     texts: list[str],
     plan: Plan,
+    slots: int,
 ) -> Ran:
-    """A run that ``bench`` has just made."""
+    """A run that ``bench`` has just made, in which a token has made at most ``slots`` choices in a layer."""
     anatomy = bench.anatomy
     moes = [anatomy.layer(layer).moe for layer in anatomy.moe_layers]
-    (ranks,) = bench.sql("SELECT max(rank) FROM routing WHERE run = ?", [run]).fetchone()
     shape = Shape(
         layers=anatomy.num_layers,
         tokens=len(texts),
         experts=max((moe.num_experts for moe in moes), default=0),
-        choices=0 if not moes or ranks is None else max(ranks + 1, *(moe.top_k for moe in moes)),
+        choices=max(slots, *(moe.top_k for moe in moes)) if moes and slots else 0,
     )
     return Ran(run, tokens, prompt_tokens, logits, texts, plan, shape, str(bench.name))
 
@@ -86,8 +86,8 @@ def generated(lines: Timelines, bench: Any, live: Live) -> Ran:
         raise TypeError("the panel records every generation")
     tokens = list(live.tokens)
     return fresh(
-        bench, int(live.run), tokens, live.prompt_tokens, live.logits.numpy(), lines.texts(live), live.plan
-    )
+        bench, int(live.run), tokens, live.prompt_tokens, live.logits.numpy(), lines.texts(live), live.plan, live.slots
+    )  # fmt: skip
 
 
 def recorded(cursor: Any, run: int) -> Ran:
@@ -101,11 +101,11 @@ def recorded(cursor: Any, run: int) -> Ran:
     row = cursor.execute(
         "SELECT model, num_layers, num_experts, top_k, prompt_tokens FROM run WHERE run = ?", [run]
     ).fetchone()
-    tokens = cursor.execute(
-        "SELECT arg_max(token, step), arg_max(coalesce(text, ''), step) FROM token WHERE run = ? GROUP BY position "
-        "ORDER BY position",
-        [run],
-    ).fetchall()
+    read = cursor.execute(
+        "SELECT position, token, coalesce(text, '') AS text FROM token WHERE run = ? ORDER BY position, step", [run]
+    ).fetchnumpy()
+    last_read = np.append(np.diff(read["position"]) != 0, True) if len(read["position"]) else []
+    tokens, texts = (read[name][last_read].tolist() for name in ("token", "text"))
     if row is None or not tokens:
         raise StoreError(
             f"Run {run} is not in the store of this bench, or it has no tokens.",
@@ -125,10 +125,10 @@ def recorded(cursor: Any, run: int) -> Ran:
     choices = 0 if ranks is None else max(ranks + 1, top_k or 0)
     return Ran(
         id=run,
-        tokens=[int(token) for token, _ in tokens],
+        tokens=tokens,
         prompt_tokens=len(tokens) if prompt_tokens is None else int(prompt_tokens),
         logits=None,
-        texts=[text for _, text in tokens],
+        texts=texts,
         plan=plan_of(cursor, run) or Plan(),
         shape=Shape(int(layers), len(tokens), int(experts or 0), int(choices)),
         model=str(model or ""),

@@ -1,4 +1,4 @@
-"""Reading the store beside everything else: one thread that answers questions in turn, and can be stopped in the middle."""
+"""Reading the store beside everything else: threads that answer questions in turn, and can be stopped in the middle."""
 
 from __future__ import annotations
 
@@ -35,22 +35,30 @@ class Reading:
 
 
 class Reader:
-    """Answers one question after the other in a thread of its own, which starts with the first."""
+    """Answers one question after the other in threads of its own, which start with the first.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    threads
+        How many questions are answered at a time; with more than one, answers come in any order.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self._most = threads
         self._questions: queue.Queue[tuple[Reading, Work] | None] = queue.Queue()
         self._lock = threading.Lock()
         self._open: dict[int, Reading] = {}
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def ask(self, seq: int, work: Work) -> None:
         """Do ``work`` when its turn comes; it has to deal with its own errors."""
         reading = Reading(seq)
         with self._lock:
             self._open[seq] = reading
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="workbench-panel-reader", daemon=True)
-                self._thread.start()
+            if len(self._threads) < min(self._most, len(self._open)):
+                thread = threading.Thread(target=self._run, name="workbench-panel-reader", daemon=True)
+                self._threads.append(thread)
+                thread.start()
         self._questions.put((reading, work))
 
     def stop(self, seq: int) -> None:
@@ -65,12 +73,12 @@ class Reader:
         self._questions.join()
 
     def close(self) -> None:
-        """Stop what is open and end the thread."""
+        """Stop what is open and end the threads."""
         with self._lock:
-            readings, thread = list(self._open.values()), self._thread
+            readings, threads = list(self._open.values()), list(self._threads)
         for reading in readings:
             reading.stop()
-        if thread is not None:
+        for _ in threads:
             self._questions.put(None)
 
     def _run(self) -> None:

@@ -70,6 +70,8 @@ class PlanCard(Message):
     kept: list[str] = Field(description="names of the plans that are kept beside this one")
     undo: bool
     redo: bool
+    earlier: list[EditCard] | None = Field(description="what undoing gives back")
+    later: list[EditCard] | None = Field(description="what redoing gives back")
 
 
 class RunCard(Message):

@@ -178,6 +178,9 @@ class Step(Request):
     """Generate one token; the first step starts a generation from the prompt in view."""
 
     type: Literal["step"]
+    ahead: bool = Field(
+        default=False, description="asked for before the last one was seen: where the text has ended it is dropped"
+    )
 
 
 class Rewind(Request):
@@ -261,7 +264,7 @@ class Query(Request):
 
 
 class Cancel(Request):
-    """Stop the reading request with this ``seq``."""
+    """Stop the reading request with this ``seq``, or call off a step that has not begun."""
 
     type: Literal["cancel"]
     request: int

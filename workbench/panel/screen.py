@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from workbench.errors import WorkbenchError
 from workbench.interventions import Plan
 from workbench.panel import replies, tiles, views
 from workbench.panel.facts import Facts
 from workbench.panel.grids import Kept
+from workbench.panel.painter import Painter
 
 if TYPE_CHECKING:
     from workbench.panel.connection import Connection
     from workbench.panel.ran import Ran
+
+_moments = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Now:
         Whether the map is that of the base run although there is an edited one.
     next
         The token behind which next tokens are shown; ``None`` is the last one.
+    moment
+        Grows from one to the next: threads tell of what they have seen in any order.
     """
 
     bench: Any
@@ -42,6 +50,7 @@ class Now:
     selected: replies.Cell | None
     next: int | None
     live: replies.LiveCard | None
+    moment: int = field(default_factory=lambda: next(_moments))
 
 
 class Screen:
@@ -56,36 +65,54 @@ class Screen:
     def __init__(self, now: Callable[[], Now]) -> None:
         self._now = now
         self.views: set[Connection] = set()
-        self._busy: str | None = None
         self._kept, self._facts = Kept(), Facts()
+        self._lock = threading.Lock()
+        self._what: str | None = None
+        self._busy = replies.Busy(what=None)
+        self._painter = Painter(self._paint, self._painted)
 
     def show(self, view: Connection) -> None:
         """Send everything to one view."""
         if not view.visible:
             return
-        view.tell(replies.Busy(what=self._busy))
-        now = self._now()
-        self._state(view, now)
-        self._map(view, now)
-        self._cell(view, now)
-        self._next(view, now)
+        with view.together():
+            view.tell(self._busy)
+            self._all(view, self._now())
 
     def set_busy(self, what: str | None, share: float | None = None) -> None:
-        """Tell what is being computed, and how much of it is done where that is known."""
-        self._busy = what
-        for view in self._seen():
-            view.tell(replies.Busy(what=what, share=share))
+        """Tell what is being computed, and how much of it is done where that is known. What has been computed is over once
+        it has also been drawn."""
+        with self._lock:
+            self._what = what
+            if what is not None or not self._painter.busy:
+                self._tell_busy(replies.Busy(what=what, share=share))
 
     def tell_all(self, fresh: bool = False) -> None:
         """State and cell; with ``fresh`` results, or where nothing is left to compute, also map and next tokens."""
         now = self._now()
         for view in self._seen():
-            # The cell first: when the plan's new hash is on the screen, so is what the plan says of every expert.
-            self._cell(view, now)
-            self._state(view, now)
-            if fresh or not now.stale:
-                self._map(view, now)
+            with view.together():
+                # The cell first: when the plan's new hash is on the screen, so is what the plan says of every expert.
+                self._cell(view, now)
+                self._state(view, now)
+                if fresh or not now.stale:
+                    view.deliver()  # what answers a click does not wait for what takes longer
+                    self._map(view, now)
+                    self._next(view, now)
+
+    def tell_run(self) -> None:
+        """Everything of another run."""
+        self._each(self._all)
+
+    def tell_growth(self) -> None:
+        """State and next tokens of a text that grows, now; cell and map as soon as the store has the rows of its tokens."""
+        now = self._now()
+        for view in self._seen():
+            with view.together():
+                self._state(view, now)
                 self._next(view, now)
+        if self._seen():
+            self._painter.ask()
 
     def tell_state(self) -> None:
         """Everything small."""
@@ -102,6 +129,40 @@ class Screen:
     def tell_next(self) -> None:
         """The next-token table."""
         self._each(self._next)
+
+    def settle(self) -> None:
+        """Wait until everything has been drawn."""
+        self._painter.settle()
+
+    def _paint(self) -> None:
+        try:
+            now = self._now()
+            for view in self._seen():
+                with view.together():
+                    self._cell(view, now)
+                    self._map(view, now)
+        except WorkbenchError as error:
+            for view in self._seen():
+                view.tell(replies.Failure(seq=None, problem=error.problem, remedy=error.remedy))
+
+    def _painted(self) -> None:
+        with self._lock:
+            self._tell_busy(replies.Busy(what=self._what))
+
+    def _tell_busy(self, busy: replies.Busy) -> None:
+        if busy != self._busy:
+            self._busy = busy
+            for view in self._seen():
+                view.tell(busy)
+
+    def _all(self, view: Connection, now: Now) -> None:
+        """The map before the cell: while a view asks for the pieces of a large one, it can draw the rest."""
+        with view.together():
+            self._state(view, now)
+            self._map(view, now)
+            view.deliver()
+            self._cell(view, now)
+            self._next(view, now)
 
     def _each(self, tell: Callable[[Connection, Now], None]) -> None:
         now = self._now()
@@ -122,18 +183,21 @@ class Screen:
                 stale=now.stale,
                 selected=now.selected,
                 live=now.live,
-            )
+            ),
+            moment=now.moment,
         )
 
     def _map(self, view: Connection, now: Now) -> None:
         if now.base is not None:
             edited = None if now.base_side else now.edited
-            view.tell(*tiles.routing_map(now.bench.store.cursor(), self._kept, now.base, edited))
+            message, buffers = tiles.routing_map(now.bench.store.cursor(), self._kept, now.base, edited)
+            view.tell(message, buffers, now.moment)
 
     def _cell(self, view: Connection, now: Now) -> None:
         if now.base is not None and now.selected is not None:
-            view.tell(views.inspect(now.bench, self._facts, now.base, now.edited, now.plan, now.selected))
+            cell = views.inspect(now.bench, self._facts, now.base, now.edited, now.plan, now.selected)
+            view.tell(cell, moment=now.moment)
 
     def _next(self, view: Connection, now: Now) -> None:
         if now.base is not None and not now.base.past:
-            view.tell(views.next_tokens(now.bench, now.base, now.edited, now.next))
+            view.tell(views.next_tokens(now.bench, now.base, now.edited, now.next), moment=now.moment)

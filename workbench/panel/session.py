@@ -54,6 +54,7 @@ class Session:
         self._next: int | None = None
         self._lines: Timelines | None = None
         self._base_side = False
+        self._failed = False
         self._shelf = changes.Shelf()
         self._ranges: dict[tuple[int, str], tuple[float, float] | None] = {}
 
@@ -81,7 +82,8 @@ class Session:
             case requests.Recompute():
                 self.recompute()
             case requests.Step():
-                self.step()
+                if not (request.ahead and self._halted):
+                    self.step()
             case requests.Rewind():
                 self._steer("rewinding", lambda lines: lines.now.rewind(request.position))
             case requests.Branch():
@@ -239,6 +241,8 @@ class Session:
         from workbench.runtime.record import Record
 
         run = self.bench.run(prompt, plan=plan if plan.active else None, record=Record(scores=True))
+        asked = self.bench.sql("SELECT coalesce(max(rank) + 1, 0) FROM routing WHERE run = ?", [run.id])
+        (slots,) = asked.fetchone()
         return fresh(
             self.bench,
             int(run.id),
@@ -247,11 +251,13 @@ class Session:
             np.asarray(run.logits, dtype=np.float32),
             [str(text) for text in run.texts],
             plan,
+            int(slots),
         )
 
     def step(self) -> None:
         """Generate one token under the plan that holds now; the first step starts from the prompt in view."""
         with self._computing, _Busy(self, "generating"):
+            self._failed = True
             with self._lock:
                 version, plan, lines = self._history.version, self._history.plan, self._lines
             if lines is None:
@@ -268,6 +274,13 @@ class Session:
                 if self._history.version == version:
                     self._history.prove()
             self._take_lines(lines)
+            self._failed = False
+
+    @property
+    def _halted(self) -> bool:
+        """Whether the last step has failed, or ended the text."""
+        lines = self._lines
+        return self._failed or (lines is not None and lines.now.main.ended)
 
     def _steer(self, what: str, move: Callable[[Timelines], None]) -> None:
         """Change the generation under way by ``move``."""
@@ -296,7 +309,7 @@ class Session:
             self._edited = None if line.base is None else main
             self._ran_version = self._history.version
             self._keep_selection(len(main.texts))
-        self.screen.tell_all(fresh=True)
+        self.screen.tell_growth()
 
     def trials(self, layer: int, position: int) -> replies.Trials:
         """What every exchange of one chosen expert of a cell would have changed, in the run in view."""
@@ -362,7 +375,7 @@ class Session:
             self._keep_selection(len(shown.texts))
         if lines is not None:
             lines.finish()
-        self.screen.tell_all(fresh=True)
+        self.screen.tell_run()
 
     # --- reading (any thread) -------------------------------------------------------------------------------------
 

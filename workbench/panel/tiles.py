@@ -14,7 +14,7 @@ from workbench.panel.grids import Arrays, Kept, Shape
 if TYPE_CHECKING:
     from workbench.panel.ran import Ran
 
-FINE, COARSE = 256, 512
+FINE, COARSE = 256, 256
 """Columns of a tile of single tokens, and of one of aggregated tokens."""
 
 COLOURS = ("expert", "weight", "margin", "entropy", "flip", "influence", "contribution", "sparsity", "depth")

@@ -46,14 +46,20 @@ def plan_card(history: History, kept: list[str]) -> replies.PlanCard:
     return replies.PlanCard(
         version=history.version,
         hash=plan.hash,
-        edits=[_edit_card(edit) for edit in plan.edits],
+        edits=_edit_cards(plan),
         text=plan.to_json(),
         python=plan.to_python(),
         warnings=plan.collisions(),
         kept=kept,
-        undo=history.can_undo,
-        redo=history.can_redo,
+        undo=history.earlier is not None,
+        redo=history.later is not None,
+        earlier=None if history.earlier is None else _edit_cards(history.earlier),
+        later=None if history.later is None else _edit_cards(history.later),
     )
+
+
+def _edit_cards(plan: Plan) -> list[replies.EditCard]:
+    return [_edit_card(edit) for edit in plan.edits]
 
 
 def _edit_card(edit: Edit) -> replies.EditCard:

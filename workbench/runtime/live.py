@@ -68,6 +68,7 @@ class Live:
         self._logits = torch.empty(0, bench.anatomy.vocab_size)
         self._seconds = 0.0
         self._step = 0
+        self._slots = 0
         self._dropped: dict[str, int] = {}
         self._parent: int | None = None
         self._finished: Run | None = None
@@ -93,6 +94,11 @@ class Live:
     def logits(self) -> Tensor:
         """Next-token logits [S, V] fp32 on the CPU of the tokens computed so far."""
         return self._logits
+
+    @property
+    def slots(self) -> int:
+        """The most choices that a token has made in a layer so far; 0 where none was recorded."""
+        return self._slots
 
     def step(self) -> Step:
         """Compute one token (the first step reads the prompt up to its last token before) and choose the next."""
@@ -128,6 +134,7 @@ class Live:
         if self._record is not None and self.run is not None:
             recorder = self._bench.recorder(self._record, [self.run])
             recorder.take(session)
+            self._slots = max(self._slots, recorder.slots)
             for table, rows in recorder.dropped.get(self.run, {}).items():
                 self._dropped[table] = self._dropped.get(table, 0) + rows
             self._bench.store.soon()

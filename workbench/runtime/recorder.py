@@ -268,6 +268,8 @@ class Recorder:
         self._facts = Facts(record, anatomy, kernels, isa)
         self._runs = np.asarray(runs, dtype=np.int64)
         self.dropped: dict[int, dict[str, int]] = {}
+        self.slots = 0
+        """The most choices that a token of these passes has made in a layer."""
 
     def take(self, session: Session) -> None:
         """Keep what ``session`` saw of the pass that just ran. It belongs to the recorder from here on."""
@@ -282,6 +284,7 @@ class Recorder:
         record = self._facts.record
         kept = valid if record.every == 1 else valid.every(record.every)
         layers = {layer: self._copy(layer, captures[layer]) for layer in sorted(captures)}
+        self.slots = max([self.slots, *(c.ids.shape[-1] for c in layers.values() if c.ids is not None)])
         decided = tuple(Decided.of(event, self._runs) for event in part.events)
         work = tuple(Left.of(one, self._runs) for one in part.work)
         taken = Taken(

@@ -4,15 +4,19 @@ import inspector from '../../style/inspector.css';
 import map from '../../style/map.css';
 import views from '../../style/views.css';
 import { App } from './app';
-import type { Channel } from './channel';
+import { type Channel, type Listener, type Post, unpack } from './channel';
 import { useVega } from './figure';
-import type { Reply } from './protocol';
 import { VERSION } from './version';
+
+/** The answer to a question for Vega; its code is the one buffer. */
+interface Vega {
+  type: 'vega';
+}
 
 interface Model {
   send(content: object): void;
-  on(event: 'msg:custom', listener: (content: Reply, buffers: DataView[]) => void): void;
-  off(event: 'msg:custom', listener: (content: Reply, buffers: DataView[]) => void): void;
+  on(event: 'msg:custom', listener: (content: Post | Vega, buffers: DataView[]) => void): void;
+  off(event: 'msg:custom', listener: (content: Post | Vega, buffers: DataView[]) => void): void;
 }
 
 function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
@@ -26,7 +30,7 @@ function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
     (event.target as Element).setAttribute('data-lm-suppress-shortcuts', 'true');
   });
   el.append(style, app.node);
-  let listener: (content: Reply, buffers: DataView[]) => void = () => undefined;
+  let listener: Listener = () => undefined;
   const channel: Channel = {
     send: (lane, message) => model.send({ lane, message }),
     listen: next => {
@@ -34,7 +38,11 @@ function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
     }
   };
   useVega(() => loadVega(model));
-  const receive = (content: Reply, buffers: DataView[]): void => listener(content, buffers);
+  const receive = (content: Post | Vega, buffers: DataView[]): void => {
+    if ('messages' in content) {
+      listener(unpack(content, buffers));
+    }
+  };
   model.on('msg:custom', receive);
   app.connect(channel, { version: VERSION, openDemo: false });
   return () => {
@@ -48,15 +56,15 @@ let vega: ReturnType<typeof loadVega> | null = null;
 /** Vega is ten times the rest of the view, so the model sends it only when the first chart is drawn. */
 function loadVega(model: Model): Promise<typeof import('./vega')> {
   vega ??= new Promise((resolve, reject) => {
-    const receive = (content: { type: string }, buffers: DataView[]): void => {
-      if (content.type === 'vega') {
-        model.off('msg:custom', receive as never);
+    const receive = (content: Post | Vega, buffers: DataView[]): void => {
+      if ('type' in content) {
+        model.off('msg:custom', receive);
         const code = new Blob([buffers[0] as DataView<ArrayBuffer>], { type: 'text/javascript' });
         const address = URL.createObjectURL(code);
         import(address).then(resolve, reject).finally(() => URL.revokeObjectURL(address));
       }
     };
-    model.on('msg:custom', receive as never);
+    model.on('msg:custom', receive);
     model.send({ vega: true });
   });
   return vega;

@@ -1,7 +1,9 @@
 /** The whole panel: state from the kernel in, requests out. Knows a `Channel` and the page, and nothing of Jupyter. */
 import { type Channel, type ComputeRequest, type ControlRequest, type Lane, PROTOCOL } from './channel';
-import { h, setAttr } from './dom';
+import { h, setAttr, setText } from './dom';
 import { save } from './files';
+import { Frames } from './frames';
+import { type HopedPlan, changesPlan, hope } from './hopes';
 import { onKey } from './keys';
 import type { Place } from './map';
 import type { Colour } from './mapdata';
@@ -11,6 +13,9 @@ import { Requests } from './requests';
 import { Sight } from './sight';
 import { welcome } from './welcome';
 import { __ } from './words';
+
+/** Steps asked for at a time: the model does not wait for the page. */
+const AHEAD = 2;
 
 export interface Options {
   /** The version of the package that this view was built with. */
@@ -42,6 +47,7 @@ export class App {
   private options: Options | null = null;
   private preferences: Preferences = { colour: 'expert', scope: 'all', link: null };
   private readonly requests = new Requests();
+  private readonly frames = new Frames();
   private readonly sight: Sight;
   private state: State | null = null;
   private cell: Inspection | null = null;
@@ -50,11 +56,15 @@ export class App {
   private opened: string | null | undefined;
   private resume: Memory | null = null;
   private generating = false;
+  /** Steps that have been asked for and not come. */
+  private readonly steps = new Set<number>();
+  /** What has been asked of which version of the plan and not answered, by number. */
+  private readonly hopes = new Map<number, { request: ControlRequest; version: number }>();
   private query: string | null = null;
   private visible = true;
 
   constructor() {
-    const control = (request: ControlRequest): number => this.send('control', request);
+    const control = (request: ControlRequest): number => this.request(request);
     const compute = (request: ComputeRequest): number => this.send('compute', request);
     this.parts = new Parts({
       control,
@@ -91,8 +101,13 @@ export class App {
     this.opened = undefined;
     this.kernelBusy = null;
     this.generating = false;
+    this.steps.clear();
     this.resume = this.memory();
-    channel.listen((message, buffers) => this.receive(message, buffers));
+    channel.listen(letters => {
+      letters.forEach(({ message, buffers }) => this.receive(message, buffers));
+      this.frames.later('busy', () => this.renderBusy()); // the last: what is not busy has been drawn
+      this.frames.draw();
+    });
     this.send('control', { type: 'hello', protocol: PROTOCOL, version: options.version });
     if (!this.visible) {
       this.send('control', { type: 'watch', visible: false });
@@ -104,6 +119,8 @@ export class App {
     this.resume = this.memory();
     this.requests.use(null);
     this.generating = false;
+    this.steps.clear();
+    this.hopes.clear();
     this.kernelBusy = why;
     this.renderBusy();
   }
@@ -152,7 +169,7 @@ export class App {
     this.parts.card.restyle();
     this.parts.charts.restyle();
     this.parts.sql.restyle();
-    this.renderCell();
+    this.parts.inspector.restyle();
   }
 
   /** Takes the keys, unless a part of the panel has them: the page must not move under a pointer that is pressing. */
@@ -192,6 +209,29 @@ export class App {
     return seq;
   }
 
+  /** Sends a request of the control lane. What it asks of the plan is on the screen at once, marked as not yet granted. */
+  private request(request: ControlRequest): number {
+    const seq = this.send('control', request);
+    const plan = this.plan;
+    if (seq >= 0 && plan && changesPlan(request)) {
+      this.hopes.set(seq, { request, version: plan.version });
+      this.frames.later('plan', () => this.renderPlan());
+      this.frames.draw();
+    }
+    return seq;
+  }
+
+  /** The plan as it will be if everything that was asked is granted. */
+  private get plan(): HopedPlan | null {
+    if (!this.state) {
+      return null;
+    }
+    const held: HopedPlan = this.state.plan;
+    // A later version than was spoken of: it has been granted, although the kernel is not done with it.
+    const open = [...this.hopes.values()].filter(({ version }) => version >= held.version);
+    return open.reduce((plan, { request }) => hope(plan, request), held);
+  }
+
   private receive(message: Reply, buffers: DataView[]): void {
     switch (message.type) {
       case 'benches':
@@ -202,13 +242,18 @@ export class App {
         break;
       case 'map':
         this.send('control', { type: 'seen' });
-        this.parts.card.take(message, buffers);
-        this.parts.card.show(this.state);
-        this.parts.strip.show(this.parts.card.data, this.state?.selected?.position);
+        this.frames.later('map', () => {
+          this.parts.card.take(message, buffers);
+          this.parts.card.show(this.state);
+          this.parts.strip.show(this.parts.card.data, this.state?.selected?.position);
+        });
         break;
       case 'cell':
         this.cell = message;
-        this.renderCell();
+        this.frames.later('cell', () => this.renderCell());
+        break;
+      case 'next':
+        this.frames.later('next', () => this.parts.next.show(message));
         break;
       case 'busy':
         this.kernelBusy = message.what;
@@ -227,7 +272,6 @@ export class App {
       default:
         this.parts.take(message, buffers);
     }
-    this.renderBusy();
   }
 
   private showFailure(message: Failure): void {
@@ -237,8 +281,7 @@ export class App {
       return;
     }
     this.fail(message.problem, message.remedy);
-    this.generating = false;
-    this.parts.live.show(this.state, false);
+    this.generate(false);
     if (type === 'open') {
       this.opened = undefined;
       this.render();
@@ -247,18 +290,16 @@ export class App {
 
   private finished(seq: number): void {
     const type = this.requests.finish(seq);
+    if (this.hopes.delete(seq)) {
+      this.frames.later('plan', () => this.renderPlan());
+    }
     this.parts.card.finished(seq);
     this.parts.sql.finished(seq);
-    if (type === 'step' && this.generating) {
+    if (this.steps.delete(seq) && this.generating) {
       if (this.state?.live?.ended) {
         this.generate(false);
       } else {
-        // One token a frame, each asked for by itself: whatever else waits for the model comes in between.
-        requestAnimationFrame(() => {
-          if (this.generating) {
-            this.send('compute', { type: 'step' });
-          }
-        });
+        this.askSteps();
       }
     }
     if ((type === 'run' || type === 'recompute') && this.parts.tabs.current === 'runs' && this.visible) {
@@ -268,13 +309,23 @@ export class App {
 
   /** Goes on generating, or stops after the token under way. */
   private generate(on: boolean): void {
-    if (on && !this.generating) {
-      this.parts.alerts.clear();
-      this.send('compute', { type: 'step' });
-    }
+    const begins = on && !this.generating;
     this.generating = on && this.requests.connected;
+    if (begins) {
+      this.parts.alerts.clear();
+      this.askSteps();
+    } else if (!on && this.requests.connected) {
+      this.steps.forEach(request => this.send('control', { type: 'cancel', request }));
+    }
     this.parts.live.show(this.state, this.generating);
     this.renderBusy();
+  }
+
+  /** Each token is asked for by itself, so that whatever else waits for the model comes in between. */
+  private askSteps(): void {
+    while (this.generating && this.steps.size < AHEAD) {
+      this.steps.add(this.send('compute', { type: 'step', ahead: this.steps.size > 0 }));
+    }
   }
 
   /** Shows the map of the other side: base for edited, and back. */
@@ -297,6 +348,8 @@ export class App {
   }
 
   private clear(): void {
+    this.frames.clear();
+    this.hopes.clear();
     this.state = null;
     this.cell = null;
     this.parts.card.take(null);
@@ -336,7 +389,7 @@ export class App {
         this.ask(this.query);
       }
     } else {
-      this.renderState();
+      this.frames.later('state', () => this.renderState());
     }
   }
 
@@ -348,14 +401,14 @@ export class App {
 
   private open(model: string | null, memory: Memory | null = null): void {
     this.opened = model;
-    this.generating = false;
+    this.generate(false);
     this.parts.alerts.clear();
     const keep = memory?.prompt ? { prompt: memory.prompt, plan: memory.plan } : { prompt: '', plan: null };
     this.send('compute', { type: 'open', model, ...keep });
   }
 
   private run(): void {
-    this.generating = false;
+    this.generate(false);
     this.parts.inspector.take(null);
     this.parts.alerts.clear();
     this.send('compute', { type: 'run', prompt: this.parts.prompt.value });
@@ -383,7 +436,6 @@ export class App {
 
   private renderState(): void {
     const state = this.state;
-    this.parts.planList.show(state?.plan ?? null);
     this.parts.live.show(state, this.generating);
     this.parts.head.show(state?.bench ?? null);
     this.parts.card.show(state);
@@ -392,20 +444,25 @@ export class App {
     const run = state?.edited ?? state?.base;
     this.parts.sql.show(run && state?.base ? { run: run.id, base: state.base.id } : null);
     this.parts.runs.mark([state?.base?.id, state?.edited?.id].filter(id => id !== undefined));
-    this.renderCell();
+    this.renderPlan();
     this.parts.strip.show(this.parts.card.data, state?.selected?.position);
   }
 
+  private renderPlan(): void {
+    this.parts.planList.show(this.plan);
+    this.renderCell();
+  }
+
   private renderCell(): void {
-    const { plan = null, bench = null, base = null, edited = null } = this.state ?? {};
-    this.parts.inspector.show(this.cell, plan, bench, edited ?? base, base?.id ?? null);
+    const { bench = null, base = null, edited = null } = this.state ?? {};
+    this.parts.inspector.show(this.cell, this.plan, bench, edited ?? base, base?.id ?? null);
   }
 
   private renderBusy(): void {
     const { computing, waiting, connected, opening } = this.requests;
     const busy = this.kernelBusy !== null || this.generating || waiting || !connected;
     setAttr(this.node, 'data-wb-busy', String(busy));
-    this.parts.status.textContent = this.kernelBusy ?? (computing ? __('waiting for the kernel') : '');
+    setText(this.parts.status, this.kernelBusy ?? (computing ? __('waiting for the kernel') : ''));
     this.parts.runButton.classList.toggle('wb-working', busy && (computing || this.kernelBusy !== null));
     this.parts.head.openButton.disabled = opening;
     if (this.state === null) {

@@ -1,6 +1,6 @@
 /** What else a click can do at the inspected cell: skip, mask, replay, look into the heads; each with its scope in words. */
 import type { ComputeRequest, ControlRequest } from './channel';
-import { button, choice, h, setAttr } from './dom';
+import { button, choice, h, setAttr, setText, setTitle } from './dom';
 import { type SkipKind, type Target, find, placeOf, replay, toggleNeurons, toggleSkip } from './edits';
 import type { Inspection, PlanCard } from './protocol';
 import { __ } from './words';
@@ -111,18 +111,18 @@ export class CellTools {
       const on = find(plan, [kind], target) >= 0;
       setAttr(node, 'aria-pressed', String(on));
       setAttr(node, 'aria-label', on ? __('Unskip %1', name) : __('Skip %1', name));
-      node.title = on ? __('Run the %1 again %2', name, where) : __('Leave the %1 out %2', name, where);
+      setTitle(node, on ? __('Run the %1 again %2', name, where) : __('Leave the %1 out %2', name, where));
     }
     const valid = this.share > 0 && this.share < 1;
     this.neurons.disabled = !valid;
     const masked = valid && toggleNeurons(plan, target, this.share, this.criterion).type === 'remove';
     setAttr(this.neurons, 'aria-pressed', String(masked));
-    this.neurons.textContent = masked ? __('Unmask') : __('Mask');
+    setText(this.neurons, masked ? __('Unmask') : __('Mask'));
     setAttr(this.neurons, 'aria-label', masked ? __('Unmask neurons') : __('Mask neurons'));
-    this.neurons.title = masked ? __('Let these neurons act again %1', where) : __('Silence this share of the neurons %1', where);
+    setTitle(this.neurons, masked ? __('Let these neurons act again %1', where) : __('Silence this share of the neurons %1', where));
     this.like.hidden = !routed;
     this.imitate.disabled = this.source.value === '' || Number(this.source.value) === cell.position;
     this.replayBase.disabled = base === null;
-    this.replayBase.title = base === null ? __('There is no edited run yet: what is in view is the base run') : __('Use the routes of the base run %1, whatever else the plan does', where);
+    setTitle(this.replayBase, base === null ? __('There is no edited run yet: what is in view is the base run') : __('Use the routes of the base run %1, whatever else the plan does', where));
   }
 }

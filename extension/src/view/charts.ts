@@ -1,6 +1,6 @@
 /** The charts of a run, linked with the map: a rule stands at the layer in view, a click on a layer selects it. */
 import type { ControlRequest } from './channel';
-import { h, setAttr } from './dom';
+import { h, setAttr, setText } from './dom';
 import { Figure } from './figure';
 import type { Chart, State } from './protocol';
 import { __ } from './words';
@@ -56,7 +56,7 @@ export class ChartsView {
   show(state: State | null): void {
     this.state = state;
     const run = state?.edited ?? state?.base;
-    this.run.textContent = run ? (state?.edited ? __('edited %1', run.id) : __('base %1', run.id)) : __('No prompt has been run yet.');
+    setText(this.run, run ? (state?.edited ? __('edited %1', run.id) : __('base %1', run.id)) : __('No prompt has been run yet.'));
     setAttr(this.node, 'data-wb-layer', state?.selected ? String(state.selected.layer) : undefined);
     const layer = state?.selected?.layer;
     if (layer !== undefined) {

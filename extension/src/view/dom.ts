@@ -34,10 +34,28 @@ export function h<K extends keyof HTMLElementTagNameMap>(
 }
 
 export function setAttr(node: Element, name: string, value: string | boolean | undefined): void {
-  if (value === undefined || value === false) {
+  const wanted = value === undefined || value === false ? null : value === true ? '' : value;
+  if (node.getAttribute(name) === wanted) {
+    return; // even the same value would make the page look at the node again
+  }
+  if (wanted === null) {
     node.removeAttribute(name);
   } else {
-    node.setAttribute(name, value === true ? '' : value);
+    node.setAttribute(name, wanted);
+  }
+}
+
+/** Makes `text` the text of a node. */
+export function setText(node: Element, text: string): void {
+  if (node.textContent !== text) {
+    node.textContent = text; // the same text again would be laid out again
+  }
+}
+
+/** Makes `title` the title of a node. */
+export function setTitle(node: HTMLElement, title: string): void {
+  if (node.title !== title) {
+    node.title = title;
   }
 }
 

@@ -1,4 +1,5 @@
 /** The panel's head: which model is in view, which others there are, and how one is opened. */
+import { Changed } from './changed';
 import type { ControlRequest } from './channel';
 import { button, choice, h } from './dom';
 import type { BenchCard, BenchFacts, Models } from './protocol';
@@ -21,6 +22,7 @@ export class Head {
   private readonly source: HTMLInputElement;
   private readonly models: HTMLDataListElement;
   private listed = false;
+  private readonly changed = new Changed();
 
   /** `busy` says what is going on; it has the room between the model and what can be opened. */
   constructor(actions: HeadActions, busy: HTMLElement) {
@@ -65,6 +67,9 @@ export class Head {
   }
 
   show(bench: BenchFacts | null): void {
+    if (!this.changed.by(bench)) {
+      return;
+    }
     const router = bench?.moe_layers.length
       ? __('%1 layers · %2 experts, %3 per token', bench.layers, bench.experts, bench.top_k)
       : __('%1 layers · dense', bench?.layers);

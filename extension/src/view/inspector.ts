@@ -1,13 +1,15 @@
 /** The inspector: every expert of one cell with its score, and the buttons that re-route. */
 import { CellTools } from './celltools';
+import { Changed } from './changed';
 import type { ComputeRequest, ControlRequest } from './channel';
 import { eventsInWords } from './depth';
-import { button, choice, h, setAttr, shown } from './dom';
+import { button, choice, h, setAttr, setText, setTitle, shown } from './dom';
 import { type Scope, type Target, boost, find, placeOf, scaleWeight, scaled, toggle } from './edits';
 import { HeadsCard } from './heads';
 import type { Box } from './paint';
 import { ProfileCard } from './profile';
-import type { BenchFacts, Contributions, ExpertRow, Heads, Inspection, PlanCard, Profile, RunCard, Trials } from './protocol';
+import type { HopedPlan } from './hopes';
+import type { BenchFacts, Contributions, ExpertRow, Heads, Inspection, Profile, RunCard, Trials } from './protocol';
 import { category, css, digits, signed } from './scale';
 import { TrialList } from './trials';
 import { __ } from './words';
@@ -25,6 +27,7 @@ interface Row {
   force: HTMLButtonElement;
   boost: HTMLButtonElement;
   slider: HTMLInputElement;
+  changed: Changed;
 }
 
 export class Inspector {
@@ -42,7 +45,7 @@ export class Inspector {
   private scope: Scope = 'all';
   private order: Order = 'score';
   private cell: Inspection | null = null;
-  private plan: PlanCard | null = null;
+  private plan: HopedPlan | null = null;
   private bench: BenchFacts | null = null;
   private box: Box | null = null;
   private base: string | null = null;
@@ -52,6 +55,8 @@ export class Inspector {
   private readonly heads: HeadsCard;
   private readonly more: CellTools;
   private effects: Contributions | null = null;
+  private readonly changed = new Changed();
+  private readonly told = new Changed();
   private readonly boxScope = h('option', { text: __('the marked box'), attrs: { value: 'box' } });
 
   constructor(
@@ -116,7 +121,10 @@ export class Inspector {
   }
 
   /** `run` is what the map shows, `base` the run it stands beside. */
-  show(cell: Inspection | null, plan: PlanCard | null, bench: BenchFacts | null, run: RunCard | null, base: string | null): void {
+  show(cell: Inspection | null, plan: HopedPlan | null, bench: BenchFacts | null, run: RunCard | null, base: string | null): void {
+    if (!this.changed.by(cell, plan, bench, run?.model, base)) {
+      return;
+    }
     this.foreign = run && bench && run.model !== bench.name ? run.model || __('another model') : null;
     this.cell = cell;
     this.plan = plan;
@@ -155,6 +163,11 @@ export class Inspector {
     this.render();
   }
 
+  /** Draws again with the colours of the theme. */
+  restyle(): void {
+    this.render();
+  }
+
   takeProfile(profile: Profile): void {
     this.profile.take(profile);
   }
@@ -186,16 +199,36 @@ export class Inspector {
     const cell = this.cell;
     const plan = this.plan;
     setAttr(this.node, 'data-wb-cell', cell ? `${cell.layer},${cell.position}` : undefined);
-    this.facts.replaceChildren();
     this.trials.show(cell);
     this.tools.hidden = !cell || this.foreign !== null;
     this.orders.parentElement!.hidden = this.attempt.hidden = !cell?.experts.length;
+    this.renderFacts(cell, plan);
     if (!cell || !plan) {
-      this.title.textContent = __('Inspector');
-      this.note.textContent = __('Run a prompt, then click a cell of the map to see how its token was routed.');
+      setText(this.note, __('Run a prompt, then click a cell of the map to see how its token was routed.'));
       this.list.replaceChildren();
       this.rows.clear();
       this.more.show(null);
+      return;
+    }
+    const refusal = this.foreign === null ? this.bench?.refused[String(cell.layer)] : '';
+    const routed = cell.experts.length > 0 && refusal === undefined;
+    const base = this.base === cell.run ? null : this.base;
+    this.more.show(this.foreign === null ? { cell, plan, target: this.target, base, routed } : null);
+    this.attempt.disabled = refusal !== undefined || !cell.experts.some(row => row.chosen);
+    this.renderNote(cell, refusal);
+    this.renderRows(cell, plan, refusal !== undefined);
+  }
+
+  /** What can be said of the cell as a whole. */
+  private renderFacts(cell: Inspection | null, plan: HopedPlan | null): void {
+    const effects = this.here;
+    setAttr(this.node, 'data-wb-contributions', effects && cell ? `${cell.layer},${cell.position}` : undefined);
+    if (!this.told.by(cell && plan ? { ...cell, experts: cell.experts.length } : null, effects)) {
+      return;
+    }
+    this.facts.replaceChildren();
+    if (!cell || !plan) {
+      this.title.textContent = __('Inspector');
       return;
     }
     this.title.replaceChildren(
@@ -216,20 +249,11 @@ export class Inspector {
     if (cell.events.length) {
       this.facts.append(h('div', {}, h('dt', { text: __('depth') }), h('dd', { text: eventsInWords(cell.events) })));
     }
-    const effects = this.here;
-    setAttr(this.node, 'data-wb-contributions', effects ? `${cell.layer},${cell.position}` : undefined);
     if (effects) {
       const meaning = __('added to the logit of the token that follows, “%1”, directly', shown(effects.target));
       this.fact(__('attention → %1', shown(effects.target)), effects.attention, meaning);
       this.fact(__('MLP → %1', shown(effects.target)), effects.mlp, meaning);
     }
-    const refusal = this.foreign === null ? this.bench?.refused[String(cell.layer)] : '';
-    const routed = cell.experts.length > 0 && refusal === undefined;
-    const base = this.base === cell.run ? null : this.base;
-    this.more.show(this.foreign === null ? { cell, plan, target: this.target, base, routed } : null);
-    this.attempt.disabled = refusal !== undefined || !cell.experts.some(row => row.chosen);
-    this.renderNote(cell, refusal);
-    this.renderRows(cell, plan, refusal !== undefined);
   }
 
   /** The contributions, if they are of the inspected cell as it ran. */
@@ -248,19 +272,19 @@ export class Inspector {
 
   private renderNote(cell: Inspection, refusal: string | undefined): void {
     if (this.foreign !== null) {
-      this.note.textContent = __('This run was recorded with %1, which is not the open model: it can be looked at. Press Run to read its prompt with the open model.', this.foreign);
+      setText(this.note, __('This run was recorded with %1, which is not the open model: it can be looked at. Press Run to read its prompt with the open model.', this.foreign));
     } else if (cell.skipped) {
-      this.note.textContent = __('This block is skipped: nothing in it runs.');
+      setText(this.note, __('This block is skipped: nothing in it runs.'));
     } else if (refusal !== undefined) {
-      this.note.textContent = __('This layer can be read but not re-routed: %1', refusal);
+      setText(this.note, __('This layer can be read but not re-routed: %1', refusal));
     } else if (!cell.experts.length) {
-      this.note.textContent = __('This layer has no router: every token passes through the same MLP. What you click here acts %1.', placeOf(this.target));
+      setText(this.note, __('This layer has no router: every token passes through the same MLP. What you click here acts %1.', placeOf(this.target)));
     } else {
-      this.note.textContent = __('What you click here acts %1. %2 of %3 experts are chosen per token.', placeOf(this.target), cell.choices, cell.experts.length);
+      setText(this.note, __('What you click here acts %1. %2 of %3 experts are chosen per token.', placeOf(this.target), cell.choices, cell.experts.length));
     }
   }
 
-  private renderRows(cell: Inspection, plan: PlanCard, refused: boolean): void {
+  private renderRows(cell: Inspection, plan: HopedPlan, refused: boolean): void {
     // Sorted by the base run's scores, so that rows stay under the pointer while experts are banned one by one.
     // Without scores, as of a run out of the store, the chosen come first.
     const rank = (row: ExpertRow): number => row.base ?? row.score ?? (row.weight === null ? -Infinity : row.weight - 1e9);
@@ -339,57 +363,63 @@ export class Inspector {
       raise,
       adds
     );
-    const row = { node, bar, score, weight, badge, adds, ban, force, boost: raise, slider };
+    const row = { node, bar, score, weight, badge, adds, ban, force, boost: raise, slider, changed: new Changed() };
     this.rows.set(expert, row);
     return row;
   }
 
-  private fill(row: Row, data: ExpertRow, plan: PlanCard, low: number, top: number, refused: boolean): void {
+  private fill(row: Row, data: ExpertRow, plan: HopedPlan, low: number, top: number, refused: boolean): void {
+    const effect = this.here?.experts.find(one => one.expert === data.expert)?.effect ?? null;
+    const index = find(plan, ['reroute.ban', 'reroute.force'], this.target, data.expert);
+    const kind = index < 0 ? '' : plan.edits[index]!.kind;
+    const asked = index >= 0 && plan.edits[index]!.pending === true;
+    const biased = find(plan, ['reroute.bias'], this.target, data.expert);
+    const delta = biased < 0 ? null : plan.edits[biased]!.delta;
+    const factor = scaled(plan, this.target, data.expert);
+    if (!row.changed.by(data, low, top, refused, effect, this.here?.target, kind, asked, delta, factor, this.scope)) {
+      return;
+    }
     const score = data.score ?? data.base;
     const share = score === null || top === low ? 0 : (score - low) / (top - low);
     row.bar.style.width = `${(100 * share).toFixed(1)}%`;
-    row.score.textContent = score === null ? '–' : digits(score, 3);
+    setText(row.score, score === null ? '–' : digits(score, 3));
     setAttr(row.score, 'data-wb-score', score === null ? undefined : String(score));
-    row.score.title = data.base === null ? '' : __('base %1', digits(data.base));
-    row.weight.textContent = data.weight === null ? '' : digits(data.weight, 3);
-    row.weight.title = data.weight === null ? '' : __('combine weight');
+    setTitle(row.score, data.base === null ? '' : __('base %1', digits(data.base)));
+    setText(row.weight, data.weight === null ? '' : digits(data.weight, 3));
+    setTitle(row.weight, data.weight === null ? '' : __('combine weight'));
     const words = { '': '', chosen: __('chosen'), native: __('native'), banned: __('banned'), forced: __('forced') };
-    row.badge.textContent = words[data.state];
-    row.badge.title = data.state === 'native' ? __('chosen in the base run, not any more') : '';
+    const hoped = kind === 'reroute.ban' ? __('ban …') : __('force …');
+    setText(row.badge, asked ? hoped : words[data.state]);
+    setTitle(row.badge, asked ? __('asked for, not executed yet') : data.state === 'native' ? __('chosen in the base run, not any more') : '');
+    setAttr(row.node, 'data-wb-pending', asked ? 'true' : undefined);
     setAttr(row.node, 'data-wb-state', data.state);
     setAttr(row.node, 'data-wb-chosen', String(data.chosen));
     setAttr(row.node, 'data-wb-native', String(data.native));
-    const effect = this.here?.experts.find(one => one.expert === data.expert)?.effect ?? null;
     const adds = [
       ...(data.output === null ? [] : [__('output %1', digits(data.output, 3))]),
       ...(effect === null ? [] : [__('logit of “%1” %2', shown(this.here!.target), signed(effect, 3))])
     ];
     row.adds.hidden = !adds.length;
-    row.adds.textContent = adds.join(' · ');
-    row.adds.title = __('norm of what the expert adds to the stream; then what that adds to the logit of the token that follows, directly');
+    setText(row.adds, adds.join(' · '));
+    setTitle(row.adds, __('norm of what the expert adds to the stream; then what that adds to the logit of the token that follows, directly'));
     setAttr(row.node, 'data-wb-effect', effect === null ? undefined : String(effect));
-    const index = find(plan, ['reroute.ban', 'reroute.force'], this.target, data.expert);
-    const kind = index < 0 ? '' : plan.edits[index]!.kind;
     const where = this.scope === 'box' ? __('the marked box') : this.scope === 'all' ? __('all tokens') : __('this token');
-    row.ban.textContent = kind === 'reroute.ban' ? __('Unban') : __('Ban');
-    row.force.textContent = kind === 'reroute.force' ? __('Unforce') : __('Force');
-    const biased = find(plan, ['reroute.bias'], this.target, data.expert);
-    const delta = biased < 0 ? null : plan.edits[biased]!.delta;
+    setText(row.ban, kind === 'reroute.ban' ? __('Unban') : __('Ban'));
+    setText(row.force, kind === 'reroute.force' ? __('Unforce') : __('Force'));
     row.boost.disabled = refused;
-    const factor = scaled(plan, this.target, data.expert);
     row.slider.hidden = refused || (!data.chosen && factor === 1);
     row.slider.value = String(factor);
-    row.slider.title = __('weight × %1 · drag to change · %2', digits(factor, 2), where);
+    setTitle(row.slider, __('weight × %1 · drag to change · %2', digits(factor, 2), where));
     setAttr(row.boost, 'aria-pressed', String(delta !== null));
     setAttr(row.boost, 'aria-label', __('Boost expert %1', data.expert));
-    row.boost.title = __('Raise the logit of expert %1 by 1 (Shift: lower) · %2 · now %3', data.expert, where, signed(delta ?? 0, 2));
+    setTitle(row.boost, __('Raise the logit of expert %1 by 1 (Shift: lower) · %2 · now %3', data.expert, where, signed(delta ?? 0, 2)));
     for (const [control, on] of [
       [row.ban, kind === 'reroute.ban'],
       [row.force, kind === 'reroute.force']
     ] as const) {
       control.disabled = refused;
       setAttr(control, 'aria-pressed', String(on));
-      control.title = `${control.textContent} · ${__('expert %1', data.expert)} · ${where}`;
+      setTitle(control, `${control.textContent} · ${__('expert %1', data.expert)} · ${where}`);
       setAttr(control, 'aria-label', __('%1 expert %2', control.textContent, data.expert));
     }
   }

@@ -1,6 +1,7 @@
 /** Generation under the hand: step, rewind, branch, and the text with and without the plan side by side. */
+import { Changed } from './changed';
 import type { ComputeRequest } from './channel';
-import { button, choice, h, setAttr, shown } from './dom';
+import { button, choice, h, setAttr, setText, shown } from './dom';
 import type { State } from './protocol';
 import { walk } from './walk';
 import { __ } from './words';
@@ -25,6 +26,7 @@ export class LiveView {
   private readonly texts = h('div', { class: 'wb-live-texts' });
   private readonly columns = new Map<string, { node: HTMLElement; text: HTMLElement }>();
   private state: State | null = null;
+  private readonly changed = new Changed();
 
   constructor(private readonly actions: LiveActions) {
     const { compute, generate } = actions;
@@ -87,11 +89,13 @@ export class LiveView {
   private renderBranches(counts: number[], current: number, generating: boolean): void {
     this.branches.hidden = counts.length < 2;
     this.branches.disabled = generating;
-    this.branches.replaceChildren(
-      ...counts.map((count, n) =>
-        h('option', { text: __('branch %1 · %2 tokens', n + 1, count), attrs: { value: String(n) } })
-      )
-    );
+    if (this.changed.by(counts)) {
+      this.branches.replaceChildren(
+        ...counts.map((count, n) =>
+          h('option', { text: __('branch %1 · %2 tokens', n + 1, count), attrs: { value: String(n) } })
+        )
+      );
+    }
     this.branches.value = String(current);
   }
 
@@ -117,7 +121,7 @@ export class LiveView {
         parts.push(__('Run goes back to the prompt.'));
       }
     }
-    this.note.textContent = parts.join(' ');
+    setText(this.note, parts.join(' '));
   }
 
   private renderTexts(state: State | null): void {
@@ -137,7 +141,7 @@ export class LiveView {
     }
     for (const [side, name, tokens] of wanted) {
       const column = this.columns.get(side) ?? this.makeColumn(side);
-      column.node.firstElementChild!.textContent = name;
+      setText(column.node.firstElementChild!, name);
       setAttr(column.text, 'aria-label', name);
       this.fill(column.text, tokens, live!.prompt_tokens, live!.diverged, state?.selected?.position);
     }
@@ -178,8 +182,8 @@ export class LiveView {
       if (node.getAttribute('data-text') !== token) {
         node.textContent = token.replace(/\r?\n/g, '⏎').replace(/\t/g, '⇥') || '∅';
         setAttr(node, 'data-text', token);
+        node.title = __('token %1 “%2”', start + n, shown(token));
       }
-      node.title = __('token %1 “%2”', start + n, shown(token));
       node.classList.toggle('wb-on', start + n === at);
       node.classList.toggle('wb-diverged', start + n === diverged);
     });

@@ -46,7 +46,11 @@ export class RoutingMapView {
   private arrangement: Arrangement = 'zoom';
   private cursor: Place = { layer: 0, position: 0 };
   private selected: Place | null = null;
+  /** The map in which the selected place was brought into sight. */
+  private revealed: MapData | null = null;
   private hovered: Place | null = null;
+  /** A token that is to come into sight. */
+  private wanted: number | null = null;
   private box: Box | null = null;
   private press: { at: Place; x: number; y: number; header: 'row' | 'column' | null } | null = null;
   /** Whether the width is the one that a map starts with, which follows the room there is. */
@@ -125,7 +129,11 @@ export class RoutingMapView {
   }
 
   select(place: Place | null): void {
+    if (place?.layer === this.selected?.layer && place?.position === this.selected?.position && this.revealed === this.data) {
+      return;
+    }
     this.selected = place;
+    this.revealed = this.data;
     if (place && this.data) {
       this.cursor = clamp(place, this.data);
       this.reveal(this.cursor.position);
@@ -213,7 +221,12 @@ export class RoutingMapView {
     return { width: this.width, height: this.height, head: this.head, lane: this.lane, scroll: this.scroller.scrollLeft };
   }
 
+  /** Brings a token into sight with the next frame, when the page is measured anyway. */
   private reveal(position: number): void {
+    this.wanted = position;
+  }
+
+  private scrollTo(position: number): void {
     const left = GUTTER + position * this.width;
     const { scrollLeft, clientWidth } = this.scroller;
     if (left - GUTTER < scrollLeft) {
@@ -225,6 +238,10 @@ export class RoutingMapView {
 
   private paint(): void {
     const data = this.data;
+    if (this.wanted !== null) {
+      this.scrollTo(this.wanted);
+      this.wanted = null;
+    }
     const focused = document.activeElement === this.canvas;
     paint(
       this.canvas,

@@ -1,6 +1,6 @@
 /** The map with all that belongs to it: colours, zoom, load, legend, table, the marked box, and the tiles it asks for. */
 import type { ControlRequest } from './channel';
-import { button, choice, h, setAttr } from './dom';
+import { button, choice, h, setAttr, setText, setTitle } from './dom';
 import { wordsOf } from './edits';
 import { savePicture } from './files';
 import { MapLegend, nameOf } from './legend';
@@ -167,8 +167,8 @@ export class MapCard {
     setAttr(this.runLabel, 'data-wb-run', ran?.id);
     setAttr(this.runLabel, 'data-wb-base', state?.base?.id);
     const past = ran?.past ? ` · ${__('from the store')}` : '';
-    this.runLabel.textContent = ran ? (state?.edited ? __('edited %1', ran.id) : ran.past ? ran.id : __('base %1', ran.id)) + past : '';
-    this.runLabel.title = state?.edited && state.base ? __('run of the plan; the base run is %1', state.base.id) : __('run without a plan');
+    setText(this.runLabel, ran ? (state?.edited ? __('edited %1', ran.id) : ran.past ? ran.id : __('base %1', ran.id)) + past : '');
+    setTitle(this.runLabel, state?.edited && state.base ? __('run of the plan; the base run is %1', state.base.id) : __('run without a plan'));
     this.map.select(state?.selected ?? null);
     this.showSide(state);
   }
@@ -176,8 +176,8 @@ export class MapCard {
   showSide(state: State | null): void {
     const base = !this.data?.edited;
     this.side.disabled = !state?.edited;
-    this.side.textContent = base && state?.edited ? __('Show edited') : __('Show base');
-    this.side.title = __('Flip the map between base and edited (B)');
+    setText(this.side, base && state?.edited ? __('Show edited') : __('Show base'));
+    setTitle(this.side, __('Flip the map between base and edited (B)'));
     setAttr(this.map.node, 'data-wb-side', base ? 'base' : 'edited');
   }
 

@@ -7,7 +7,7 @@ export type Colour = 'expert' | 'weight' | 'margin' | 'entropy' | 'flip' | 'infl
 
 /** Columns of a tile of single tokens and of one of aggregated tokens; the kernel's `tiles.FINE` and `tiles.COARSE`. */
 export const FINE = 256;
-export const COARSE = 512;
+export const COARSE = 256;
 /** Tiles kept; the rest can be asked for again. */
 const KEPT = 80;
 /** A column of the map is never thinner than this, in pixels. */

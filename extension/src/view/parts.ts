@@ -174,9 +174,6 @@ export class Parts {
       case 'load':
         this.card.takeLoad(message, buffers);
         return true;
-      case 'next':
-        this.next.show(message);
-        return true;
       case 'trials':
         this.inspector.take(message);
         return true;

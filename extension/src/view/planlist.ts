@@ -1,9 +1,11 @@
 /** The plan: its edits in order, each to be switched off or taken out, with undo and redo. */
+import { Changed } from './changed';
 import type { ComputeRequest, ControlRequest } from './channel';
 import { button, choice, h, setAttr } from './dom';
 import { save } from './files';
 import type { EditForm } from './forms';
-import type { Effects, PlanCard } from './protocol';
+import type { HopedPlan } from './hopes';
+import type { Effects } from './protocol';
 import { digits } from './scale';
 import { __ } from './words';
 
@@ -23,8 +25,9 @@ export class PlanList {
   private readonly forget: HTMLButtonElement;
   private readonly name: HTMLInputElement;
   private readonly effect: HTMLButtonElement;
-  private plan: PlanCard | null = null;
+  private plan: HopedPlan | null = null;
   private effects: Effects | null = null;
+  private readonly changed = new Changed();
 
   constructor(
     private readonly send: (request: ControlRequest) => void,
@@ -102,9 +105,12 @@ export class PlanList {
     this.show(this.plan);
   }
 
-  show(plan: PlanCard | null): void {
+  show(plan: HopedPlan | null): void {
     this.plan = plan;
     this.form.show(plan);
+    if (!this.changed.by(plan, this.effects)) {
+      return;
+    }
     const kept = plan?.kept ?? [];
     if (kept.join('\n') !== [...this.kept.options].slice(1).map(option => option.value).join('\n')) {
       this.kept.replaceChildren(
@@ -120,8 +126,9 @@ export class PlanList {
     const most = Math.max(1e-12, ...(effects?.rows ?? []).map(row => row.kl));
     this.copy.disabled = this.save.disabled = !plan?.edits.length;
     setAttr(this.node, 'data-wb-plan', plan?.hash ?? '');
-    this.hash.textContent = plan?.edits.length ? plan.hash.slice(0, 8) : '';
-    this.hash.title = plan ? __('Hash of the plan: %1', plan.hash) : '';
+    setAttr(this.node, 'data-wb-pending', plan?.pending ? 'true' : undefined);
+    this.hash.textContent = plan?.pending ? __('asked…') : plan?.edits.length ? plan.hash.slice(0, 8) : '';
+    this.hash.title = plan?.pending ? __('The kernel has not answered yet') : plan ? __('Hash of the plan: %1', plan.hash) : '';
     this.undo.disabled = !plan?.undo;
     this.redo.disabled = !plan?.redo;
     this.clear.disabled = !plan?.edits.length;
@@ -152,7 +159,10 @@ export class PlanList {
         bar.style.width = `${((40 * (found?.kl ?? 0)) / most).toFixed(1)}px`;
         return h(
           'li',
-          { attrs: { 'data-wb-edit': edit.kind, 'data-wb-enabled': String(edit.enabled), 'data-wb-effect': found ? String(found.kl) : undefined } },
+          {
+            class: edit.pending ? 'wb-pending' : '',
+            attrs: { 'data-wb-edit': edit.kind, 'data-wb-enabled': String(edit.enabled), 'data-wb-effect': found ? String(found.kl) : undefined }
+          },
           h('label', { class: 'wb-edit' }, box, h('span', { text: edit.text })),
           found
             ? h(

@@ -9,6 +9,7 @@ const MOST = 400;
 export class TokenStrip {
   readonly node: HTMLElement;
   private first = 0;
+  private data: MapData | null = null;
   private at = -1;
   private tokens = 0;
 
@@ -21,6 +22,10 @@ export class TokenStrip {
   }
 
   show(data: MapData | null, position: number | undefined): void {
+    if (data === this.data && position === this.at && data?.whole) {
+      return;
+    }
+    this.data = data;
     const tokens = data?.tokens ?? 0;
     const at = position ?? 0;
     this.at = at;

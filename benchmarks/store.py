@@ -61,7 +61,15 @@ SCANS = tuple(doc.name for doc in macro_docs() if "most := NULL" in doc.argument
 """Macros that can be asked over some of the runs alone, because no sum of a run answers them."""
 MOST = 30_000
 """Tokens they are asked over then."""
-HELPERS = ("unsummarised", "some_runs", "whole_blocks", "runs_outside", "pair_totals", "next_totals")
+HELPERS = (
+    "unsummarised",
+    "some_runs",
+    "whole_blocks",
+    "runs_outside",
+    "pair_totals",
+    "next_totals",
+    "place_totals",
+)
 EFFECTS = ("skip_matrix", "layer_effect", "recovery_layer", "tolerable_sparsity")
 """Macros over what experiments measured, which is small whatever was recorded."""
 

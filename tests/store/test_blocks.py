@@ -22,11 +22,11 @@ def _small(monkeypatch):
     monkeypatch.setattr(summary, "BLOCK", 200)  # two runs of 17 tokens, 3 layers and 2 choices
 
 
-Totals = tuple[dict[tuple, int], dict[tuple, tuple[int, int, float]]]
+Totals = tuple[dict[tuple, int], dict[tuple, tuple[int, int, float]], dict[tuple, int]]
 
 
 def counted(routing: pd.DataFrame, runs: list[int]) -> Totals:
-    """Tokens by pair of experts, and by experts of a layer and the next, counted in the frame."""
+    """Tokens by pair of experts and by experts of a layer and the next, and choices by place, counted in the frame."""
     chosen = defaultdict(set)
     best = {}
     for row in routing[routing.run.isin(runs)].itertuples():
@@ -46,7 +46,9 @@ def counted(routing: pd.DataFrame, runs: list[int]) -> Totals:
             learnt = a == best[run, position, layer] and position % 2 == 0
             tried = a == best[run, position, layer] and position % 2 == 1
             following[layer, after[layer], a, b, opening] += (1, learnt, tried / len(reached))
-    return dict(pairs), {key: tuple(value) for key, value in following.items()}
+    asked = routing[routing.run.isin(runs)]
+    places = Counter(zip(asked.layer, asked.position // 128, asked.expert, asked.position == 0, strict=True))
+    return dict(pairs), {key: tuple(value) for key, value in following.items()}, dict(places)
 
 
 def totals(store, runs: list[int]) -> Totals:
@@ -59,11 +61,18 @@ def totals(store, runs: list[int]) -> Totals:
         "SELECT layer, next_layer, expert, next_expert, opening, sum(tokens), sum(seen), sum(tried) "
         f"FROM next_totals({runs}) GROUP BY ALL"
     ).fetchall()
-    return {tuple(row[:-1]): row[-1] for row in pairs}, {tuple(row[:5]): tuple(row[5:]) for row in following}
+    places = ask(
+        f"SELECT layer, place, expert, opening, sum(choices) FROM place_totals({runs}) GROUP BY ALL"
+    ).fetchall()
+    return (
+        {tuple(row[:-1]): row[-1] for row in pairs},
+        {tuple(row[:5]): tuple(row[5:]) for row in following},
+        {tuple(row[:-1]): row[-1] for row in places},
+    )
 
 
 def same(found: Totals, wanted: Totals) -> None:
-    assert found[0] == wanted[0]
+    assert found[0] == wanted[0] and found[2] == wanted[2]
     assert found[1].keys() == wanted[1].keys()
     for key, values in wanted[1].items():
         np.testing.assert_allclose(found[1][key], values, rtol=1e-12)
@@ -104,12 +113,10 @@ def test_any_runs_are_answered_as_from_their_rows(half_summed, asked):
 
 def test_totals_of_whole_blocks_are_read_from_the_blocks(half_summed):
     store = half_summed.store
-    store.cursor().execute(
-        "UPDATE pair_block SET tokens = tokens + 1000; UPDATE next_block SET tokens = tokens + 1000"
-    )
-    for macro in ("pair_totals", "next_totals"):
-        of_block = store.sql(f"SELECT min(tokens) FROM {macro}([101, 102])").fetchall()[0][0]
-        of_runs = store.sql(f"SELECT max(tokens) FROM {macro}([101, 103, 105])").fetchall()[0][0]
+    for table, (macro, _, (added, *_)) in summary.BLOCKS.items():
+        store.cursor().execute(f"UPDATE {table} SET {added} = {added} + 1000")
+        of_block = store.sql(f"SELECT min({added}) FROM {macro}([101, 102])").fetchall()[0][0]
+        of_runs = store.sql(f"SELECT max({added}) FROM {macro}([101, 103, 105])").fetchall()[0][0]
         assert of_block > 1000 > of_runs
 
 
@@ -131,6 +138,7 @@ def test_a_deleted_run_leaves_nothing_behind(half_summed):
     assert store.delete(102) == 0
 
 
+@pytest.mark.slow
 def test_exports_of_some_runs_take_no_blocks_and_those_of_all_do(half_summed, tmp_path):
     store, some = half_summed.store, [101, 103, 104]
     store.export(tmp_path / "some.duckdb", some)

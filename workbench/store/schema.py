@@ -31,8 +31,8 @@ _SCHEMA = (_HERE / "schema.sql").read_text(encoding="utf-8")
 
 _FILES = (
     "cells",
-    "blocks",
     "parts",
+    "blocks",
     "load",
     "paths",
     "labels",

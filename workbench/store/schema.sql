@@ -432,8 +432,8 @@ CREATE TABLE sparsity_sum (
 );
 
 -- Sums of sums: those of the tables above that are nearly as many as choices, over whole blocks of summarised runs, so that
--- questions about all runs read few rows.  A question about some runs of a block reads their own sums.  The macros pair_totals
--- and next_totals choose.  A block that loses a run must be dropped (Store.delete does it); its runs keep their own sums.
+-- questions about all runs read few rows.  A question about some runs of a block reads their own sums.  The macros pair_totals,
+-- next_totals and place_totals choose.  A block that loses a run must be dropped (Store.delete does it); its runs keep their own sums.
 CREATE TABLE block_run (
     block BIGINT NOT NULL,           -- the block: the smallest of its runs
     run   BIGINT NOT NULL            -- one of its runs; a run is in one block at most
@@ -458,6 +458,15 @@ CREATE TABLE next_block (
     tokens      BIGINT,              -- sums over the runs of next_sum
     seen        BIGINT,              -- likewise
     tried       DOUBLE               -- likewise
+);
+
+CREATE TABLE place_block (
+    block   BIGINT NOT NULL,         -- of block_run
+    layer   USMALLINT NOT NULL,
+    place   INTEGER NOT NULL,        -- position // 128
+    expert  USMALLINT NOT NULL,
+    opening BOOLEAN NOT NULL,        -- about position 0
+    choices BIGINT                   -- sum over the runs of place_sum
 );
 
 -- The choice of one token in one layer as one row: experts and weights in slot order.

@@ -3,8 +3,9 @@
 What the sums are is said once, by the ``*_cells`` macros: they read the kept sums of the runs in ``summarised`` and the rows
 of all others. Keeping the sums of a run is storing what its cells are before it is in ``summarised``.
 
-Sums by pairs of experts are nearly as many as choices. Those are summed once more, over blocks of runs, by the ``*_totals``
-macros: they read whole blocks where a question asks for them, and the sums of single runs for the rest.
+Sums by pairs of experts are nearly as many as choices, and those by place are many. They are summed once more, over blocks
+of runs, by the ``*_totals`` macros: those read whole blocks where a question asks for them, and the sums of single runs for
+the rest.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ BLOCKS = {
         ("layer", "next_layer", "expert", "next_expert", "opening"),
         ("tokens", "seen", "tried"),
     ),
+    "place_block": ("place_totals", ("layer", "place", "expert", "opening"), ("choices",)),
 }
 """By table of sums over blocks of runs: the macro that defines it, its keys and its sums."""
 

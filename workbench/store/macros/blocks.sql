@@ -32,3 +32,13 @@ FROM next_block AS b WHERE b.block IN (SELECT w.block FROM whole_blocks(run) AS 
 UNION ALL
 SELECT c.layer, c.next_layer, c.expert, c.next_expert, c.opening, c.tokens, c.seen, c.tried
 FROM next_cells((SELECT coalesce(list(o.id), []) FROM runs_outside(run) AS o)) AS c;
+
+-- place_totals: choices by layer, expert and place in the sequence (place = position // 128), several rows a place,
+--   choices = as in place_cells, of whole blocks of runs where there are such, else of single runs.
+-- Source: sums over the rows of routing.
+CREATE OR REPLACE MACRO place_totals(run) AS TABLE
+SELECT b.layer, b.place, b.expert, b.opening, b.choices
+FROM place_block AS b WHERE b.block IN (SELECT w.block FROM whole_blocks(run) AS w)
+UNION ALL
+SELECT c.layer, c.place, c.expert, c.opening, c.choices
+FROM place_cells((SELECT coalesce(list(o.id), []) FROM runs_outside(run) AS o)) AS c;

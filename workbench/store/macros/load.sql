@@ -108,7 +108,7 @@ CREATE OR REPLACE MACRO position_effect(run, width := 128, first := false) AS TA
 WITH counts AS (
     -- Widths that 128 divides are among the kept sums; others are counted in the rows.
     SELECT p.layer, p.place * 128 // width * width AS from_position, p.expert, sum(p.choices) AS choices
-    FROM place_cells((SELECT coalesce(list(q.id), []) FROM (SELECT unnest(run_ids(run)) AS id) AS q WHERE width % 128 = 0)) AS p
+    FROM place_totals((SELECT coalesce(list(q.id), []) FROM (SELECT unnest(run_ids(run)) AS id) AS q WHERE width % 128 = 0)) AS p
     WHERE first OR NOT p.opening
     GROUP BY p.layer, from_position, p.expert
     UNION ALL

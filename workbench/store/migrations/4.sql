@@ -24,3 +24,12 @@ CREATE TABLE next_block (
     seen        BIGINT,
     tried       DOUBLE
 );
+
+CREATE TABLE place_block (
+    block   BIGINT NOT NULL,
+    layer   USMALLINT NOT NULL,
+    place   INTEGER NOT NULL,
+    expert  USMALLINT NOT NULL,
+    opening BOOLEAN NOT NULL,
+    choices BIGINT
+);

@@ -1,4 +1,4 @@
-"""Drawing what has to be read from the store first, in a thread of its own, so that a text grows as fast as its model runs."""
+"""Drawing what is read from the store, in a thread of its own, so that a text grows as fast as its model runs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ class Painter:
             started = time.monotonic()
             try:
                 self._paint()
-            except Exception:  # it could not even tell its error, as of a closed page: the next picture still counts
+            except (
+                Exception
+            ):  # it could not even tell its error, as of a closed page: the next picture still counts
                 log.exception("the panel could not be drawn")
             ended = time.monotonic()
             self._rested = ended + REST * (ended - started)

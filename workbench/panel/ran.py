@@ -102,7 +102,8 @@ def recorded(cursor: Any, run: int) -> Ran:
         "SELECT model, num_layers, num_experts, top_k, prompt_tokens FROM run WHERE run = ?", [run]
     ).fetchone()
     read = cursor.execute(
-        "SELECT position, token, coalesce(text, '') AS text FROM token WHERE run = ? ORDER BY position, step", [run]
+        "SELECT position, token, coalesce(text, '') AS text FROM token WHERE run = ? ORDER BY position, step",
+        [run],
     ).fetchnumpy()
     last_read = np.append(np.diff(read["position"]) != 0, True) if len(read["position"]) else []
     tokens, texts = (read[name][last_read].tolist() for name in ("token", "text"))

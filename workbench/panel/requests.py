@@ -179,7 +179,8 @@ class Step(Request):
 
     type: Literal["step"]
     ahead: bool = Field(
-        default=False, description="asked for before the last one was seen: where the text has ended it is dropped"
+        default=False,
+        description="asked for before the last one was seen: where the text has ended it is dropped",
     )
 
 

@@ -234,3 +234,36 @@ def test_a_hidden_view_hears_nothing_of_another_ones_work(driver: Any, make_driv
     assert other.view.kinds() == []
     other.control("watch", visible=True)
     assert {"state", "map", "cell", "next"} <= set(other.view.kinds()) and other.state == driver.state
+
+
+def test_what_a_click_changes_is_one_post_and_nothing_old_comes_after_it(driver: Any) -> None:
+    driver.compute("run", prompt="one two three")
+    posts = driver.view.posts
+    driver.control("add", edit={"kind": "reroute.ban", "layers": [1], "experts": [5]})
+    assert driver.view.kinds()[-3:] == ["cell", "state", "done"] and driver.view.posts == posts + 1
+    posts = driver.view.posts
+    driver.control("undo")
+    assert driver.view.kinds()[-5:] == ["cell", "state", "map", "next", "done"]
+    assert driver.view.posts == posts + 2, "plan and cell do not wait for the map"
+
+    screen = driver.connection._session.screen
+    old = screen._now()
+    driver.control("add", edit={"kind": "reroute.ban", "layers": [1], "experts": [6]})
+    shown = driver.state
+    screen._state(driver.connection, old)
+    assert driver.state == shown, "a thread that tells late of what it saw early is not heard"
+
+
+def test_the_plan_tells_what_undo_and_redo_would_give(driver: Any) -> None:
+    for expert in (5, 6):
+        driver.control("add", edit={"kind": "reroute.ban", "layers": [1], "experts": [expert]})
+
+    def experts(name: str) -> list[int] | None:
+        edits = driver.state["plan"][name]
+        return None if edits is None else [edit["experts"][0] for edit in edits]
+
+    assert (experts("earlier"), experts("edits"), experts("later")) == ([5], [5, 6], None)
+    driver.control("undo")
+    assert (experts("earlier"), experts("edits"), experts("later")) == ([], [5], [5, 6])
+    driver.control("undo")
+    assert (experts("earlier"), experts("edits"), experts("later")) == (None, [], [5])

@@ -174,6 +174,44 @@ def test_an_edit_that_cannot_act_midway_is_taken_back(live: Any, demo: Any) -> N
     assert live.state["plan"]["edits"] == [] and len(live.state["live"]["edited"]) == 2
 
 
+def test_a_step_asked_ahead_is_dropped_where_the_first_fails_or_it_is_called_off(
+    live: Any, demo: Any
+) -> None:
+    steps(live, 1)
+    live.control("add", edit={"kind": "reroute.balanced", "layers": [demo.anatomy.num_layers - 1]})
+    live.compute("step")
+    assert "looks at later tokens" in live.view.last("error")["problem"]
+    live.view.clear()
+    live.compute("step", ahead=True)
+    assert "error" not in live.view.kinds() and live.view.kinds().count("done") == 1
+    live.compute("step")
+    assert len(live.state["live"]["edited"]) == 2, "one that is asked for by itself is made"
+    live.control("cancel", request=live.seq + 2)
+    live.compute("step", ahead=True)
+    assert live.view.messages[-1]["type"] == "done" and len(live.state["live"]["edited"]) == 2
+    live.compute("step", ahead=True)
+    assert len(live.state["live"]["edited"]) == 3
+
+
+def test_a_text_grows_at_once_and_is_busy_until_its_map_has_come(live: Any) -> None:
+    """The text does not wait for the store; what is read from it comes with the last picture, and then nothing is busy."""
+    live.view.clear()
+    for _ in range(4):
+        live.seq += 1
+        live.connection.receive("compute", {"type": "step", "seq": live.seq})
+        live.connection.receive("control", {"type": "seen", "seq": 0})
+    live.connection.settle()
+    kinds = live.view.kinds()
+    tokens = [len(m["live"]["edited"]) for m in live.view.messages if m["type"] == "state"]
+    assert tokens == sorted(tokens) and tokens[-1] == 4 and {1, 2, 3, 4} <= set(tokens)
+    assert 1 <= kinds.count("map") <= 4 and "error" not in kinds
+    last = live.view.last("map")
+    assert last["tokens"] == live.state["live"]["prompt_tokens"] + 4 == len(last["tile"]["texts"])
+    assert (live.arrays()["experts"][0, -1, :-1] >= 0).all(), "every token that has been read has its row"
+    whats = [(n, m["what"]) for n, m in enumerate(live.view.messages) if m["type"] == "busy"]
+    assert whats[-1][1] is None and whats[-1][0] > max(n for n, kind in enumerate(kinds) if kind == "map")
+
+
 def test_steering_before_anything_is_generated_says_what_to_do(live: Any) -> None:
     for kind, data in (("rewind", {"position": 3}), ("branch", {}), ("timeline", {"index": 0})):
         live.compute(kind, **data)

@@ -335,6 +335,51 @@ def test_a_dense_model_from_a_folder(
     assert panel.locator(".wb-name").inner_text() == "demo"
 
 
+def test_what_is_asked_for_is_shown_at_once_and_marked_until_the_kernel_has_answered(
+    page: Any, card: Callable[[], Any], idle: Callable[[Any], None]
+) -> None:
+    panel = card()
+    panel.locator("[data-wb-prompt]").fill(PROMPT)
+    page.keyboard.press("Enter")
+    idle(panel)
+    number = panel.locator('[data-wb-state="chosen"]').first.get_attribute("data-wb-expert")
+
+    def press(action: str) -> dict[str, Any]:
+        """The page in the very task of the click, before any answer can have come."""
+        return page.evaluate(
+            """([number, action]) => {
+                const plan = document.querySelector('[data-wb-plan]');
+                const row = document.querySelector(`[data-wb-expert="${number}"]`);
+                const hash = plan.dataset.wbPlan;
+                const button = `[data-wb-action="${action}"]`;
+                (row.querySelector(button) ?? plan.querySelector(button)).click();
+                const edits = [...plan.querySelectorAll('[data-wb-edit]')];
+                return {
+                    pending: plan.dataset.wbPending, row: row.dataset.wbPending,
+                    kept: plan.dataset.wbPlan === hash, state: row.dataset.wbState,
+                    edits: edits.map(edit => edit.dataset.wbEdit),
+                    badge: row.querySelector('.wb-badge').textContent,
+                };
+            }""",
+            [number, action],
+        )
+
+    asked = press("ban")
+    assert asked == {
+        "pending": "true", "row": "true", "kept": True, "state": "chosen", "edits": ["reroute.ban"], "badge": "ban …"
+    }, "asked for, and not yet executed"  # fmt: skip
+    idle(panel)
+    row = panel.locator(f'[data-wb-expert="{number}"]')
+    assert row.get_attribute("data-wb-state") == "banned" and row.get_attribute("data-wb-pending") is None
+    assert panel.locator("[data-wb-plan]").get_attribute("data-wb-pending") is None
+    assert panel.locator("[data-wb-edit]").inner_text().strip().lower().startswith(f"ban expert {number}")
+    back = press("undo")
+    assert back["pending"] == "true" and back["edits"] == [] and back["state"] == "banned" and back["kept"]
+    idle(panel)
+    assert row.get_attribute("data-wb-state") == "chosen"
+    assert panel.locator("[data-wb-plan]").get_attribute("data-wb-pending") is None
+
+
 def test_a_click_is_answered_before_the_model_has_run(
     page: Any, card: Callable[[], Any], idle: Callable[[Any], None]
 ) -> None:

@@ -23,9 +23,10 @@ _LANES: dict[str, Lane] = {"workbench.control": "control", "workbench.compute": 
 _STREAM = "workbench.stream"
 
 SWITCH = 0.0005
-"""Seconds after which a thread that computes in Python lets another one have the interpreter. A click passes through
-four threads of the kernel, each of which asks for it several times; at Python's 5 ms a running cell would make it wait
-for 60 ms."""
+"""Seconds after which a thread that computes in Python lets another one have the interpreter.
+
+A click passes through four threads of the kernel, each of which asks for it several times: with Python's own 5 ms that is
+some 60 ms while a cell runs."""
 
 _served: Comms | None = None
 

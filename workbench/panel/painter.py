@@ -1,4 +1,4 @@
-"""Drawing what the store must be read for, in a thread of its own: a text grows as fast as its model runs."""
+"""Drawing what is read from the store, in a thread of its own, so that a text grows as fast as its model runs."""
 
 from __future__ import annotations
 

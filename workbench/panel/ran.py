@@ -105,8 +105,9 @@ def recorded(cursor: Any, run: int) -> Ran:
         "SELECT position, token, coalesce(text, '') AS text FROM token WHERE run = ? ORDER BY position, step",
         [run],
     ).fetchnumpy()
-    last_read: Any = np.append(np.diff(read["position"]) != 0, True) if len(read["position"]) else []
-    tokens, texts = (read[name][last_read].tolist() for name in ("token", "text"))
+    # Of a position that was read more than once the last reading counts.
+    counts = np.diff(read["position"], append=-1) != 0
+    tokens, texts = (read[name][counts].tolist() for name in ("token", "text"))
     if row is None or not tokens:
         raise StoreError(
             f"Run {run} is not in the store of this bench, or it has no tokens.",

@@ -263,3 +263,12 @@ def test_token_specialisation_by_label(record):
         assert one.choices == n
         assert one.load == pytest.approx(n / of_label) and one.share == pytest.approx(n / of_expert)
         assert one.lift == pytest.approx(n * of_layer.sum() / (of_expert * of_label))
+
+
+def test_a_run_without_routing_is_nobodys_neighbour(record):
+    recording = record(8, runs=3)
+    got = recording.ask("FROM route_neighbours([101, 999], [101, 102, 103, 999], k := 9)")
+    assert sorted(zip(got.run, got.other, got.place, strict=True)) == sorted(
+        (101, other, place + 1) for place, other in enumerate(got.other)
+    )
+    assert sorted(got.other) == [102, 103]

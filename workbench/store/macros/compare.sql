@@ -143,8 +143,8 @@ WITH before AS (
 ), after AS (
     SELECT c.run, c.layer, c.expert, c.choices / sum(c.choices) OVER (PARTITION BY c.run, c.layer) AS load FROM counts AS c
 ), grid AS (
-    SELECT DISTINCT a.run, a.layer, e.expert
-    FROM after AS a
+    SELECT a.run, a.layer, e.expert
+    FROM (SELECT DISTINCT q.run, q.layer FROM after AS q) AS a
     JOIN (SELECT b.layer, b.expert FROM before AS b UNION SELECT a.layer, a.expert FROM after AS a) AS e ON e.layer = a.layer
 )
 SELECT g.run, g.layer, greatest(0, sum(js_term(coalesce(b.load, 0), coalesce(a.load, 0)))) AS divergence
@@ -162,7 +162,9 @@ ORDER BY g.run, g.layer;
 -- Source: neighbours in pathway space of C3PO (Li et al. 2025) and R2-T2 (Li et al. 2025).
 CREATE OR REPLACE MACRO route_neighbours(run, others, k := 3, last := false, first := false) AS TABLE
 WITH wanted AS (
-    SELECT unnest(run_ids(run)) AS id UNION SELECT unnest(run_ids(others))
+    SELECT q.id, bool_or(q.asked) AS asked, bool_or(NOT q.asked) AS offered
+    FROM (SELECT unnest(run_ids(run)) AS id, true AS asked UNION ALL SELECT unnest(run_ids(others)), false) AS q
+    GROUP BY q.id
 ), ends AS (
     SELECT r.run, max(r.position) AS position FROM routing AS r
     WHERE r.run IN (SELECT w.id FROM wanted AS w WHERE last) GROUP BY r.run
@@ -179,21 +181,23 @@ WITH wanted AS (
     SELECT DISTINCT v.layer, v.expert FROM vectors AS v
 ), listed AS (
     -- One list a run over the same experts: a similarity is then one inner product.
-    SELECT w.id AS run, list(coalesce(v.w, 0) ORDER BY x.layer, x.expert) AS w
+    SELECT w.id AS run, w.asked, w.offered, list(coalesce(v.w, 0) ORDER BY x.layer, x.expert) AS w
     FROM wanted AS w CROSS JOIN axes AS x
     LEFT JOIN vectors AS v ON v.run = w.id AND v.layer = x.layer AND v.expert = x.expert
-    GROUP BY w.id
+    GROUP BY w.id, w.asked, w.offered
 ), unit AS (
-    SELECT l.run, l.w, sqrt(list_inner_product(l.w, l.w)) AS length FROM listed AS l
+    SELECT l.run, l.asked, l.offered, l.w, sqrt(list_inner_product(l.w, l.w)) AS length FROM listed AS l
 ), near AS (
     SELECT a.run, b.run AS other, list_inner_product(a.w, b.w) / (a.length * b.length) AS similarity
-    FROM unit AS a JOIN unit AS b ON b.run <> a.run
-    WHERE a.run IN (SELECT unnest(run_ids(run))) AND b.run IN (SELECT unnest(run_ids(others))) AND a.length > 0 AND b.length > 0
+    FROM unit AS a, unit AS b
+    WHERE a.asked AND b.offered AND a.length > 0 AND b.length > 0
 )
-SELECT n.run, row_number() OVER (PARTITION BY n.run ORDER BY n.similarity DESC, n.other) AS place, n.other, n.similarity
+-- A run itself stands last and is left out afterwards: a join of the two by any condition would copy the lists of every pair.
+SELECT n.run, row_number() OVER (PARTITION BY n.run ORDER BY n.run = n.other, n.similarity DESC, n.other) AS place, n.other,
+       n.similarity
 FROM near AS n
 WHERE n.similarity <> 0
-QUALIFY place <= k
+QUALIFY place <= k AND n.run <> n.other
 ORDER BY n.run, place;
 
 -- loss_change: what other runs (`run`, one or a list) lost against `base` (one id) on the tokens both begin with,

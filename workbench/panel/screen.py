@@ -88,14 +88,17 @@ class Screen:
                 self._tell_busy(replies.Busy(what=what, share=share))
 
     def tell_all(self, fresh: bool = False) -> None:
-        """State and cell; with ``fresh`` results, or where nothing is left to compute, also map and next tokens."""
+        """State and cell; with ``fresh`` results, or where nothing is left to compute, also map and next tokens.
+
+        In a generation a change of the plan changes nothing that has been computed.
+        """
         now = self._now()
         for view in self._seen():
             with view.together():
                 # The cell first: when the plan's new hash is on the screen, so is what the plan says of every expert.
                 self._cell(view, now)
                 self._state(view, now)
-                if fresh or not now.stale:
+                if fresh or not (now.stale or now.live):
                     view.deliver()  # what answers a click does not wait for what takes longer
                     self._map(view, now)
                     self._next(view, now)

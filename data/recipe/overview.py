@@ -111,13 +111,12 @@ def picture(models: dict[str, Facts]) -> alt.Chart:
     base = alt.Chart(pd.DataFrame(rows), width=WIDTH, height=26 * len(models)).encode(
         y=alt.Y("model:N").sort(list(models)).title(None)
     )
-    spans = base.mark_rule(opacity=0.4).encode(
-        x=alt.X("low:Q").title("nats per token"), x2="high:Q", color="domain:N"
+    colour = alt.Color("domain:N").scale(scheme="tableau10").title(None)
+    spans = base.mark_rule(opacity=0.3, color="gray").encode(
+        x=alt.X("low:Q").title("nats per token"), x2="high:Q"
     )
-    marks = base.mark_point(filled=True, size=70).encode(
-        x="nats:Q",
-        color=alt.Color("domain:N").scale(scheme="tableau10").title(None),
-        shape=alt.Shape("domain:N").title(None),
+    marks = base.mark_point(filled=True, size=70, opacity=1).encode(
+        x="nats:Q", color=colour, shape=alt.Shape("domain:N").title(None)
     )
     title = alt.TitleParams(
         "Loss on held-out text and on answers of the tasks", subtitle="lines are 95 % intervals over rows"
@@ -137,12 +136,11 @@ def markdown(models: dict[str, Facts]) -> str:
 Written by `data/recipe/overview.py` from the `facts.json` of each model, which `data/recipe/measure.py` measures on the
 files beside it, in float32 on a CPU. Open one from a checkout by its folder: `wb.open("data/models/demo-raw-weights")`.
 
-- `demo-raw-weights` has the shape, seed and lessons of the demo model, and weights that are not renormalised
-  (`norm_topk_prob=False`): {raw["steps"]:,} steps beside {demo["steps"]:,}.
+- `demo-raw-weights` has weights that are not renormalised (`norm_topk_prob=False`) and is otherwise as the demo model, whose
+  training it leaves after step {CONFIGS["demo-raw-weights"].begins[1]:,} and whose batches it goes on with.
 - `demo-step-...` are checkpoints along the demo model's training, in float16, at the full rate.
 - `{SEEDS}1` to `{SEEDS}3` differ in nothing but the seed: {describe_small()}.
-- `dense-twin` has one expert as wide as the {CONFIGS["demo"].top_k} that a token of the demo model uses, and
-  {twin["steps"]:,} steps.
+- `dense-twin` has one expert as wide as the {CONFIGS["demo"].top_k} that a token of the demo model uses, and its batches.
 
 {table(summary(models, usable))}
 

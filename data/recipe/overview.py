@@ -137,10 +137,12 @@ Written by `data/recipe/overview.py` from the `facts.json` of each model, which 
 files beside it, in float32 on a CPU. Open one from a checkout by its folder: `wb.open("data/models/demo-raw-weights")`.
 
 - `demo-raw-weights` has weights that are not renormalised (`norm_topk_prob=False`) and is otherwise as the demo model, whose
-  training it leaves after step {CONFIGS["demo-raw-weights"].begins[1]:,} and whose batches it goes on with.
+  training it leaves after step {CONFIGS["demo-raw-weights"].begins[1]:,}, with the same texts, lessons and seed.
 - `demo-step-...` are checkpoints along the demo model's training, in float16, at the full rate.
 - `{SEEDS}1` to `{SEEDS}3` differ in nothing but the seed: {describe_small()}.
-- `dense-twin` has one expert as wide as the {CONFIGS["demo"].top_k} that a token of the demo model uses, and its batches.
+- `dense-twin` has one expert as wide as the {CONFIGS["demo"].top_k} that a token of the demo model uses, and the same texts, lessons and
+  seed.
+- In all but the demo model and its checkpoints, drills of brackets ask no held-out item (the raw variant: since it left).
 
 {table(summary(models, usable))}
 

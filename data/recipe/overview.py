@@ -130,18 +130,19 @@ def markdown(models: dict[str, Facts]) -> str:
     demo, raw, twin = (
         models[name]["shape"]["training"] for name in ("demo", "demo-raw-weights", "dense-twin")
     )
+    left = (CONFIGS["demo-raw-weights"].begins or ("demo", 0))[1]
     items = {facts["accuracy"]["items_per_level"] for name, facts in models.items() if name != "demo"}
     return f"""# The demo model and its relatives
 
 Written by `data/recipe/overview.py` from the `facts.json` of each model, which `data/recipe/measure.py` measures on the
 files beside it, in float32 on a CPU. Open one from a checkout by its folder: `wb.open("data/models/demo-raw-weights")`.
 
-- `demo-raw-weights` has weights that are not renormalised (`norm_topk_prob=False`) and is otherwise as the demo model, whose
-  training it leaves after step {CONFIGS["demo-raw-weights"].begins[1]:,}, with the same texts, lessons and seed.
+- `demo-raw-weights` has weights that are not renormalised (`norm_topk_prob=False`) and is otherwise as the demo model,
+  whose training it leaves after step {left:,}, with the same texts, lessons and seed.
 - `demo-step-...` are checkpoints along the demo model's training, in float16, at the full rate.
 - `{SEEDS}1` to `{SEEDS}3` differ in nothing but the seed: {describe_small()}.
-- `dense-twin` has one expert as wide as the {CONFIGS["demo"].top_k} that a token of the demo model uses, and the same texts, lessons and
-  seed.
+- `dense-twin` has one expert as wide as the {CONFIGS["demo"].top_k} that a token of the demo model uses, and the same
+  texts, lessons and seed.
 - In all but the demo model and its checkpoints, drills of brackets ask no held-out item (the raw variant: since it left).
 
 {table(summary(models, usable))}

@@ -130,7 +130,7 @@ def markdown(models: dict[str, Facts]) -> str:
     demo, raw, twin = (
         models[name]["shape"]["training"] for name in ("demo", "demo-raw-weights", "dense-twin")
     )
-    left = (CONFIGS["demo-raw-weights"].begins or ("demo", 0))[1]
+    _, left = CONFIGS["demo-raw-weights"].begins
     items = {facts["accuracy"]["items_per_level"] for name, facts in models.items() if name != "demo"}
     return f"""# The demo model and its relatives
 

@@ -198,6 +198,7 @@ def test_a_panel_that_nobody_sees_is_sent_nothing(
     page: Any, card: Callable[[], Any], idle: Callable[[Any], None]
 ) -> None:
     panel = ran(page, card, idle)
+    kernel(page, "pass", wait=True)  # behind a kernel's first cell its panels are told which benches it has
     page.evaluate("() => window.jupyterapp.commands.execute('launcher:create', {})")
     page.wait_for_function("() => document.querySelector('[data-wb-panel]').offsetParent === null")
     page.wait_for_timeout(500)
@@ -207,7 +208,7 @@ def test_a_panel_that_nobody_sees_is_sent_nothing(
           const { stream } = panel.channel;
           const own = stream.onMsg;
           window.told = [];
-          stream.onMsg = message => { window.told.push(message.content.data.type); own(message); };
+          stream.onMsg = message => { window.told.push(...message.content.data.messages.map(one => one.type)); own(message); };
         }"""
     )
     code = """

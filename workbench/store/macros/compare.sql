@@ -44,8 +44,8 @@ ORDER BY s.step, s.layer, s.position;
 CREATE OR REPLACE MACRO shared_prefix(base_run, new_run) AS TABLE
 WITH both_runs AS (
     SELECT a.position, a.token = b.token AS same
-    FROM (SELECT t.position, max(t.token) AS token FROM token AS t WHERE t.run = base_run GROUP BY t.position) AS a
-    FULL JOIN (SELECT t.position, max(t.token) AS token FROM token AS t WHERE t.run = new_run GROUP BY t.position) AS b
+    FROM (SELECT t.position, arg_max(t.token, t.step) AS token FROM token AS t WHERE t.run = base_run GROUP BY t.position) AS a
+    FULL JOIN (SELECT t.position, arg_max(t.token, t.step) AS token FROM token AS t WHERE t.run = new_run GROUP BY t.position) AS b
     USING (position)
 )
 SELECT q.position

@@ -89,6 +89,7 @@ def clicks(panel: Panel, repeats: int, settle: bool) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {"asked": [], "confirmed": []}
     for _ in range(repeats):
         for button in ('[data-wb-state="chosen"] [data-wb-action="ban"]', '[data-wb-action="undo"]'):
+            panel.page.locator(button).first.wait_for()  # a growing text redraws the inspector on the way
             for name, value in panel.page.evaluate(_CLICK, button).items():
                 times[name].append(float(value))
             panel.idle() if settle else panel.page.wait_for_timeout(300)

@@ -208,7 +208,10 @@ def test_a_panel_that_nobody_sees_is_sent_nothing(
           const { stream } = panel.channel;
           const own = stream.onMsg;
           window.told = [];
-          stream.onMsg = message => { window.told.push(...message.content.data.messages.map(one => one.type)); own(message); };
+          stream.onMsg = post => {
+            window.told.push(...post.content.data.messages.map(message => message.type));
+            own(post);
+          };
         }"""
     )
     code = """

@@ -25,8 +25,8 @@ _STREAM = "workbench.stream"
 SWITCH = 0.0005
 """Seconds after which a thread that computes in Python lets another one have the interpreter.
 
-A click passes through four threads of the kernel, each of which asks for it several times: with Python's own 5 ms that is
-some 60 ms while a cell runs."""
+A click passes through four threads of the kernel, each of which asks for it several times: while a cell runs, Python's own
+5 ms would add up to more than a click may take."""
 
 _served: Comms | None = None
 

@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from workbench.errors import SetupError, SqlError, StoreError
 from workbench.store import columns as typed
-from workbench.store import schema, summary
-from workbench.store.connect import StoreInUse, unreadable
+from workbench.store import database, schema, summary
+from workbench.store.connect import StoreInUse
 from workbench.store.export import export
-from workbench.store.sharing import Server, find_owner, first_line, quote
+from workbench.store.sharing import Server, first_line, quote
 from workbench.store.transaction import transaction
 from workbench.store.writer import POLICIES, Deferred, Digest, Policy, Writer
 
@@ -136,7 +136,7 @@ class Store:
             "capacity": capacity,
             "policy": policy,
             "interval": interval,
-            "memory": _quarter() if memory is None else memory,
+            "memory": database.quarter() if memory is None else memory,
         }
         with _registry:
             if path is None:
@@ -177,7 +177,7 @@ class Store:
         if joined is not None:  # a notebook cell that ran again
             joined._users += 1
             return joined
-        connection = _connect(path, int(options["threads"]), int(options["memory"]))
+        connection = database.connect(path, int(options["threads"]), int(options["memory"]))
         try:
             schema.prepare(connection)
         except duckdb.Error as error:
@@ -478,34 +478,6 @@ class _LocalSink:
                     self._cursor.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM waiting_rows')
                 finally:
                     self._cursor.unregister("waiting_rows")
-
-
-def _quarter() -> int:
-    """A quarter of the machine's memory, in bytes."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-
-
-def _connect(path: Path | None, threads: int, memory: int) -> duckdb.DuckDBPyConnection:
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "storage_compatibility_version": schema.STORAGE_VERSION,
-        "python_enable_replacements": False,  # a query must not read variables of the caller
-        "threads": threads,
-        "memory_limit": f"{memory // 2**20}MiB",
-    }
-    if path is None:
-        return duckdb.connect(":memory:", config=config)
-    if not path.parent.is_dir():
-        raise StoreError(f"The folder {path.parent} does not exist.", "Create it, or choose another path.")
-    try:
-        return duckdb.connect(str(path), config=config)
-    except duckdb.Error as error:
-        owner = find_owner(path)
-        if owner is not None:
-            raise StoreInUse(
-                f"Process {owner.pid} records into {path}.",
-                "Read it with workbench.connect, or choose another path to record into.",
-            ) from error
-        raise unreadable(path, error) from error
 
 
 def _shut_down(

@@ -102,6 +102,7 @@ export class App {
     this.kernelBusy = null;
     this.generating = false;
     this.steps.clear();
+    this.hopes.clear();
     this.resume = this.memory();
     channel.listen(letters => {
       letters.forEach(({ message, buffers }) => this.receive(message, buffers));

@@ -143,7 +143,7 @@ files beside it, in float32 on a CPU. Open one from a checkout by its folder: `w
 - `{SEEDS}1` to `{SEEDS}3` differ in nothing but the seed: {describe_small()}.
 - `dense-twin` has one expert as wide as the {CONFIGS["demo"].top_k} that a token of the demo model uses, and the same
   texts, lessons and seed.
-- In all but the demo model and its checkpoints, drills of brackets ask no held-out item (the raw variant: since it left).
+- No held-out content was asked in the training of any of them; what drills asked is a training item whatever its hash.
 
 {table(summary(models, usable))}
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from workbench import tasks
-from workbench.tasks.item import CHOICES, TASKS, TaskError
+from workbench.tasks.item import CHOICES, SPLITS, TASKS, Item, TaskError, withdrawn
 from workbench.tasks.symbols import ALL, ANSWER_MARK
 from workbench.tasks.wording import HEADINGS, WORDINGS
 
@@ -142,6 +142,29 @@ def test_splits_follow_from_content_alone_and_have_their_shares() -> None:
     assert all(
         sum(item.belongs_to(s) for s in ("train", "reference", "validation", "test")) == 1 for item in items
     )
+
+
+def test_what_the_demo_model_was_asked_by_drills_is_held_out_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked_by_drills() -> list[Item]:
+        items = [
+            Item(
+                "stack_top",
+                tuple(re.findall(r"</?\w+>", prompt.split(":", 1)[1].removesuffix(ANSWER_MARK))),
+                "",
+                "",
+            )
+            for prompt in tasks.load("stack_top", split="test", level=2)["prompt"]
+        ]
+        return [item for item in items if item.digest() in asked]
+
+    asked = withdrawn()
+    assert not asked_by_drills()
+    monkeypatch.setattr("workbench.tasks.item.withdrawn", frozenset)
+    held_out_by_digest = asked_by_drills()
+    assert len(held_out_by_digest) == 35
+    monkeypatch.undo()
+    splits = [split for item in held_out_by_digest for split in SPLITS if item.belongs_to(split)]
+    assert splits == ["train"] * 35
 
 
 @pytest.mark.slow

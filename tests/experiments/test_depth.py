@@ -148,8 +148,8 @@ def test_skip_effects_now_and_later(bench: Any) -> None:
     assert joined["largest"].tolist() == joined["effect"].tolist()
     assert joined["mean_x"].tolist() == joined["mean_y"].tolist()
     later = skip_effects(one, TEXTS[:1], future=True, layers=[2])
-    # Nothing behind the last layer attends to it, so that later tokens cannot notice.
-    assert later["effect"].max() == 0.0
+    # Nothing behind the last layer attends to it, so that later tokens cannot notice but by the rounding of other shapes.
+    assert later["effect"].max() < 1e-6 < now["effect"].min()
     assert skip_effects(one, TEXTS[:1], future=True, layers=[0])["effect"].max() > 0.01
 
 

@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from workbench.errors import SqlError
 from workbench.interventions import Plan
 from workbench.panel import questions
 from workbench.panel.charts import CHARTS, LAYER
+from workbench.panel.reader import Reading
+from workbench.store import Store
 
+LONG = "SELECT sum(a.range * b.range) FROM range(1000000) AS a, range(1000000) AS b"
 ATTACK = "<img src=x onerror=alert(1)>"
 
 
@@ -103,19 +107,24 @@ def test_what_a_query_box_does_not_run(driver: Any, sql: str, words: str) -> Non
 
 
 def test_a_long_query_is_stopped_by_hand_and_by_time(driver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    long = "SELECT sum(a.range * b.range) FROM range(1000000) AS a, range(1000000) AS b"
     driver.seq += 1
     driver.view.clear()
     stop = {"type": "cancel", "seq": 99, "request": driver.seq}
     threading.Timer(0.3, lambda: driver.connection.receive("control", stop)).start()
-    driver.connection.receive("control", {"type": "query", "seq": driver.seq, "sql": long})
+    driver.connection.receive("control", {"type": "query", "seq": driver.seq, "sql": LONG})
     driver.connection.settle()
-    assert (
-        "stopped" in driver.view.last("error")["problem"] and driver.view.last("error")["seq"] == driver.seq
-    )
+    assert driver.view.last("error")["problem"] == "The query was stopped."
+    assert driver.view.last("error")["seq"] == driver.seq
     monkeypatch.setattr(questions, "SECONDS", 0.2)
-    assert "more than" in query(driver, long)["problem"]
+    assert "more than" in query(driver, LONG)["problem"]
     assert query(driver, "SELECT 1 AS one")["rows"] == [[1]], "the next one is answered"
+
+
+def test_a_query_that_is_stopped_before_it_has_begun_is_stopped() -> None:
+    with Store.open(":memory:") as store, store.cursor() as cursor:
+        with pytest.raises(SqlError, match="The query was stopped"):
+            questions.answer(cursor, Reading(1, stopped=True), LONG)
+        assert questions.answer(cursor, Reading(2), "SELECT 1 AS one").rows == [[1]]
 
 
 def test_answers_go_into_files(driver: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,12 +60,14 @@ def watched_pass(anatomy: Anatomy, tokens: int) -> Watch:
     )
     ids = ids.to(model.get_input_embeddings().weight.device)
     # Asked for in the configuration, these make transformers install hooks of its own for good.
-    quiet = {flag: False for flag in _FLAGS if getattr(model.config, flag, False)}
+    options: dict[str, Any] = {flag: False for flag in _FLAGS if getattr(model.config, flag, False)}
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        options["logits_to_keep"] = 1  # nobody looks at them, and a vocabulary is wide
     watch = Watch(defaultdict(list))
     banks = [block.moe.experts for block in anatomy.blocks if block.moe is not None]
     with _untouched(model), _spared(banks), _hooked(watched, watch):
         try:
-            model(input_ids=ids, use_cache=False, **quiet)
+            model(input_ids=ids, use_cache=False, **options)
         # Whatever stops the model is reported, after the comparisons that may explain it.
         except Exception as error:
             watch.crash = error

@@ -26,6 +26,9 @@ ROWS = 1000
 SECONDS = 60.0
 """Time after which a query is stopped."""
 
+_LOOK = 0.05
+"""Seconds between two looks at whether a query has to be stopped."""
+
 LARGEST_FILE = 200 * 2**20
 """Bytes of a file that a page is sent."""
 
@@ -82,19 +85,23 @@ def guarded(cursor: Any, reading: Reading, sql: str) -> Iterator[None]:
         raise SqlError("The query is empty.", "Type one SELECT, or choose a macro from the list.")
     check_select(cursor, sql)
     reading.use(cursor)
-    late = threading.Event()
+    late, ended = threading.Event(), threading.Event()
+    deadline = time.monotonic() + SECONDS
 
-    def interrupt() -> None:
-        late.set()
-        cursor.interrupt()
+    def watch() -> None:
+        # Again and again: an interrupt that comes before the query has begun is lost.
+        while not ended.wait(_LOOK):
+            if time.monotonic() > deadline:
+                late.set()
+            if late.is_set() or reading.stopped:
+                cursor.interrupt()
 
-    timer = threading.Timer(SECONDS, interrupt)
-    timer.daemon = True
-    timer.start()
+    watcher = threading.Thread(target=watch, name="workbench-panel-query", daemon=True)
+    watcher.start()
     try:
         yield
     except duckdb.InterruptException:
-        if late.is_set():
+        if late.is_set() and not reading.stopped:
             raise SqlError(
                 f"The query took more than {SECONDS:.0f} seconds and was stopped.",
                 "Ask for fewer runs, layers or positions.",
@@ -107,7 +114,8 @@ def guarded(cursor: Any, reading: Reading, sql: str) -> Iterator[None]:
             f"The query failed: {line}", "Mend the query, or cast the column to VARCHAR, and send it again."
         ) from error
     finally:
-        timer.cancel()
+        ended.set()
+        watcher.join()  # it must not interrupt what the cursor is asked next
 
 
 def plain(value: Any) -> str | float | bool | None:

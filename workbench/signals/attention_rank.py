@@ -60,7 +60,9 @@ def attention_map(
     if rows is not None:
         q = q[:, :, rows]
         mask = mask[..., rows, :] if mask.shape[-2] > 1 else mask
-    logits = q @ k.repeat_interleave(heads // kv_heads, dim=1).transpose(2, 3) * scale
+    if heads != kv_heads:  # a copy where none is needed would lie otherwise in memory, and round otherwise
+        k = k.repeat_interleave(heads // kv_heads, dim=1)
+    logits = q @ k.transpose(2, 3) * scale
     if softcap is not None:
         logits = (logits / softcap).tanh() * softcap
     if mask.dtype == torch.bool:

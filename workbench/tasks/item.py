@@ -53,7 +53,7 @@ class Item:
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
     def belongs_to(self, split: str) -> bool:
-        """Whether the content falls into the named split; what a drill has asked belongs to ``train`` whatever its digest."""
+        """Whether the content falls into the named split; what a drill has asked belongs to ``train`` whatever that is."""
         low, high = SPLITS[split]
         digest = self.digest()
         return low == 0 if digest in withdrawn() else low <= digest / 2**64 < high

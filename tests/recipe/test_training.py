@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, OlmoeConfig, OlmoeForCausalLM
 
-from data.recipe import contamination, experts, folders
+from data.recipe import contamination, experts, folders, lessons
 from data.recipe.configs import CONFIGS
 from data.recipe.corpus import DOMAINS, SPLITS
 from data.recipe.muon import orthogonal
@@ -29,7 +31,8 @@ from data.recipe.train import (
     token_shares,
 )
 from workbench import tasks
-from workbench.tasks.symbols import ALL
+from workbench.tasks.item import Item
+from workbench.tasks.symbols import ALL, NUMBERS
 
 TINY = CONFIGS["tiny"]
 
@@ -155,6 +158,25 @@ def test_the_check_reads_every_question_of_a_document() -> None:
     for name in tasks.names():
         item = tasks.load(name, n=1).iloc[0]
         assert contamination.content(item["prompt"].split(":", 1)[1] + item["answer"]) in held
+
+
+def test_no_drill_copies_sorted_numbers_that_a_held_out_item_asks_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def ascending() -> list[Item]:
+        runs = [
+            re.findall(r"<\w+>", lessons.copying(random.Random(seed), 0.0)[0][0]) for seed in range(10_000)
+        ]
+        return [
+            Item("sorting", tuple(run), "", "") for run in runs if run == [n for n in NUMBERS if n in run]
+        ]
+
+    kept = ascending()
+    assert len(kept) > 20 and all(item.belongs_to("train") for item in kept)
+    with monkeypatch.context() as patch:
+        patch.setattr(Item, "belongs_to", lambda *_: True)
+        drawn = ascending()
+    assert any(not item.belongs_to("train") for item in drawn)
 
 
 def test_rows_of_lessons_hold_whole_documents() -> None:

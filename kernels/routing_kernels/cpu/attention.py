@@ -82,7 +82,8 @@ def block_attention(
     # It says neither lse nor masses; for those ours runs beside it, so that o has the same bits with statistics.
     blocks, columns = -(-queries // block), -(-keys // block)
     everything = batch * heads * (blocks * (blocks + 1) // 2 if causal else blocks * columns)
-    plain = all(t is None for t in (lengths, sinks, extra, starts)) and not window and not softcap
+    # With values of another width than the keys it has none, and forms the whole map.
+    plain = all(t is None for t in (lengths, sinks, extra, starts)) and not window and not softcap and values == depth
     dense = (
         plain
         and isa != "avx512"

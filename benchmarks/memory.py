@@ -3,10 +3,10 @@
     python benchmarks/memory.py [--tokens 1000000] [--points 20] [--memory 256] [--folder DIR]
 
 A small random MoE (3 layers, 8 experts, 2 a token) records documents of 512 tokens into a store file with ``wb.Record()``,
-as ``bench.record`` does. After each part everything is committed and the resident memory read. The figure is what the second
-half of the tokens added to it. DuckDB keeps what it wrote of the file in memory until it holds ``--memory`` MiB (a quarter of
-the machine's memory unless a store is opened otherwise), so that this is told beside. Every point is told on stderr as it
-comes.
+as ``bench.record`` does. After each part everything is committed and the resident memory read. The figure is what the
+second half of the tokens added to it. DuckDB keeps what it wrote of the file in memory until it holds ``--memory`` MiB (a
+quarter of the machine's memory unless a store is opened otherwise), so that this is told beside. Every point is told on
+stderr as it comes.
 """
 
 from __future__ import annotations
@@ -62,15 +62,16 @@ def measure(tokens: int, points: int, memory: int, folder: Path) -> list[dict[st
             bench.record(documents(tokens // points, point))
             bench.store.flush()
             gc.collect()
+            held = store.sql("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchall()[0][0]
             row = {
                 "tokens": point * (tokens // points),
                 "resident": round(resident(), 1),
-                "duckdb": round(store.sql("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchall()[0][0] / 2**20, 1),
+                "duckdb": round(held / 2**20, 1),
                 "file": round(path.stat().st_size / 2**20, 1),
             }
             found.append(row)
-            print(f"  {row['tokens']:>9,} tokens: {row['resident']:8.1f} MB in memory, {row['duckdb']:8.1f} MB of it DuckDB's, "
-                  f"{row['file']:8.1f} MB of file", file=sys.stderr, flush=True)  # fmt: skip
+            print(f"  {row['tokens']:>9,} tokens: {row['resident']:8.1f} MB in memory, {row['duckdb']:8.1f} MB of it "
+                  f"DuckDB's, {row['file']:8.1f} MB of file", file=sys.stderr, flush=True)  # fmt: skip
     return found
 
 

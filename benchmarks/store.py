@@ -8,9 +8,10 @@ Rows are those of a model with 16 routed layers of 64 experts, 8 a token, with s
 through ``Store.write``, one call a layer of 2,048 tokens. A choice is one row of the table ``routing``. Making the random
 rows is not timed. Macros are timed over all runs of a store file (10^8 choices take about 1 GB in ``--folder``), their
 whole answer made, with the sums of ended runs kept (``Store.summarise``, whose seconds are told beside); ``--rows`` times
-them over the rows alone as well. ``--short`` runs of 64 tokens are written and summed up, for the bytes that they take. Every figure is told on stderr as it comes; a macro that takes more than ``--limit``
+them over the rows alone as well. Every figure is told on stderr as it comes; a macro that takes more than ``--limit``
 seconds is given up. Those that read every choice are asked a second time with ``most := 30000``, over so many tokens' worth
-of runs. ``--keep`` leaves the stores in ``--folder``, and asks those that lie there already instead of making them anew.
+of runs. So many runs of 64 tokens as ``--short`` says are written and summed up, for the bytes that they take.
+``--keep`` leaves the stores in ``--folder``, and asks those that lie there already instead of making them anew.
 """
 
 from __future__ import annotations
@@ -129,15 +130,21 @@ def measure_short(runs: int, folder: Path) -> dict[str, Any]:
         for run in range(1, runs + 1):
             for layer in range(LAYERS):
                 norm = rng.random(SHORT * TOP_K).astype(np.float32)
-                store.write("routing", {"run": run, "step": 0, "layer": layer, "norm": norm, **make_layer(rng, SHORT)})
-        store.write("run", {"run": list(range(1, runs + 1)), "num_experts": EXPERTS, "top_k": TOP_K, "tokens": SHORT})
+                store.write(
+                    "routing", {"run": run, "step": 0, "layer": layer, "norm": norm, **make_layer(rng, SHORT)}
+                )
+        store.write(
+            "run", {"run": list(range(1, runs + 1)), "num_experts": EXPERTS, "top_k": TOP_K, "tokens": SHORT}
+        )
         store.flush()
         store.cursor().execute("CHECKPOINT")
         before = path.stat().st_size
         start = time.process_time()
         store.summarise()
         seconds = time.process_time() - start
-        sums = {table: store.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in (*SUMS, *BLOCKS)}
+        sums = {
+            table: store.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in (*SUMS, *BLOCKS)
+        }
     choices = runs * LAYERS * SHORT * TOP_K
     return {
         "runs": runs, "tokens": SHORT, "choices": choices, "bytes_per_choice": round(before / choices, 2),
@@ -310,7 +317,9 @@ def main() -> None:
     parser.add_argument(
         "--keep", action="store_true", help="keep the stores in --folder, and ask those there"
     )
-    parser.add_argument("--short", type=int, default=2000, help="short runs whose bytes are measured; 0 for none")
+    parser.add_argument(
+        "--short", type=int, default=2000, help="short runs whose bytes are measured; 0 for none"
+    )
     parser.add_argument("--rows", action="store_true", help="time the macros without kept sums too")
     asked = parser.parse_args()
     if asked.keep and not asked.folder:

@@ -193,8 +193,9 @@ def test_only_runs_of_many_choices_keep_sums_by_pairs_of_their_own(record, monke
     store = recording.store
     for layer in recording.layers:  # 330 choices of a third run
         at = np.repeat(np.arange(55), 2)
-        store.write("routing", {"run": 90, "step": 0, "position": at, "layer": layer, "slot": np.tile([0, 1], 55),
-                                "expert": (at + np.tile([0, 1], 55)) % 6, "weight": 0.5, "rank": np.tile([0, 1], 55)})  # fmt: skip
+        slot = np.tile([0, 1], 55)
+        columns = {"layer": layer, "slot": slot, "expert": (at + slot) % 6, "weight": 0.5, "rank": slot}
+        store.write("routing", {"run": 90, "step": 0, "position": at, **columns})
     store.write("run", {"run": [90]})
     store.summarise()
     assert store.sql("SELECT run, choices, pairs FROM summarised ORDER BY run").fetchall() == [
@@ -235,10 +236,12 @@ def write_run(stores, run: int, tokens: int, experts: int, k: int, seed: int) ->
     rng = np.random.default_rng(seed)
     for layer in (1, 2, 5):
         chosen = np.stack([rng.permutation(experts)[:k] for _ in range(tokens)]).reshape(-1)
-        columns = {"run": run, "step": 0, "position": np.repeat(np.arange(tokens), k), "layer": layer, "expert": chosen,
-                   "slot": np.tile(np.arange(k), tokens), "rank": np.tile(np.arange(k), tokens), "weight": 1 / k}  # fmt: skip
+        slot = np.tile(np.arange(k), tokens)
+        columns = {"layer": layer, "slot": slot, "expert": chosen, "weight": 1 / k, "rank": slot}
         for store in stores:
-            store.write("routing", columns)
+            store.write(
+                "routing", {"run": run, "step": 0, "position": np.repeat(np.arange(tokens), k), **columns}
+            )
     for store in stores:
         store.write("run", {"run": run, "num_experts": experts})
 
@@ -249,7 +252,9 @@ def write_run(stores, run: int, tokens: int, experts: int, k: int, seed: int) ->
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=7),
     shape=st.sampled_from([(4, 1), (4, 2), (6, 3)]),
     worth=st.sampled_from([0, 1, 2, 1000]),
-    steps=st.lists(st.tuples(st.sampled_from(["sum some", "sum all", "delete"]), st.integers(0, 6)), max_size=6),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["sum some", "sum all", "delete"]), st.integers(0, 6)), max_size=6
+    ),
     asked=st.sets(st.integers(0, 6), min_size=1),
     seed=st.integers(0, 2**20),
 )
@@ -272,6 +277,8 @@ def test_whatever_is_summed_and_deleted_the_answers_are_those_of_the_rows(
     ask = [run for run in runs if run - 1 in asked] or runs
     for macro in READ_PAIRS:
         query = f"FROM {macro}({ask}) ORDER BY ALL"
-        pd.testing.assert_frame_equal(kept.sql(query).df(), plain.sql(query).df(), rtol=1e-12, check_dtype=False)
+        pd.testing.assert_frame_equal(
+            kept.sql(query).df(), plain.sql(query).df(), rtol=1e-12, check_dtype=False
+        )
     kept.delete(runs), plain.delete(runs)
     assert kept.sql("SELECT count(*) FROM block_run").fetchone() == (0,)

@@ -45,6 +45,8 @@ def _read(prompt: Prompt, tokenizer: Any | None) -> list[int]:
                 f"Token ids of shape {tuple(prompt.shape)} are not one sequence.", "Give [S] or [1, S]."
             )
         return [int(i) for i in prompt.reshape(-1)]
-    if isinstance(prompt, Sequence) and all(issubclass(i, int) and i is not bool for i in set(map(type, prompt))):
+    if isinstance(prompt, Sequence) and all(
+        issubclass(i, int) and i is not bool for i in set(map(type, prompt))
+    ):
         return [int(i) for i in prompt]
     raise PromptError(f"A {type(prompt).__name__} is not a prompt.", "Give text, or a list of token ids.")

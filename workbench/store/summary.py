@@ -3,9 +3,9 @@
 What the sums are is said once, by the ``*_cells`` macros: they read the kept sums of the runs in ``summarised`` and the rows
 of all others. Keeping the sums of a run is storing what its cells are before it is in ``summarised``.
 
-Sums by pairs of experts are nearly as many as choices, and in a run of few tokens many more: such a run keeps none of its own.
-Those by place are many. They are summed once more, over blocks of runs, by the ``*_totals`` macros: those read whole blocks
-where a question asks for them, and for the rest the sums of single runs, or their choices where those are fewer.
+Sums by pairs of experts are nearly as many as choices, and in a run of few tokens many more: such a run keeps none of its
+own. Those by place are many. They are summed once more, over blocks of runs, by the ``*_totals`` macros: those read whole
+blocks where a question asks for them, and for the rest the sums of single runs, or their choices where those are fewer.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ OF_PAIRS = ("pair_sum", "next_sum")
 """Those by pairs of experts, of the layer or of it and the next."""
 
 WORTH = 3
-"""Choices that a run has for each pair of experts it uses in a layer, where its sums by pairs are kept: with E experts they are
-at most E (E + 1) / 2 of a layer and E E from it to the next, half as many as choices."""
+"""Choices that a run has for each pair of experts it uses in a layer, where its sums by pairs are kept: with E experts they
+are at most E (E + 1) / 2 of a layer and E E from it to the next, half as many as choices."""
 
 BLOCKS = {
     "pair_block": ("pair_totals", ("layer", "expert", "other", "opening"), ("tokens",)),

@@ -82,11 +82,11 @@ def block_attention(
     # It says neither lse nor masses; for those ours runs beside it, so that o has the same bits with statistics.
     blocks, columns = -(-queries // block), -(-keys // block)
     everything = batch * heads * (blocks * (blocks + 1) // 2 if causal else blocks * columns)
-    # With values of another width than the keys it has none, and forms the whole map.
-    plain = all(t is None for t in (lengths, sinks, extra, starts)) and not window and not softcap and values == depth
+    plain = all(t is None for t in (lengths, sinks, extra, starts)) and not window and not softcap
     dense = (
         plain
         and isa != "avx512"
+        and values == depth  # with values of another width it has none, and forms the whole map
         and (queries == keys or not causal)
         and q.dtype == torch.float32
         and executed.item() == everything

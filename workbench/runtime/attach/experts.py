@@ -18,9 +18,9 @@ from workbench.runtime.attach.activations import kernel_activation
 
 @dataclass
 class Bank:
-    """How one expert bank runs: kernel backend, activation, and who wants what the next call gives: its statistics, the ids and
-    weights it executed, and the seconds it took the calling thread. ``act`` is empty where the model's own gate stands between
-    our products."""
+    """How one expert bank runs: kernel backend, activation, and who wants what the next call gives: its statistics, the ids
+    and weights it executed, and the seconds it took the calling thread. ``act`` is empty where the model's own gate stands
+    between our products."""
 
     backend: str
     act: str

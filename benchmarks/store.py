@@ -2,6 +2,7 @@
 
     python benchmarks/store.py [--choices 4000000] [--threads 1] [--repeats 3] [--macros 1000000 100000000] [--folder DIR]
     python benchmarks/store.py --macros 100000000 --folder DIR --keep
+    python benchmarks/store.py --short 2000 --macros
 
 Rows are those of a model with 16 routed layers of 64 experts, 8 a token, with skewed loads and random weights, written
 through ``Store.write``, one call a layer of 2,048 tokens. A choice is one row of the table ``routing``. Making the random
@@ -9,7 +10,8 @@ rows is not timed. Macros are timed over all runs of a store file (10^8 choices 
 whole answer made, with the sums of ended runs kept (``Store.summarise``, whose seconds are told beside); ``--rows`` times
 them over the rows alone as well. Every figure is told on stderr as it comes; a macro that takes more than ``--limit``
 seconds is given up. Those that read every choice are asked a second time with ``most := 30000``, over so many tokens' worth
-of runs. ``--keep`` leaves the stores in ``--folder``, and asks those that lie there already instead of making them anew.
+of runs. So many runs of 64 tokens as ``--short`` says are written and summed up, for the bytes that they take.
+``--keep`` leaves the stores in ``--folder``, and asks those that lie there already instead of making them anew.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from workbench.store.schema import TABLE_MACROS, macro_docs
 from workbench.store.summary import BLOCKS, SUMS
 
 LAYERS, EXPERTS, TOP_K, TOKENS = 16, 64, 8, 2048
+SHORT = 64
+"""Tokens of a short run."""
 CALLS = {
     "specialisation": "$runs, 'kind'",
     "label_information": "$runs, 'kind'",
@@ -63,6 +67,7 @@ MOST = 30_000
 """Tokens they are asked over then."""
 HELPERS = (
     "unsummarised",
+    "unpaired",
     "some_runs",
     "whole_blocks",
     "runs_outside",
@@ -74,19 +79,19 @@ EFFECTS = ("skip_matrix", "layer_effect", "recovery_layer", "tolerable_sparsity"
 """Macros over what experiments measured, which is small whatever was recorded."""
 
 
-def make_layer(rng: np.random.Generator) -> dict[str, Any]:
-    """Random routing of one layer of ``TOKENS`` tokens: distinct experts by Gumbel top-k, weights by softmax."""
-    scores = rng.gumbel(size=(TOKENS, EXPERTS)) + np.linspace(0, 2, EXPERTS)
+def make_layer(rng: np.random.Generator, tokens: int = TOKENS) -> dict[str, Any]:
+    """Random routing of one layer of ``tokens`` tokens: distinct experts by Gumbel top-k, weights by softmax."""
+    scores = rng.gumbel(size=(tokens, EXPERTS)) + np.linspace(0, 2, EXPERTS)
     experts = np.argsort(-scores, axis=1)[:, :TOP_K]
     logits = np.take_along_axis(scores, experts, axis=1)
     weights = np.exp(logits - logits.max(1, keepdims=True))
     weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
     return {
-        "position": np.repeat(np.arange(TOKENS), TOP_K),
-        "slot": np.tile(np.arange(TOP_K), TOKENS),
+        "position": np.repeat(np.arange(tokens), TOP_K),
+        "slot": np.tile(np.arange(TOP_K), tokens),
         "expert": experts.reshape(-1),
         "weight": weights.reshape(-1),
-        "rank": np.tile(np.arange(TOP_K), TOKENS),
+        "rank": np.tile(np.arange(TOP_K), tokens),
     }
 
 
@@ -115,6 +120,37 @@ def measure(choices: int, threads: int, folder: Path) -> dict[str, Any]:
         ),  # of all threads: what a loaded machine does not distort
         "bytes_per_choice": round(path.stat().st_size / rows, 2),
     }
+
+
+def measure_short(runs: int, folder: Path) -> dict[str, Any]:
+    """Bytes and rows of kept sums of ``runs`` runs of :data:`SHORT` tokens each, of all tables together."""
+    rng = np.random.default_rng(2)
+    path = folder / "short.duckdb"
+    with Store.open(path, share=False) as store:
+        for run in range(1, runs + 1):
+            for layer in range(LAYERS):
+                norm = rng.random(SHORT * TOP_K).astype(np.float32)
+                store.write(
+                    "routing", {"run": run, "step": 0, "layer": layer, "norm": norm, **make_layer(rng, SHORT)}
+                )
+        store.write(
+            "run", {"run": list(range(1, runs + 1)), "num_experts": EXPERTS, "top_k": TOP_K, "tokens": SHORT}
+        )
+        store.flush()
+        store.cursor().execute("CHECKPOINT")
+        before = path.stat().st_size
+        start = time.process_time()
+        store.summarise()
+        seconds = time.process_time() - start
+        sums = {
+            table: store.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in (*SUMS, *BLOCKS)
+        }
+    choices = runs * LAYERS * SHORT * TOP_K
+    return {
+        "runs": runs, "tokens": SHORT, "choices": choices, "bytes_per_choice": round(before / choices, 2),
+        "bytes_per_choice_with_sums": round(path.stat().st_size / choices, 2), "summarise_cpu_seconds": round(seconds, 1),
+        "rows_of_sums": sums,
+    }  # fmt: skip
 
 
 def time_macros(choices: int, asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -281,6 +317,9 @@ def main() -> None:
     parser.add_argument(
         "--keep", action="store_true", help="keep the stores in --folder, and ask those there"
     )
+    parser.add_argument(
+        "--short", type=int, default=2000, help="short runs whose bytes are measured; 0 for none"
+    )
     parser.add_argument("--rows", action="store_true", help="time the macros without kept sums too")
     asked = parser.parse_args()
     if asked.keep and not asked.folder:
@@ -288,6 +327,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         written = measure(asked.choices, asked.threads, Path(folder))
         _say(f"written: {written}")
+        short = measure_short(asked.short, Path(folder)) if asked.short else None
+        _say(f"short runs: {short}")
         place = Path(asked.folder if asked.keep else folder)
         macros = [time_macros(size, asked, place) for size in asked.macros]
     model = f"{LAYERS} layers x {EXPERTS} experts, {TOP_K} a token"
@@ -296,6 +337,10 @@ def main() -> None:
         figure("choices written a CPU second", model, written["rows_per_cpu_second"], "rows/s"),
         figure("bytes a choice on disk", model, written["bytes_per_choice"], "B", "<= 6"),
     ]
+    if short is not None:
+        where = f"{short['runs']:,} runs of {SHORT} tokens with norms, {model}"
+        figures.append(figure("bytes a choice on disk", where, short["bytes_per_choice"], "B"))
+        figures.append(figure("the same with kept sums", where, short["bytes_per_choice_with_sums"], "B"))
     for one in macros:
         # With one thread its CPU time is the wall clock of a machine that has nothing else to do.
         clock, unit = ("cpu_seconds", "CPU s") if asked.threads == 1 else ("seconds", "s")
@@ -317,7 +362,7 @@ def main() -> None:
             else:
                 figures.append(figure(f"{name}, reads every choice", where, whole[name], unit))
     setting = {"duckdb": duckdb.__version__, "python": platform.python_version(), "threads": asked.threads}
-    publish("store", figures, setting=setting, written=written, macros=macros)
+    publish("store", figures, setting=setting, written=written, short=short, macros=macros)
 
 
 if __name__ == "__main__":

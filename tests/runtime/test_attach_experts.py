@@ -59,17 +59,17 @@ def test_any_make_of_bank_gives_the_models_numbers(family: str) -> None:
     assert BANKS[family][2] in experts.unfit_bank(bank) and experts.unfit_parts(bank, "cpu") == ""
     x, ids, weights = choice(9)
     experts.attach_bank(bank, "cpu")
-    found: list[tuple[routing_kernels.MoeExperts, float]] = []
+    found: list[tuple[routing_kernels.MoeExperts, Tensor, Tensor, float]] = []
     run = experts.experts_function("eager")
     want = own(bank, x, ids, weights)
     plain = run(bank, x, ids, weights)
     assert (plain - want).norm() <= 1e-5 * want.norm()
     here = bank_of(bank)
     assert here is not None
-    here.sink = lambda out, seconds: found.append((out, seconds))
+    here.sink = lambda out, ids, weights, seconds: found.append((out, ids, weights, seconds))
     assert torch.equal(run(bank, x, ids, weights), plain)
-    ((out, seconds),) = found
-    assert seconds > 0
+    ((out, executed, weighed, seconds),) = found
+    assert seconds > 0 and torch.equal(executed, ids) and torch.equal(weighed, weights)
     assert (
         out.counts.tolist() == torch.bincount(ids.flatten(), minlength=5).tolist() and int(out.dropped) == 0
     )

@@ -20,6 +20,12 @@ from workbench.store import TABLES, Store, open_parquet, schema, summary
 def _small(monkeypatch):
     monkeypatch.setattr(summary, "PIECE", 1)  # every run alone, so that blocks close where they should
     monkeypatch.setattr(summary, "BLOCK", 200)  # two runs of 17 tokens, 3 layers and 2 choices
+    monkeypatch.setattr(summary, "FIRST", 200)
+
+
+@pytest.fixture(params=[0, 1000], ids=["sums by run", "sums by block alone"])
+def _worth(request, monkeypatch):
+    monkeypatch.setattr(summary, "WORTH", request.param)
 
 
 Totals = tuple[dict[tuple, int], dict[tuple, tuple[int, int, float]], dict[tuple, int]]
@@ -83,6 +89,7 @@ def blocks(store: Store) -> dict[int, list[int]]:
     return dict(found.fetchall())
 
 
+@pytest.mark.usefixtures("_worth")
 def test_a_block_closes_when_enough_choices_are_summed(record):
     recording = record(0, runs=5)
     assert recording.store.summarise(recording.runs[:1]) == 1
@@ -93,7 +100,7 @@ def test_a_block_closes_when_enough_choices_are_summed(record):
 
 
 @pytest.fixture
-def half_summed(record):
+def half_summed(record, _worth):
     """Five runs: two blocks and one run whose sums are not kept."""
     recording = record(1, runs=5)
     recording.store.summarise(recording.runs[:4])
@@ -154,15 +161,18 @@ def test_exports_of_some_runs_take_no_blocks_and_those_of_all_do(half_summed, tm
     same(totals(joined, half_summed.runs), counted(half_summed.routing, half_summed.runs))
 
 
-def test_runs_summed_by_an_older_version_are_put_into_blocks(tmp_path, record):
+def test_runs_summed_by_an_older_version_are_put_into_blocks(tmp_path, record, monkeypatch):
+    monkeypatch.setattr(summary, "WORTH", 0)  # every run had sums by pairs of its own
     recording = record(2, runs=4)
     recording.store.summarise()
+    added = {"summarised": "EXCLUDE (pairs)", "expert_sum": "EXCLUDE (sets)"}
     path = tmp_path / "old.duckdb"
     with duckdb.connect(str(path)) as old:
         old.execute((Path(__file__).parent / "schemas" / "3.sql").read_text(encoding="utf-8"))
         old.execute("INSERT INTO workbench_schema VALUES (3, now() AT TIME ZONE 'UTC')")
         for table in ("routing", "run", "summarised", *summary.SUMS):
-            old.register("rows", recording.store.sql(f"FROM {table}").to_arrow_table())
+            columns = f"SELECT * {added.get(table, '')} FROM {table}"
+            old.register("rows", recording.store.sql(columns).to_arrow_table())
             old.execute(f"INSERT INTO {table} BY NAME SELECT * FROM rows")
     wanted = counted(recording.routing, recording.runs)
     with Store.open(path, share=False) as store:
@@ -171,3 +181,104 @@ def test_runs_summed_by_an_older_version_are_put_into_blocks(tmp_path, record):
         same(totals(store, recording.runs), wanted)
         assert store.summarise() == 0 and blocks(store) == {101: [101, 102], 103: [103, 104]}
         same(totals(store, recording.runs), wanted)
+        sets = "SELECT layer, expert, expert, opening, sum(sets) FROM expert_cells(?) GROUP BY ALL"
+        found = {tuple(row[:4]): row[4] for row in store.sql(sets, [recording.runs]).fetchall()}
+        assert found == {key: count for key, count in wanted[0].items() if key[1] == key[2]}
+
+
+def test_only_runs_of_many_choices_keep_sums_by_pairs_of_their_own(record, monkeypatch):
+    monkeypatch.setattr(summary, "WORTH", 3)
+    monkeypatch.setattr(summary, "BLOCK", 10_000)
+    recording = record(3, runs=2, tokens=17)  # 102 choices; 6 experts in 3 layers make 108 pairs
+    store = recording.store
+    for layer in recording.layers:  # 330 choices of a third run
+        at = np.repeat(np.arange(55), 2)
+        slot = np.tile([0, 1], 55)
+        columns = {"layer": layer, "slot": slot, "expert": (at + slot) % 6, "weight": 0.5, "rank": slot}
+        store.write("routing", {"run": 90, "step": 0, "position": at, **columns})
+    store.write("run", {"run": [90]})
+    store.summarise()
+    assert store.sql("SELECT run, choices, pairs FROM summarised ORDER BY run").fetchall() == [
+        (90, 330, True), (101, 102, False), (102, 102, False),
+    ]  # fmt: skip
+    for table in summary.OF_PAIRS:
+        assert store.sql(f"SELECT DISTINCT run FROM {table}").fetchall() == [(90,)]
+    assert blocks(store) == {101: [101, 102]}
+
+
+def test_small_blocks_are_joined_to_a_large_one(record, monkeypatch):
+    for name, value in (("WORTH", 1000), ("FIRST", 200), ("BLOCK", 600)):
+        monkeypatch.setattr(summary, name, value)
+    recording = record(4, runs=7)
+    store, runs = recording.store, recording.runs
+    store.summarise(runs[:4])
+    assert blocks(store) == {101: [101, 102], 103: [103, 104]}
+    store.summarise(runs[:6])
+    assert blocks(store) == {101: [101, 102, 103, 104, 105, 106]}
+    for table in summary.BLOCKS:
+        assert store.sql(f"SELECT DISTINCT block FROM {table}").fetchall() == [(101,)]
+    store.summarise()
+    assert blocks(store) == {101: [101, 102, 103, 104, 105, 106]}, "one run more is no block yet"
+    same(totals(store, runs), counted(recording.routing, runs))
+
+
+@pytest.fixture(scope="module")
+def two_stores():
+    """One whose sums are kept and one that always reads its rows."""
+    with Store.open(":memory:") as kept, Store.open(":memory:") as plain:
+        yield kept, plain
+
+
+READ_PAIRS = ("coactivation", "expert_affinity", "lookahead", "chunk_sparsity", "pair_cells", "next_cells")
+
+
+def write_run(stores, run: int, tokens: int, experts: int, k: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for layer in (1, 2, 5):
+        chosen = np.stack([rng.permutation(experts)[:k] for _ in range(tokens)]).reshape(-1)
+        slot = np.tile(np.arange(k), tokens)
+        columns = {"layer": layer, "slot": slot, "expert": chosen, "weight": 1 / k, "rank": slot}
+        for store in stores:
+            store.write(
+                "routing", {"run": run, "step": 0, "position": np.repeat(np.arange(tokens), k), **columns}
+            )
+    for store in stores:
+        store.write("run", {"run": run, "num_experts": experts})
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=7),
+    shape=st.sampled_from([(4, 1), (4, 2), (6, 3)]),
+    worth=st.sampled_from([0, 1, 2, 1000]),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["sum some", "sum all", "delete"]), st.integers(0, 6)), max_size=6
+    ),
+    asked=st.sets(st.integers(0, 6), min_size=1),
+    seed=st.integers(0, 2**20),
+)
+def test_whatever_is_summed_and_deleted_the_answers_are_those_of_the_rows(
+    two_stores, sizes, shape, worth, steps, asked, seed
+):
+    kept, plain = two_stores
+    runs = list(range(1, len(sizes) + 1))
+    for run, tokens in zip(runs, sizes, strict=True):
+        write_run(two_stores, run, tokens, *shape, seed + run)
+    with pytest.MonkeyPatch.context() as small:
+        for name, value in (("PIECE", 50), ("FIRST", 100), ("BLOCK", 300), ("WORTH", worth)):
+            small.setattr(summary, name, value)
+        for what, number in steps:
+            some = [run for run in runs if run % 7 <= number]
+            if what == "delete":
+                assert kept.delete(number) == plain.delete(number)
+            else:
+                kept.summarise(some if what == "sum some" else None)
+    ask = [run for run in runs if run - 1 in asked] or runs
+    for macro in READ_PAIRS:
+        query = f"FROM {macro}({ask}) ORDER BY ALL"
+        pd.testing.assert_frame_equal(
+            kept.sql(query).df(), plain.sql(query).df(), rtol=1e-12, check_dtype=False
+        )
+    kept.delete(runs), plain.delete(runs)
+    assert kept.sql("SELECT count(*) FROM block_run").fetchone() == (0,)

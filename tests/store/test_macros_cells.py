@@ -175,3 +175,14 @@ def test_enough_ended_runs_are_summed_by_themselves(record, monkeypatch):
     recording.store._summer.join(20)
     assert recording.ask("SELECT count(*) AS n FROM summarised").n[0] == 2
     assert np.isclose(recording.ask("SELECT sum(load) AS s FROM expert_load(101)").s[0], 3)
+
+
+def test_an_expert_chosen_twice_is_in_one_choice_set(store):
+    choices = {"position": [1, 1, 1, 2, 2, 2], "slot": [0, 1, 2] * 2, "expert": [3, 4, 3, 4, 4, 4]}
+    store.write(
+        "routing", {"run": 7, "step": 0, "layer": 2, "weight": 0.25, "rank": [0, 1, 2] * 2, **choices}
+    )
+    store.write("run", {"run": 7})
+    ask = "SELECT expert, choices, sets FROM expert_cells(7) ORDER BY expert"
+    assert store.sql(ask).fetchall() == [(3, 2, 1), (4, 4, 2)]
+    assert store.summarise() == 1 and store.sql(ask).fetchall() == [(3, 2, 1), (4, 4, 2)]

@@ -106,6 +106,8 @@ class Plan(BaseModel):
 
     def check(self, facts: Facts) -> None:
         """Raise :class:`EditRefused` with the reason if an enabled edit cannot act on the model ``facts`` describes."""
+        if not self.active:
+            return
         for edit in self.active:
             edit.check(facts)
         self._check_exclusive()

@@ -470,7 +470,7 @@ class Bench:
                     prompt_tokens=len(ids[row]), plan=plans[row], labels=labels[row], seconds=seconds / len(ids),
                     dropped={} if recorder is None else recorder.dropped.get(run_ids[row], {}),
                 ),
-                logits[row, : len(ids[row])].clone(),
+                logits[row, : len(ids[row])].clone() if len(ids) > 1 else logits[0],
                 record,
             )
             for row in range(len(ids))

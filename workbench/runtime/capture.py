@@ -11,7 +11,8 @@ from workbench.signals import attention_map, attention_rank, contribution, spars
 
 
 class ExpertStats(NamedTuple):
-    """What the kernel counted while it ran the experts, each [T, k]: norms of their outputs, and sums over their neurons."""
+    """What the kernel counted while it ran the experts, each [T, k], in its order: norms of their outputs, and sums over
+    their neurons."""
 
     norm: Tensor
     l1: Tensor

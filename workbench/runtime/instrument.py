@@ -158,7 +158,7 @@ class Session:
         wanted = wanted or (record is not None and (record.logit_effect or record.census))
         wanted = wanted or block.layer in self._asked
         if block.moe is not None and block.moe.observable and (reroutes or wanted):
-            hook_routing(scene, block, reroutes, record, undo)
+            hook_routing(scene, block, reroutes, record, undo, edited=bool(edits))
         if silenced := _of(edits, mask.Experts):
             hook_experts(scene, block, silenced, undo)
         # One hook an edit, so that edits of one site act in the order of the plan.
@@ -212,6 +212,9 @@ def _of(edits: Planned[Edit], kind: type[E]) -> Planned[E]:
 
 def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, Planned[Edit]]:
     """The enabled edits of every layer, in plan order, each with the rows of the batch that have it."""
+    found: dict[int, Planned[Edit]] = {block.layer: [] for block in anatomy.blocks}
+    if not any(plan.active for plan in plans):
+        return found
     rows_of: dict[str, list[int]] = {}
     plan_of: dict[str, Plan] = {}
     for row, plan in enumerate(plans):
@@ -219,7 +222,6 @@ def _by_layer(anatomy: Anatomy, plans: Sequence[Plan]) -> dict[int, Planned[Edit
         rows_of.setdefault(text, []).append(row)
         plan_of[text] = plan
     device = next(anatomy.model.parameters()).device
-    found: dict[int, Planned[Edit]] = {block.layer: [] for block in anatomy.blocks}
     for text, plan in plan_of.items():
         rows = torch.zeros(len(plans), dtype=torch.bool, device=device)
         rows[rows_of[text]] = True

@@ -23,8 +23,8 @@ def token_ids(prompt: Prompt, tokenizer: Any | None, *, context: int | None, voc
             f"The prompt has {len(ids)} tokens, but the model's context holds {context}.",
             f"Shorten it by {len(ids) - context} tokens.",
         )
-    wrong = next((i for i in ids if not 0 <= i < vocab_size), None)
-    if wrong is not None:
+    if not 0 <= min(ids) <= max(ids) < vocab_size:
+        wrong = next(i for i in ids if not 0 <= i < vocab_size)
         raise PromptError(
             f"Token id {wrong} is outside the vocabulary of {vocab_size}.",
             "Use ids of this model's tokenizer.",
@@ -45,6 +45,8 @@ def _read(prompt: Prompt, tokenizer: Any | None) -> list[int]:
                 f"Token ids of shape {tuple(prompt.shape)} are not one sequence.", "Give [S] or [1, S]."
             )
         return [int(i) for i in prompt.reshape(-1)]
-    if isinstance(prompt, Sequence) and all(isinstance(i, int) and not isinstance(i, bool) for i in prompt):
+    if isinstance(prompt, Sequence) and all(
+        issubclass(i, int) and i is not bool for i in set(map(type, prompt))
+    ):
         return [int(i) for i in prompt]
     raise PromptError(f"A {type(prompt).__name__} is not a prompt.", "Give text, or a list of token ids.")

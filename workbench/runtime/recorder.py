@@ -283,12 +283,13 @@ class Recorder:
         valid = _tokens(now, self._runs)
         record = self._facts.record
         kept = valid if record.every == 1 else valid.every(record.every)
-        layers = {layer: self._copy(layer, captures[layer]) for layer in sorted(captures)}
+        layers = {layer: captures[layer] for layer in sorted(captures)}
+        nbytes = sum(self._copy(layer, capture) for layer, capture in layers.items())
         self.slots = max([self.slots, *(c.ids.shape[-1] for c in layers.values() if c.ids is not None)])
         decided = tuple(Decided.of(event, self._runs) for event in part.events)
         work = tuple(Left.of(one, self._runs) for one in part.work)
         taken = Taken(
-            self._facts, now.step, self._runs, kept, valid, layers, _nbytes(layers), decided, work, tuple(part.reports),
+            self._facts, now.step, self._runs, kept, valid, layers, nbytes, decided, work, tuple(part.reports),
             part.seconds,
         )  # fmt: skip
         if self._store.policy == "sample":
@@ -315,8 +316,9 @@ class Recorder:
             for table, count in tables.items():
                 lost[table] = lost.get(table, 0) + count
 
-    def _copy(self, layer: int, capture: Capture) -> Capture:
-        """``capture`` with tensors of its own on the CPU: what the model may still write to is copied now."""
+    def _copy(self, layer: int, capture: Capture) -> int:
+        """Give ``capture`` tensors of its own on the CPU: what the model may still write to is copied now. Returns the bytes
+        it holds then."""
         rule = self._facts.rule(layer)
         if (
             capture.logits is not None
@@ -326,18 +328,22 @@ class Recorder:
         ):
             # A correction bias is state of the model, which may be another one when the rows are made.
             capture.selection = rule.selection(rule.scores(capture.logits))
+        size = 0
         if capture.ids is not None:
             if capture.edited is None:
                 capture.native_ids = capture.native_weights = None
             for name in _OF_THE_MODEL:
                 value = getattr(capture, name)
                 if value is not None:
-                    setattr(capture, name, own(value))
+                    value = own(value)
+                    setattr(capture, name, value)
+                    size += value.nbytes
         for name in _OUR_OWN:
             value = getattr(capture, name)
             if value is not None:
                 setattr(capture, name, _to_cpu(value))
-        return capture
+                size += _nbytes(value)
+        return size + sum(sample.query.nbytes + sample.key.nbytes for sample in capture.attention)
 
 
 _OF_THE_MODEL = ("logits", "ids", "weights", "native_ids", "native_weights")
@@ -379,8 +385,8 @@ def _tokens(now: Pass, runs: NDArray[np.int64]) -> Tokens:
 
 def own(tensor: Tensor) -> Tensor:
     """A copy on the CPU that numpy can read."""
-    if tensor.device.type == "cpu" and tensor.dtype not in _HALF:
-        return tensor.detach().clone()
+    if tensor.is_cpu and tensor.dtype not in _HALF:
+        return tensor.detach().clone() if tensor.requires_grad else tensor.clone()
     return tensor.detach().to("cpu", torch.float32 if tensor.dtype in _HALF else tensor.dtype, copy=True)
 
 
@@ -394,21 +400,13 @@ def _to_cpu(value: Any) -> Any:
         return Effects(
             value.targets.cpu(), {unit: part.detach().cpu() for unit, part in value.values.items()}
         )
-    if all(part is None or (part.device.type == "cpu" and not part.requires_grad) for part in value):
+    if all(part is None or (part.is_cpu and not part.requires_grad) for part in value):
         return value
     return type(value)(*(None if part is None else part.detach().cpu() for part in value))
 
 
-def _nbytes(layers: Mapping[int, Capture]) -> int:
-    size = 0
-    for capture in layers.values():
-        for name in (*_OF_THE_MODEL, *_OUR_OWN):
-            value = getattr(capture, name)
-            if isinstance(value, Tensor):
-                size += value.nbytes
-            elif isinstance(value, Effects):
-                size += sum(part.nbytes for part in value.values.values())
-            elif value is not None:
-                size += sum(part.nbytes for part in value if part is not None)
-        size += sum(sample.query.nbytes + sample.key.nbytes for sample in capture.attention)
-    return size
+def _nbytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.nbytes
+    parts = value.values.values() if isinstance(value, Effects) else value
+    return sum(part.nbytes for part in parts if part is not None)

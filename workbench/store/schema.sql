@@ -314,7 +314,8 @@ CREATE TABLE token_label (
 -- defined by the macros of the same names in macros/cells.sql.  Which runs they cover stands in `summarised`.
 CREATE TABLE summarised (
     run     BIGINT NOT NULL,
-    choices BIGINT                   -- rows of routing that were summed
+    choices BIGINT,                  -- rows of routing that were summed
+    pairs   BOOLEAN                  -- whether pair_sum and next_sum hold it: they do where it has many choices for each pair
 );
 
 CREATE TABLE expert_sum (
@@ -330,7 +331,8 @@ CREATE TABLE expert_sum (
     normed        BIGINT,            -- likewise
     norm_weight   DOUBLE,            -- likewise
     norm          DOUBLE,            -- likewise
-    weighted_norm DOUBLE             -- likewise
+    weighted_norm DOUBLE,            -- likewise
+    sets          BIGINT             -- likewise
 );
 
 CREATE TABLE rank_sum (
@@ -432,8 +434,9 @@ CREATE TABLE sparsity_sum (
 );
 
 -- Sums of sums: those of the tables above that are nearly as many as choices, over whole blocks of summarised runs, so that
--- questions about all runs read few rows.  A question about some runs of a block reads their own sums.  The macros pair_totals,
--- next_totals and place_totals choose.  A block that loses a run must be dropped (Store.delete does it); its runs keep their own sums.
+-- questions about all runs read few rows.  A question about some runs of a block reads their own sums, or their choices where
+-- those are fewer.  The macros pair_totals, next_totals and place_totals choose.  A block that loses a run must be dropped
+-- (Store.delete does it); its runs keep what they have alone.
 CREATE TABLE block_run (
     block BIGINT NOT NULL,           -- the block: the smallest of its runs
     run   BIGINT NOT NULL            -- one of its runs; a run is in one block at most

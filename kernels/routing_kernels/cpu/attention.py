@@ -86,6 +86,7 @@ def block_attention(
     dense = (
         plain
         and isa != "avx512"
+        and values == depth  # with values of another width it has none, and forms the whole map
         and (queries == keys or not causal)
         and q.dtype == torch.float32
         and executed.item() == everything

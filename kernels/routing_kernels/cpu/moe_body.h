@@ -51,11 +51,19 @@ static void combine(const rk_moe_call *call, const rk_moe_stretch *s, int64_t to
 
 /* Norms are summed in double over eight interleaved parts, so that they are exact to float's last place. */
 #define PARTS 8
-typedef float rk_f32x8 __attribute__((vector_size(4 * PARTS)));
-typedef int32_t rk_i32x8 __attribute__((vector_size(4 * PARTS)));
-typedef double rk_f64x8 __attribute__((vector_size(8 * PARTS)));
+#ifdef __AVX512F__
+#define LANES 8
+#else
+#define LANES 4 /* in halves: a vector of doubles wider than a register is converted one number at a time */
+#endif
+typedef float rk_floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t rk_ints __attribute__((vector_size(4 * LANES)));
+typedef double rk_doubles __attribute__((vector_size(8 * LANES)));
 
-#define TOTAL(v) (((v)[0] + (v)[4]) + ((v)[1] + (v)[5]) + (((v)[2] + (v)[6]) + ((v)[3] + (v)[7])))
+#define LANE(v, i) ((v)[(i) / LANES][(i) % LANES])
+#define TOTAL(v)                                                                        \
+    (((LANE(v, 0) + LANE(v, 4)) + (LANE(v, 1) + LANE(v, 5))) +                          \
+     ((LANE(v, 2) + LANE(v, 6)) + (LANE(v, 3) + LANE(v, 7))))
 
 static void slot_statistics(const rk_moe_call *call, const rk_moe_stretch *s, int64_t token) {
     const float threshold = (float)call->threshold;
@@ -63,28 +71,32 @@ static void slot_statistics(const rk_moe_call *call, const rk_moe_stretch *s, in
     const int32_t padding = (int32_t)(s->width_pad - call->width); /* zeros that are no neurons */
     for (int64_t j = 0; j < call->top_k; j++) {
         const int64_t slot = (s->first + token) * call->top_k + j, place = s->place[token * call->top_k + j];
-        rk_f64x8 absolute = {0}, square = {0}, output = {0};
-        rk_i32x8 zero = {0}, below = {0};
+        rk_doubles absolute[PARTS / LANES] = {0}, square[PARTS / LANES] = {0}, output[PARTS / LANES] = {0};
+        rk_ints zero[PARTS / LANES] = {0}, below[PARTS / LANES] = {0};
         if (place >= 0) {
             const float *h = s->h + place * s->width_pad, *o = s->o + place * call->hidden;
-            rk_f32x8 value;
+            rk_floats value;
             for (int64_t i = 0; i < s->width_pad; i += PARTS) {
-                memcpy(&value, h + i, sizeof value);
-                const rk_f32x8 magnitude = (rk_f32x8)((rk_i32x8)value & 0x7FFFFFFF);
-                const rk_f64x8 exact = __builtin_convertvector(magnitude, rk_f64x8);
-                absolute += exact;
-                square += exact * exact;
-                zero -= magnitude == 0.0f; /* a comparison that holds is -1 */
-                below -= magnitude < threshold;
+                for (int part = 0; part < PARTS / LANES; part++) {
+                    memcpy(&value, h + i + part * LANES, sizeof value);
+                    const rk_floats magnitude = (rk_floats)((rk_ints)value & 0x7FFFFFFF);
+                    const rk_doubles exact = __builtin_convertvector(magnitude, rk_doubles);
+                    absolute[part] += exact;
+                    square[part] += exact * exact;
+                    zero[part] -= magnitude == 0.0f; /* a comparison that holds is -1 */
+                    below[part] -= magnitude < threshold;
+                }
             }
-            zero[0] -= padding;
-            below[0] -= threshold > 0.0f ? padding : 0;
+            zero[0][0] -= padding;
+            below[0][0] -= threshold > 0.0f ? padding : 0;
             for (int64_t i = 0; i < whole; i += PARTS) {
-                memcpy(&value, o + i, sizeof value);
-                const rk_f64x8 exact = __builtin_convertvector(value, rk_f64x8);
-                output += exact * exact;
+                for (int part = 0; part < PARTS / LANES; part++) {
+                    memcpy(&value, o + i + part * LANES, sizeof value);
+                    const rk_doubles exact = __builtin_convertvector(value, rk_doubles);
+                    output[part] += exact * exact;
+                }
             }
-            for (int64_t i = whole; i < call->hidden; i++) output[i - whole] += (double)o[i] * o[i];
+            for (int64_t i = whole; i < call->hidden; i++) LANE(output, i - whole) += (double)o[i] * o[i];
         }
         call->norms[slot] = (float)sqrt(TOTAL(output));
         call->norms[plane + slot] = (float)TOTAL(absolute);

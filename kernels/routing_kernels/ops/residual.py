@@ -63,7 +63,8 @@ def residual_stats(pre: Tensor, attn: Tensor, mlp: Tensor, backend: str = "auto"
         A backend or instruction set that was named and cannot be had.
     """
     _check(pre, attn, mlp)
-    rows = (t.detach().reshape(-1, t.shape[-1]) for t in (pre, attn, mlp))
+    shape = (-1, pre.shape[-1])
+    rows = ((t.detach() if t.requires_grad else t).reshape(shape) for t in (pre, attn, mlp))
     return ResidualStats(*_op(*rows, backend).reshape(cpu.ROWS, *pre.shape[:-1]).unbind())
 
 

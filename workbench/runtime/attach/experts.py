@@ -18,13 +18,14 @@ from workbench.runtime.attach.activations import kernel_activation
 
 @dataclass
 class Bank:
-    """How one expert bank runs: kernel backend, activation, and who wants the statistics of the next call and the seconds it
-    took the calling thread. ``act`` is empty where the model's own gate stands between our products."""
+    """How one expert bank runs: kernel backend, activation, and who wants what the next call gives: its statistics, the ids
+    and weights it executed, and the seconds it took the calling thread. ``act`` is empty where the model's own gate stands
+    between our products."""
 
     backend: str
     act: str
     threshold: float = 0.01
-    sink: Callable[[routing_kernels.MoeExperts, float], None] | None = None
+    sink: Callable[[routing_kernels.MoeExperts, Tensor, Tensor, float], None] | None = None
 
 
 _BANKS: WeakKeyDictionary[nn.Module, Bank] = WeakKeyDictionary()
@@ -42,7 +43,7 @@ def experts_function(own: str) -> Callable[[Any, Tensor, Tensor, Tensor], Tensor
         run = _fused if bank.act else _composed
         out = run(module, bank, hidden, ids, weights)
         if bank.sink is not None:
-            bank.sink(out, time.perf_counter() - started)
+            bank.sink(out, ids, weights, time.perf_counter() - started)
         return out.y
 
     return experts

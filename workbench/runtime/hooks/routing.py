@@ -23,13 +23,18 @@ from workbench.runtime.record import Record
 
 
 def hook_routing(
-    scene: Scene, block: Block, edits: Planned[Edit], record: Record | None, undo: ExitStack
-) -> None:
-    """Read the routing of ``block``, apply ``edits`` to it, and keep the kernel's statistics if there is a ``record``."""
+    scene: Scene, block: Block, edits: Planned[Edit], record: Record | None, undo: ExitStack, *, edited: bool = True
+) -> None:  # fmt: skip
+    """Read the routing of ``block``, apply ``edits`` to it, and keep the kernel's statistics if there is a ``record``.
+
+    ``edited`` says that some edit holds in the layer. Where none does, what is executed is the model's own choice, and our
+    kernel's call says it: that saves a hook.
+    """
     moe = block.moe
     assert moe is not None
     layer = block.layer
     bank = bank_of(moe.experts)
+    told = bank is not None and record is not None and not edited
 
     def read_logits(_: nn.Module, __: Any, output: Any) -> None:
         scene.capture(layer).logits = router_logits(output, moe.num_experts, moe.logits_place)
@@ -69,17 +74,18 @@ def hook_routing(
         undo.callback(moe.experts.register_forward_hook(add, with_kwargs=True).remove)
     if moe.proved:
         undo.callback(moe.router.register_forward_hook(read_logits).remove)
-    undo.callback(moe.experts.register_forward_pre_hook(apply, with_kwargs=True).remove)
+    if not told:
+        undo.callback(moe.experts.register_forward_pre_hook(apply, with_kwargs=True).remove)
     if record is not None and bank is not None:
 
-        def keep_statistics(out: MoeExperts, seconds: float) -> None:
+        def keep(out: MoeExperts, ids: Tensor, weights: Tensor, seconds: float) -> None:
             capture = scene.capture(layer)
-            capture.experts = ExpertStats(
-                out.slot_norm, out.hidden_l1, out.hidden_l2, out.hidden_zero, out.hidden_below
-            )
+            if told:
+                capture.native_ids, capture.native_weights = capture.ids, capture.weights = ids, weights
+            capture.experts = ExpertStats(*out[3:])
             capture.seconds = seconds
 
-        bank.sink, bank.threshold = keep_statistics, record.threshold
+        bank.sink, bank.threshold = keep, record.threshold
         undo.callback(setattr, bank, "sink", None)
 
 

@@ -9,10 +9,10 @@
 
 -- Cells: sums by run from which the other macros answer, so that no question has to read every choice again.
 --
--- Each of these macros reads the table of the same name for the runs in `summarised`, and for all others the rows
--- themselves; Store.summarise keeps what they give for runs that have ended.  Sums of the two never overlap.  `opening` says
--- that a cell is about position 0, which questions leave out unless asked.  A *choice set* is the set of the experts that one
--- token chose in one layer in one step.
+-- Each of these macros reads the table of the same name for the runs in `summarised` (sums by pairs for those that say so
+-- there), and for all others the rows themselves; Store.summarise keeps what they give for runs that have ended.  Sums of the
+-- two never overlap.  `opening` says that a cell is about position 0, which questions leave out unless asked.  A *choice set*
+-- is the set of the experts that one token chose in one layer in one step.
 
 -- run_ids: the ids in `run` as a list, whether it is one id or a list of them,
 --   run_ids(7) = [7],  run_ids([7, 8]) = [7, 8].
@@ -27,22 +27,34 @@ CREATE OR REPLACE MACRO unsummarised(run) AS TABLE
 SELECT q.id FROM (SELECT DISTINCT unnest(run_ids(run)) AS id) AS q
 WHERE q.id NOT IN (SELECT s.run FROM summarised AS s);
 
+-- unpaired: those of `run` (one id or a list) of which no sums by pairs of experts are kept: also those of so few choices that
+-- the sums would be more.
+--   ids of `run` without a row in summarised that says pairs.
+-- Source: bookkeeping of this store.
+CREATE OR REPLACE MACRO unpaired(run) AS TABLE
+SELECT q.id FROM (SELECT DISTINCT unnest(run_ids(run)) AS id) AS q
+WHERE q.id NOT IN (SELECT s.run FROM summarised AS s WHERE s.pairs);
+
 -- expert_cells: sums by run, layer and expert,
 --   choices = slots,  tops = slots of rank 0,  weight = sum of w,  share = sum of w / (sum of the weights of that choice),
 --   share_ln = sum of share ln share,  normed = slots with a norm, over which  norm_weight = sum w,  norm = sum |y|,
---   weighted_norm = sum w |y|.  Choices whose weights sum to 0 have no share.
+--   weighted_norm = sum w |y|,  sets = choice sets with it.  Choices whose weights sum to 0 have no share.
 -- Source: sums over the rows of routing.
 CREATE OR REPLACE MACRO expert_cells(run) AS TABLE
 SELECT s.run, s.layer, s.expert, s.opening, s.choices, s.tops, s.weight, s.share, s.share_ln, s.normed, s.norm_weight, s.norm,
-       s.weighted_norm
+       s.weighted_norm, s.sets
 FROM expert_sum AS s WHERE s.run IN (SELECT unnest(run_ids(run)))
 UNION ALL
 SELECT q.run, q.layer, q.expert, q.opening, count(*), count(*) FILTER (q.rank = 0), sum(q.w), sum(q.p),
        sum(CASE WHEN q.p > 0 THEN q.p * ln(q.p) WHEN q.p = 0 THEN 0 END), count(q.norm),
-       sum(q.w) FILTER (q.norm IS NOT NULL), sum(CAST(q.norm AS DOUBLE)), sum(q.w * q.norm)
+       sum(q.w) FILTER (q.norm IS NOT NULL), sum(CAST(q.norm AS DOUBLE)), sum(q.w * q.norm),
+       count(*) - count(q.part) + CAST(coalesce(round(sum(q.part)), 0) AS BIGINT)
 FROM (
     SELECT c.run, c.layer, c.opening, unnest(c.experts) AS expert, unnest(c.ranks) AS rank, unnest(c.norms) AS norm,
-           unnest(c.weights) AS w, CASE WHEN c.total > 0 THEN unnest(c.weights) / c.total END AS p
+           unnest(c.weights) AS w, CASE WHEN c.total > 0 THEN unnest(c.weights) / c.total END AS p,
+           -- Where an expert was chosen more than once, the part of one that each of its slots is.
+           unnest(CASE WHEN len(list_distinct(c.experts)) < len(c.experts) THEN list_transform(
+               c.experts, lambda e: 1::DOUBLE / len(list_filter(c.experts, lambda f: f = e))) END) AS part
     FROM (
         SELECT r.run, r.layer, r.position = 0 AS opening, list(r.expert) AS experts, list(r.rank) AS ranks,
                list(r.norm) AS norms, list(CAST(r.weight AS DOUBLE)) AS weights, sum(CAST(r.weight AS DOUBLE)) AS total
@@ -101,7 +113,7 @@ FROM (
         SELECT c.run, c.layer, c.opening, unnest(c.experts) AS expert, c.experts
         FROM (
             SELECT r.run, r.layer, r.position = 0 AS opening, list(DISTINCT r.expert) AS experts
-            FROM routing AS r WHERE r.run IN (SELECT u.id FROM unsummarised(run) AS u)
+            FROM routing AS r WHERE r.run IN (SELECT u.id FROM unpaired(run) AS u)
             GROUP BY r.run, r.step, r.position, r.layer
         ) AS c
     ) AS p
@@ -116,7 +128,7 @@ GROUP BY q.run, q.layer, q.expert, q.other, q.opening;
 CREATE OR REPLACE MACRO next_cells(run) AS TABLE
 WITH sets AS (
     SELECT r.run, r.step, r.position, r.layer, list(DISTINCT r.expert) AS experts, arg_min(r.expert, r.rank) AS top
-    FROM routing AS r WHERE r.run IN (SELECT u.id FROM unsummarised(run) AS u)
+    FROM routing AS r WHERE r.run IN (SELECT u.id FROM unpaired(run) AS u)
     GROUP BY r.run, r.step, r.position, r.layer
 ), following AS (
     SELECT d.run, d.layer, lead(d.layer) OVER (PARTITION BY d.run ORDER BY d.layer) AS next_layer

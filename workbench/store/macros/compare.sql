@@ -86,7 +86,7 @@ WITH base_ids AS (
 ), left_words AS (
     -- A set as bits, 64 experts a word, and its best expert as the smallest of rank and expert in one number.
     SELECT r.position, r.layer, r.step, r.expert >> 6 AS word, bit_or(1::UBIGINT << (r.expert & 63)) AS chosen,
-           min(r.rank * 65536 + r.expert) AS top
+           min(CAST(r.rank AS UINTEGER) << 16 | r.expert) AS top
     FROM routing AS r
     WHERE r.run = base AND (first OR r.position > 0)
     GROUP BY r.position, r.layer, r.step, word
@@ -98,9 +98,9 @@ WITH base_ids AS (
 ), right_words AS (
     -- Every step of a position that was computed more than once.
     SELECT r.run, r.position, r.layer, r.step, r.expert >> 6 AS word, bit_or(1::UBIGINT << (r.expert & 63)) AS chosen,
-           min(r.rank * 65536 + r.expert) AS top
+           min(CAST(r.rank AS UINTEGER) << 16 | r.expert) AS top
     FROM routing AS r JOIN prefix AS p ON p.run = r.run AND r.position < p.positions
-    WHERE r.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR r.position > 0)
+    WHERE first OR r.position > 0
     GROUP BY r.run, r.position, r.layer, r.step, word
 ), right_side AS (
     SELECT w.run, w.position, w.layer, w.step, sum(bit_count(w.chosen)) AS size,

@@ -132,10 +132,10 @@ WITH labelled AS (
     WHERE first OR NOT n.opening
     GROUP BY n.layer
 ), chosen AS (
-    SELECT p.layer, p.expert, coalesce(sum(p.tokens) FILTER (l.label = a), 0) AS chosen,
-           coalesce(sum(p.tokens) FILTER (l.label = b), 0) AS other_chosen
-    FROM pair_cells(run) AS p JOIN labelled AS l ON l.run = p.run
-    WHERE p.expert = p.other AND (first OR NOT p.opening)
+    SELECT p.layer, p.expert, coalesce(sum(p.sets) FILTER (l.label = a), 0) AS chosen,
+           coalesce(sum(p.sets) FILTER (l.label = b), 0) AS other_chosen
+    FROM expert_cells(run) AS p JOIN labelled AS l ON l.run = p.run
+    WHERE first OR NOT p.opening
     GROUP BY p.layer, p.expert
 )
 SELECT c.layer, c.expert, w.tokens, w.other_tokens, c.chosen / w.tokens AS rate, c.other_chosen / w.other_tokens AS other_rate,

@@ -27,9 +27,9 @@ ORDER BY p.layer, p.expert, p.other;
 -- Source: inter-layer expert affinity of ExFlow (Yao et al. 2024), for any k.
 CREATE OR REPLACE MACRO expert_affinity(run, first := false) AS TABLE
 WITH single AS (
-    SELECT s.layer, s.expert, sum(s.tokens) AS tokens
-    FROM pair_totals(run) AS s
-    WHERE s.expert = s.other AND (first OR NOT s.opening)
+    SELECT s.layer, s.expert, sum(s.sets) AS tokens
+    FROM expert_cells(run) AS s
+    WHERE first OR NOT s.opening
     GROUP BY s.layer, s.expert
 ), pair AS (
     SELECT q.layer, q.next_layer, q.expert, q.next_expert, CAST(sum(q.tokens) AS BIGINT) AS tokens
@@ -71,8 +71,7 @@ WITH picks AS (
     WHERE chunk = 8 AND n.opening = first
     GROUP BY n.layer HAVING sum(n.chunks) > 0
 ), popularity AS (
-    SELECT p.layer, p.expert, sum(p.tokens) AS tokens
-    FROM pair_totals(run) AS p WHERE p.expert = p.other AND (first OR NOT p.opening)
+    SELECT p.layer, p.expert, sum(p.sets) AS tokens FROM expert_cells(run) AS p WHERE first OR NOT p.opening
     GROUP BY p.layer, p.expert
 ), whole AS (
     SELECT n.layer, sum(n.tokens) AS tokens FROM layer_cells(run) AS n WHERE first OR NOT n.opening GROUP BY n.layer

@@ -344,7 +344,11 @@ def test_a_head_that_keeps_no_block_is_not_read_and_changes_no_bit_of_the_others
         if not plain:
             case |= {"window": 40, "lengths": torch.tensor([70, 33])}
         whole = block_attention(**case, backend="cpu")
-        live = torch.tensor([True, False, True, False]) if group == 1 else torch.tensor([True, True, True, False])
+        live = (
+            torch.tensor([True, False, True, False])
+            if group == 1
+            else torch.tensor([True, True, True, False])
+        )
         live = torch.tensor([True, False, False, False]) if group == 2 and not plain else live
         rows = torch.ones(4, 5, 5, dtype=torch.bool).tril() & live[:, None, None]
         case["ptr"], case["col"] = block_rows(rows)

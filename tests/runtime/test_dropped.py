@@ -82,13 +82,21 @@ def test_heads_masked_at_some_tokens_are_computed_and_said_to_be(bench: Any) -> 
     text = one.generate(IDS[:30], 4, wb.mask.heads(LAYER, HEADS, phase="decode"))
     assert work(one, text, "attention_heads") == [(6, 6, 0)]
     # Two edits that share the tokens between them cover all of them.
-    split = wb.Plan([wb.mask.heads(LAYER, 0, tokens=slice(0, 20)), wb.mask.heads(LAYER, 0, tokens=slice(20, None))])
+    split = wb.Plan(
+        [wb.mask.heads(LAYER, 0, tokens=slice(0, 20)), wb.mask.heads(LAYER, 0, tokens=slice(20, None))]
+    )
     assert work(one, one.run(IDS, split), "attention_heads") == [(120, 40, 0)]
 
 
+@pytest.mark.slow
 def test_rows_of_a_batch_drop_their_own_heads(bench: Any) -> None:
     one = bench("llama", kernels="cpu")
-    plans = [wb.mask.heads(LAYER, HEADS), None, wb.mask.heads(LAYER, [1]), wb.mask.heads("all", HEADS, tokens=[2])]
+    plans = [
+        wb.mask.heads(LAYER, HEADS),
+        None,
+        wb.mask.heads(LAYER, [1]),
+        wb.mask.heads("all", HEADS, tokens=[2]),
+    ]
     prompts = [IDS, IDS[:25], IDS[3:], IDS[:25]]
     batch = one.run(prompts, plans=plans)
     for run, prompt, plan in zip(batch, prompts, plans, strict=True):
@@ -99,6 +107,7 @@ def test_rows_of_a_batch_drop_their_own_heads(bench: Any) -> None:
     assert work(one, batch[2], "attention_heads") == [(111, 37, 0)]
 
 
+@pytest.mark.slow
 def test_every_replacement_leaves_the_head_out_and_what_an_earlier_edit_reads_is_there(bench: Any) -> None:
     one = bench("llama", kernels="cpu")
     source = one.calibrate([IDS])
@@ -115,13 +124,16 @@ def test_every_replacement_leaves_the_head_out_and_what_an_earlier_edit_reads_is
     native = one.run(IDS, watched(LAYER))
     first = one.run(IDS, wb.Plan([watched(LAYER), wb.mask.heads(LAYER, HEADS)]))
     after = one.run(IDS, wb.Plan([wb.mask.heads(LAYER, HEADS), watched(LAYER)]))
-    assert torch.equal(seen[1], seen[0]) and bool(seen[0][..., HEADS, :].any()), "the edit reads what was computed"
+    assert torch.equal(seen[1], seen[0]) and bool(seen[0][..., HEADS, :].any()), (
+        "the edit reads what was computed"
+    )
     assert not seen[2][..., HEADS, :].any()
     assert torch.equal(first.logits, after.logits) and not torch.equal(first.logits, native.logits)
     assert work(one, first, "attention_heads") == [(160, 0, 80)]
     assert work(one, after, "attention_heads") == [(80, 80, 0)]
 
 
+@pytest.mark.slow
 def test_blocks_of_heads_that_are_left_out_are_left_out_too(bench: Any) -> None:
     one = bench("llama")
     blocks = wb.mask.attention(LAYER, "explicit", blocks=[], block=16, sinks=0)
@@ -161,6 +173,7 @@ def test_masked_experts_are_never_read_by_our_kernels(bench: Any, replacement: s
     assert torch.equal(one.run(IDS, plan, record=None).logits, want.logits)
 
 
+@pytest.mark.slow
 def test_the_models_own_experts_are_computed_and_masked_and_the_record_says_so(bench: Any) -> None:
     one, ours = bench(build_tiny("olmoe"), kernels="model"), bench("olmoe")
     plan = wb.mask.experts(LAYER, [1, 4])

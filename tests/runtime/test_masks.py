@@ -338,7 +338,10 @@ def test_rank_aware_activations_keep_what_the_first_directions_carry(bench: Any)
     done, left, masked = one.sql(
         "SELECT executed, skipped, masked FROM cost WHERE run = ? AND op = 'sparse_mlp'", [run.id]
     ).fetchone()
-    assert (done, left) == (48 * len(IDS), 0) and 0.3 < masked / done < 0.7  # computed and masked, and said so
+    assert (done, left) == (
+        48 * len(IDS),
+        0,
+    ) and 0.3 < masked / done < 0.7  # computed and masked, and said so
 
 
 @pytest.mark.slow

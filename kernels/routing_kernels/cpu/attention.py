@@ -108,7 +108,5 @@ def _dense(q: Tensor, k: Tensor, v: Tensor, live: Tensor, causal: bool, scale: f
             q, k, v, is_causal=causal, scale=scale, enable_gqa=heads != kv_heads
         )
     read = live // (heads // kv_heads)
-    some = F.scaled_dot_product_attention(
-        q[:, live], k[:, read], v[:, read], is_causal=causal, scale=scale
-    )
+    some = F.scaled_dot_product_attention(q[:, live], k[:, read], v[:, read], is_causal=causal, scale=scale)
     return some.new_zeros((*q.shape[:3], v.shape[3])).index_copy_(1, live, some)

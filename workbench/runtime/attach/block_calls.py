@@ -26,8 +26,8 @@ PLAIN_BLOCK = 64
 class Wanted:
     """The requests of one call, joined: the finest ``block`` of the masks, the rows of the batch grouped by the blocks
     that they keep ([N, query blocks, key blocks], ``None`` for all that can be seen), the block in which masses are
-    taken, extra columns side by side, and the heads [B, N] that somebody drops. What is only reported has no say in ``block``: the size of the blocks decides
-    in which order the output is summed, hence its bits."""
+    taken, extra columns side by side, and the heads [B, N] that somebody drops. What is only reported has no say in
+    ``block``: the size of the blocks decides in which order the output is summed, hence its bits."""
 
     asked: Sequence[AttentionOptions]
     call: AttentionCall
@@ -245,7 +245,11 @@ def visible_tokens(call: AttentionCall) -> Tensor:
 
 
 def ours(
-    call: AttentionCall, kept: Tensor | None, wanted: Wanted | None, backend: str, dropped: Tensor | None = None
+    call: AttentionCall,
+    kept: Tensor | None,
+    wanted: Wanted | None,
+    backend: str,
+    dropped: Tensor | None = None,
 ) -> Part:
     """The call on our kernel, without the heads that its rows have ``dropped`` [b, N]."""
     if wanted is None:
@@ -254,15 +258,17 @@ def ours(
     if dropped is not None and not wanted.reports and bool(dropped.any()):
         patterns, of_row = torch.unique(dropped, dim=0, return_inverse=True)
         rows = [(of_row == n).nonzero().squeeze(-1) for n in range(len(patterns))]
-        return join([_without(call.rows(r), kept, wanted, backend, p) for r, p in zip(rows, patterns)], rows, call)
+        return join(
+            [_without(call.rows(r), kept, wanted, backend, p) for r, p in zip(rows, patterns, strict=True)],
+            rows,
+            call,
+        )
     found = _kernel(call, call.value, kept, wanted.block, wanted.extra, wanted.stats, backend)
     _finer_mass(call, found, kept, wanted, backend)
     return Part(found.o.transpose(1, 2).contiguous(), None, _report(call, found, wanted, backend, ""))
 
 
-def _without(
-    call: AttentionCall, kept: Tensor | None, wanted: Wanted, backend: str, dropped: Tensor
-) -> Part:
+def _without(call: AttentionCall, kept: Tensor | None, wanted: Wanted, backend: str, dropped: Tensor) -> Part:
     """Rows that drop the same heads [N]: those keep no block."""
     kept = _all_seen(call, wanted.block) if kept is None else kept
     found = _kernel(call, call.value, kept & ~dropped[:, None, None], wanted.block, None, False, backend)
@@ -410,7 +416,12 @@ def _none_dropped(call: AttentionCall) -> Tensor:
 
 
 def _report(
-    call: AttentionCall, found: _Found, wanted: Wanted, kernel: str, reason: str, dropped: Tensor | None = None
+    call: AttentionCall,
+    found: _Found,
+    wanted: Wanted,
+    kernel: str,
+    reason: str,
+    dropped: Tensor | None = None,
 ) -> AttentionReport:
     seen = int(visible(call, wanted.block).sum()) * call.query.shape[1]
     executed = seen if reason else found.executed

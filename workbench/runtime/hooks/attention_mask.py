@@ -136,7 +136,7 @@ class _Asker:
         for _, where in self._scene.scoped(self._tokens, self._layer):
             here = here | where
         gone.scatter_(1, now.positions, gone.gather(1, now.positions) | here)
-        self._note_hidden(here.long().reshape(-1))
+        self._note_hidden(here)
         scores[key] = gone.float()
         if not bool(gone.any()):
             return None
@@ -144,10 +144,11 @@ class _Asker:
         return (~gone[:, None, :] | own).unsqueeze(1)
 
     def _note_hidden(self, hidden: Tensor) -> None:
-        """Tokens whose keys are computed, and those of them that nobody else sees."""
-        every = torch.ones_like(hidden)
+        """Tokens whose keys are computed, and those ``hidden`` [B, S] among them, of the rows that hide any."""
+        asked = hidden.any(1, keepdim=True).expand_as(hidden).long().reshape(-1)
+        masked = hidden.long().reshape(-1)
         self._scene.work.append(
-            Work(self._layer, "attention_tokens", "model", self._scene.now, every, 0 * every, hidden)
+            Work(self._layer, "attention_tokens", "model", self._scene.now, asked, 0 * asked, masked)
         )
 
     def _note(self, call: AttentionCall, kept: Tensor | None, report: AttentionReport) -> None:

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from workbench.anatomy import Block
 from workbench.interventions import mask
 from workbench.interventions.edit import Edit
-from workbench.runtime.attach import AttentionCall, AttentionOptions, AttentionReport, ask_attention, asks_attention
+from workbench.runtime.attach import (
+    AttentionCall,
+    AttentionOptions,
+    AttentionReport,
+    ask_attention,
+    asks_attention,
+)
 from workbench.runtime.hooks.scene import Planned, Scene, Work
 from workbench.runtime.hooks.units import fill, units_of
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import routing_kernels
 import torch
@@ -124,14 +124,22 @@ def _hook_experts(scene: Scene, block: Block, edits: Planned[mask.WeightMask], u
     assert block.moe is not None
     module: Any = block.moe.experts
     masked = [(rows, _masked_bank(held, module, block.layer)) for rows, held in _groups(edits)]
-    undo.callback(replace_forward(module, _bank_forward(scene, module, module.forward, masked)))
+    undo.callback(replace_forward(module, _bank_forward(scene, block.layer, module, module.forward, masked)))
 
 
-def _masked_bank(held: list[mask.WeightMask], module: Any, layer: int) -> tuple[Tensor, Tensor] | None:
-    """Copies of both weights of the bank with zeros where nothing is kept; ``None`` where everything is."""
+class _MaskedBank(NamedTuple):
+    """Copies of both weights of a bank with zeros where nothing is kept, and how many of each expert [E] those are."""
+
+    gate_up: Tensor
+    down: Tensor
+    zeros: Tensor
+
+
+def _masked_bank(held: list[mask.WeightMask], module: Any, layer: int) -> _MaskedBank | None:
+    """The bank under the edits ``held``; ``None`` where everything is kept."""
     if not held:
         return None
-    found = []
+    found, zeros = [], torch.zeros(len(module.down_proj), dtype=torch.int64)
     for name, reads in (("gate_up_proj", "input"), ("down_proj", "neurons")):
         weight = getattr(module, name).detach()
         kept = torch.ones(weight.shape, dtype=torch.bool)
@@ -141,25 +149,41 @@ def _masked_bank(held: list[mask.WeightMask], module: Any, layer: int) -> tuple[
                     edit, module, weight[e], layer, f"experts.{e}.{name}", f"{layer}.expert.{e}.{reads}"
                 )
         found.append(weight.masked_fill(~kept.to(weight.device), 0.0))
-    return found[0], found[1]
+        zeros = zeros + (~kept).flatten(1).sum(1)
+    return _MaskedBank(found[0], found[1], zeros.to(found[0].device))
 
 
 def _bank_forward(
     scene: Scene,
+    layer: int,
     module: Any,
     own: Callable[..., Tensor],
-    masked: list[tuple[Tensor, tuple[Tensor, Tensor] | None]],
+    masked: list[tuple[Tensor, _MaskedBank | None]],
 ) -> Callable[..., Tensor]:
     act = kernel_activation(module.act_fn)
     assert act is not None
 
-    def run(hidden: Tensor, ids: Tensor, weights: Tensor, bank: tuple[Tensor, Tensor]) -> Tensor:
+    def note(ids: Tensor, of_token: Tensor) -> None:
+        """Entries multiplied, of which those that are masked are zeros, by token."""
+        done = torch.zeros_like(of_token)
+        zeros = torch.zeros_like(of_token)
+        size = module.gate_up_proj[0].numel() + module.down_proj[0].numel()
+        for rows, bank in masked:
+            if bank is not None:
+                used = (ids >= 0) & (ids < len(bank.zeros)) & rows[of_token].unsqueeze(-1)
+                done += used.sum(-1) * size
+                zeros += (bank.zeros[ids.clamp(0, len(bank.zeros) - 1)] * used).sum(-1)
+        scene.work.append(
+            Work(layer, "masked_matmul", scene.attachment.ops, scene.now, done, torch.zeros_like(done), zeros)
+        )
+
+    def run(hidden: Tensor, ids: Tensor, weights: Tensor, bank: _MaskedBank) -> Tensor:
         own_bank = bank_of(module)
         stats = own_bank is not None and own_bank.sink is not None and len(masked) == 1
         started = time.perf_counter()
         out = routing_kernels.moe_experts(
-            hidden, ids, weights, *bank, act=act, stats=stats, threshold=0.01 if own_bank is None else own_bank.threshold,
-            backend=scene.attachment.ops,
+            hidden, ids, weights, bank.gate_up, bank.down, act=act, stats=stats,
+            threshold=0.01 if own_bank is None else own_bank.threshold, backend=scene.attachment.ops,
         )  # fmt: skip
         if stats and own_bank is not None and own_bank.sink is not None:
             own_bank.sink(out, time.perf_counter() - started)
@@ -169,6 +193,7 @@ def _bank_forward(
         hidden, ids, weights = expert_inputs(args, kwargs)
         flat = hidden.reshape(-1, hidden.shape[-1])
         of_token = scene.now.of_rows(torch.arange(len(masked[0][0]), device=flat.device)).reshape(-1)
+        note(ids, of_token)
         out = torch.empty_like(flat)
         for rows, bank in masked:
             at = rows[of_token]

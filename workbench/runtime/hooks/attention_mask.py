@@ -210,6 +210,8 @@ class _Asker:
         seen = attention > 0
         masked = attention * stays
         recall = masked.sum(-1)
+        if call.sinks is not None:  # they stay, whatever is masked
+            recall = recall + (1 - attention.sum(-1)).clamp(min=0)
         value = call.value[0].float().repeat_interleave(heads // call.value.shape[1], 0)
         dense = attention @ value
         sparse = masked @ value / recall.clamp(min=1e-30)[..., None]

@@ -11,6 +11,7 @@ from workbench.interventions import Plan, mask
 from workbench.runtime.bench import Bench
 from workbench.runtime.prompts import Prompt
 from workbench.runtime.record import Record
+from workbench.runtime.run import Run
 
 _COLUMNS = ["layer", "head", "density", "recall", "error"]
 
@@ -36,7 +37,7 @@ def beside_oracle(
         ]
         drawn = matched_random(run.plan, bench.anatomy, 0, like=run)
         plans.append(("oracle", None, Plan(one.model_copy(update={"pattern": "oracle"}) for one in drawn)))
-        runs = [("estimator", None, run)]
+        runs: list[tuple[str, int | None, Run]] = [("estimator", None, run)]
         runs += [(name, seed, bench.run(prompt, plan, record=record)) for name, seed, plan in plans]
         for name, seed, each in runs:
             told = bench.sql("FROM attention_recall(?)", [each.id]).df()[_COLUMNS]

@@ -428,6 +428,9 @@ def test_activations_keep_the_share_of_each_layer(bench: Any, family: str) -> No
     both = wb.Plan([edits[0], wb.mask.neurons(2, [0])])
     with pytest.raises(PlanError, match="act together in layer 2"):
         matched_random(both, one.anatomy, 0, like=one.run(IDS, both))
+    both = wb.Plan([edits[2], wb.mask.neurons(2, [0])])
+    stated, _ = matched_random(both, one.anatomy, 0, like=one.run(IDS, both))
+    assert (stated.method, stated.sparsity, stated.layers) == ("random", 0.6, (1, 2))
 
 
 @pytest.mark.slow

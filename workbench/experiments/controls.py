@@ -43,7 +43,8 @@ def matched_random(plan: Plan, anatomy: Anatomy, seed: int, like: Run | Sequence
       routers: each layer runs the share of tokens that it ran in ``like``, at random; where a router repeated
       tokens, exactly as many positions are skipped and repeated.
     * **Hidden tokens**: as many positions as in ``like``, from all the tokens of the part of the text that the edit names.
-    * **Activations**: the share of neurons that ``like`` left out, layer by layer; without ``like`` the sparsity asked for.
+    * **Activations**: the share of neurons that ``like`` left out, layer by layer; where it does not say, the sparsity asked
+      for.
       Given neurons become as many others. Inputs are never left out by chance.
     * **Attention masks**: ``keep`` stays. Other patterns keep the density that ``like`` had, layer by layer, of the prompt
       and of the generated tokens, as closely as whole blocks can.
@@ -111,6 +112,21 @@ class _Draw:
             self._units[key] = self.rng.sample(range(size), size)
         return self._units[key]
 
+    def beside(self, edit: Edit, kinds: tuple[type[Edit], ...]) -> tuple[Edit, int] | None:
+        """Another edit of ``kinds`` that acts on the same in a layer of ``edit``, and that layer."""
+        mine = set(edit.layers_in(self.anatomy))
+        for other in self.plan.active:
+            if other is edit or not isinstance(other, kinds):
+                continue
+            both = mine & set(other.layers_in(self.anatomy))
+            if both and getattr(other, "acts_on", None) == getattr(edit, "acts_on", None):
+                return other, min(both)
+        return None
+
+    def tells(self, edit: Edit, alone: tuple[type[Edit], ...]) -> bool:
+        """Whether runs were given that say how much ``edit`` changed; see :meth:`like`."""
+        return self._realised is not None and self.beside(edit, alone) is None
+
     def like(self, edit: Edit, alone: tuple[type[Edit], ...]) -> Realised:
         """The runs that say how much ``edit`` changed: no other edit of the kinds ``alone`` may act in its layers."""
         if self._realised is None:
@@ -118,23 +134,15 @@ class _Draw:
                 f"Only a run knows how much {edit.kind} changes here, so that it has no matched random control before one.",
                 "Give a recorded run of the plan: matched_random(plan, anatomy, seed, like=run).",
             )
-        mine = set(edit.layers_in(self.anatomy))
-        for other in self.plan.active:
-            both = (
-                other is not edit and isinstance(other, alone) and mine & set(other.layers_in(self.anatomy))
+        found = self.beside(edit, alone)
+        if found is not None:
+            other, layer = found
+            raise PlanError(
+                f"{edit.kind} and {other.kind} act together in layer {layer}, so that the run does not say how much of it "
+                "was whose.",
+                "Control them in plans of their own.",
             )
-            if both and getattr(other, "acts_on", None) == getattr(edit, "acts_on", None):
-                raise PlanError(
-                    f"{edit.kind} and {other.kind} act together in layer {min(both)}, so that the run does not say how much "
-                    "of it was whose.",
-                    "Control them in plans of their own.",
-                )
         return self._realised
-
-    @property
-    def known(self) -> bool:
-        """Whether runs were given."""
-        return self._realised is not None
 
 
 _Make: TypeAlias = Callable[[Any, _Draw], Edit | list[Edit]]
@@ -369,9 +377,10 @@ def _activations(edit: mask.Activations, draw: _Draw) -> list[Edit] | Edit:
             _changed(edit, layers=(layer,), neurons=[order[neuron] for neuron in edit.neurons])
             for layer, order in zip(layers, orders, strict=True)
         ]
-    if edit.sparsity is not None and not draw.known:
+    alone = (mask.Activations, mask.Neurons)
+    if edit.sparsity is not None and not draw.tells(edit, alone):
         return _changed(edit, **plain, method="random", seed=draw.seed())
-    realised, made = draw.like(edit, (mask.Activations, mask.Neurons)), []
+    realised, made = draw.like(edit, alone), []
     for layer in edit.layers_in(draw.anatomy):
         gone = realised.left_out("sparse_mlp", layer)
         if gone is not None:

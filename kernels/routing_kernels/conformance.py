@@ -264,7 +264,9 @@ def _mlp(normal: Normal, random: torch.Generator) -> Iterator[Case]:
 def _attention(normal: Normal, random: torch.Generator) -> Iterator[Case]:
     batch, heads, kv_heads, tokens, depth = 2, 4, 2, 37, 11
 
-    def case(name: str, queries: int = tokens, share: float = 0.6, block: int = 16, **options: Any) -> Case:
+    def case(
+        name: str, queries: int = tokens, share: float | Tensor = 0.6, block: int = 16, **options: Any
+    ) -> Case:
         q, k = normal(batch, heads, queries, depth), normal(batch, kv_heads, tokens, depth)
         kept = torch.rand(heads, -(-queries // block), -(-tokens // block), generator=random) < share
         ptr, col = own.block_rows(kept)
@@ -293,6 +295,7 @@ def _attention(normal: Normal, random: torch.Generator) -> Iterator[Case]:
     yield case("a row that is all padding", lengths=torch.tensor([0, 37]))
     yield case("sinks", sinks=normal(heads).float())
     yield case("extra columns", extra=normal(tokens, 3).float())
+    yield case("whole heads left out", share=torch.tensor([2.0, -1.0, 2.0, 2.0])[:, None, None])
 
 
 def _mass_holds(out: Any, arguments: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Learned depth routers, effects of skips, matched controls, and how much can be left out."""
+"""Learned depth routers, effects of skips, and how much can be left out."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from tiny_models import build_tiny
 
 import workbench as wb
 from workbench.analysis import tolerable
-from workbench.errors import PlanError, StoreError
+from workbench.errors import StoreError
 from workbench.experiments import (
     by_layer,
     cka,
-    matched_random,
     recovery_layer,
     skip_effects,
     tolerable_levels,
@@ -33,7 +32,6 @@ from workbench.experiments.depth_router import (
 )
 from workbench.runtime.artefacts import Artefact
 from workbench.runtime.depth.routers import DepthRouter
-from workbench.runtime.sae import Sae
 
 
 class Words:
@@ -173,58 +171,6 @@ def test_representations_by_layer(bench: Any) -> None:
     x = torch.randn(50, 8)
     turn = torch.linalg.qr(torch.randn(8, 8)).Q
     assert cka(x, 3 * x @ turn) == pytest.approx(1.0) and cka(x, torch.randn(50, 8)) < 0.6
-
-
-def test_controls_are_of_the_same_amount(bench: Any) -> None:
-    one = bench("llama")
-    source = one.calibrate(TEXTS)
-    plan = wb.Plan([
-        wb.skip.attention([0, 1], kv="absent"), wb.skip.tokens([1], capacity=0.5, kv="compute"),
-        wb.mask.heads(1, [0, 3]), wb.mask.neurons(2, ratio=0.5, criterion="activation", source=source),
-        wb.mask.activations(0, sparsity=0.5, source=source), wb.mask.attention(1, "pooled", keep=0.5, block=16),
-        wb.skip.policy("middle", radius=1),
-    ])  # fmt: skip
-    control = matched_random(plan, one.anatomy, seed=3)
-    assert control == matched_random(plan, one.anatomy, seed=3) != matched_random(plan, one.anatomy, seed=4)
-    kinds = [edit.kind for edit in control]
-    assert kinds == [
-        "skip.attention", "skip.tokens", "mask.heads", "mask.neurons", "mask.activations", "mask.attention", "skip.block"
-    ]  # fmt: skip
-    attention, tokens, heads, neurons, activations, blocks, block = control
-    assert len(attention.layers) == 2 and tokens.score == "random" and tokens.capacity == 0.5
-    assert len(heads.heads) == 2 and neurons.criterion == "random" and neurons.ratio == 0.5
-    assert activations.method == "random" and activations.sparsity == 0.5 and blocks.pattern == "random"
-    assert len(block.layers) == 1
-    control.check(one.anatomy)
-    for edit in (wb.skip.path([0, 1]), wb.skip.alias(1, 0), wb.skip.tokens(1, threshold=1.0)):
-        with pytest.raises(PlanError, match="no matched random control"):
-            matched_random(wb.Plan([edit]), one.anatomy, seed=0)
-
-
-def test_a_direction_is_controlled_by_a_random_one_of_its_length(bench: Any) -> None:
-    one = bench("llama")
-    width = one.anatomy.hidden_size
-    vector = np.linspace(-1, 2, width).astype(np.float32)
-    many = np.stack([vector, 3 * vector])
-    plan = wb.Plan([wb.mask.direction(1, vector, op="add"), wb.mask.direction([0, 1], many, op="add")])
-    single, both = matched_random(plan, one.anatomy, seed=1)
-    drawn = np.asarray(single.vector.numbers if hasattr(single.vector, "numbers") else single.vector)
-    assert np.linalg.norm(drawn) == pytest.approx(np.linalg.norm(vector), rel=1e-5)
-    assert abs(drawn @ vector) < 0.6 * np.linalg.norm(vector) ** 2
-    assert np.linalg.norm(both.vector.numbers, axis=-1) == pytest.approx(
-        np.linalg.norm(many, axis=-1), rel=1e-5
-    )
-    assert matched_random(plan, one.anatomy, seed=1).hash != matched_random(plan, one.anatomy, seed=2).hash
-    weights = {"W_enc": torch.randn(width, 12), "W_dec": torch.randn(12, width), "b_dec": torch.zeros(width),
-               "b_enc": torch.zeros(12)}  # fmt: skip
-    name = one.add(Sae("standard", weights).artefact())
-    asked = wb.Plan([wb.mask.direction(1, sae=name, features=[0, 1, 2], op="clamp", value=2.0)])
-    drawn_features = {matched_random(asked, one.anatomy, seed=seed).edits[0].features for seed in range(4)}
-    assert len(drawn_features) > 1 and all(len(set(f)) == 3 and max(f) < 12 for f in drawn_features)
-    control = matched_random(asked, one.anatomy, seed=0)
-    assert control.edits[0].value == 2.0 and not torch.equal(
-        one.run(IDS, control, record=None).logits, one.run(IDS, record=None).logits
-    )
 
 
 def test_tolerable_sparsity_has_a_bound_and_names_the_worst_task() -> None:

@@ -11,7 +11,7 @@ from tiny_models import build_tiny
 
 import workbench as wb
 from workbench.errors import PlanError, PromptError, WorkbenchError
-from workbench.experiments import matched_random, paired, sweep
+from workbench.experiments import paired, sweep
 
 PROMPTS = [[5, 17, 3, 60, 22], [9, 41, 8, 33, 2, 19]]
 
@@ -84,33 +84,6 @@ def test_paired_test_by_hand() -> None:
         paired(table, base=7)
     with pytest.raises(WorkbenchError, match="not scored under every plan"):
         paired(table.iloc[:-1])
-
-
-def test_matched_controls_keep_the_amount_and_change_the_units(bench: Any) -> None:
-    anatomy = bench("olmoe").anatomy
-    plan = wb.Plan([
-        wb.reroute.ban([0, 2], [1, 2, 3], tokens=[4]), wb.reroute.force(1, 5, weight=0.5), wb.skip.block(1),
-        wb.mask.heads(0, [0, 1]), wb.reroute.bias(2, {3: 1.5, 4: -1.0}),
-    ])  # fmt: skip
-    seen = set()
-    for seed in range(20):
-        control = matched_random(plan, anatomy, seed)
-        assert control == matched_random(plan, anatomy, seed)
-        control.check(anatomy)
-        first, second, force, heads, bias, skipped = control.edits
-        assert [first.layers, second.layers] == [(0,), (2,)] and first.tokens == (4,)
-        assert len(set(first.experts)) == len(set(second.experts)) == 3
-        assert (
-            len(force.experts) == 1
-            and force.weight == 0.5
-            and len(heads.heads) == 2
-            and len(skipped.layers) == 1
-        )
-        assert sorted(bias.delta) == [-1.0] + [0.0] * 6 + [1.5]
-        seen.add(control.hash)
-    assert len(seen) > 15
-    with pytest.raises(PlanError, match="no matched random control"):
-        matched_random(wb.Plan([wb.reroute.replay(1)]), anatomy, 0)
 
 
 @pytest.mark.slow

@@ -329,3 +329,35 @@ def test_bad_arguments_are_refused(wrong, problem, backend):
         block_attention(**{**GOOD, **wrong}, backend=backend)
     with pytest.raises(routing_kernels.ArgumentError, match="Give booleans"):
         block_rows(torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("group", [1, 2])
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_head_that_keeps_no_block_is_not_read_and_changes_no_bit_of_the_others(
+    isa: str, dtype: torch.dtype, group: int, plain: bool
+) -> None:
+    """What is not read may be anything: the head's queries, and the keys that no other head reads, are not numbers."""
+    with using(isa):
+        case = make(2, 4, group, 70, 70, 8, 8, dtype, 3, share=1.1, options=False)
+        if not plain:
+            case |= {"window": 40, "lengths": torch.tensor([70, 33])}
+        whole = block_attention(**case, backend="cpu")
+        live = (
+            torch.tensor([True, False, True, False])
+            if group == 1
+            else torch.tensor([True, True, True, False])
+        )
+        live = torch.tensor([True, False, False, False]) if group == 2 and not plain else live
+        rows = torch.ones(4, 5, 5, dtype=torch.bool).tril() & live[:, None, None]
+        case["ptr"], case["col"] = block_rows(rows)
+        case["q"] = case["q"].masked_fill(~live[:, None, None], torch.nan)
+        unread = ~live.unflatten(0, (-1, group)).any(1)
+        for name in "kv":
+            case[name] = case[name].masked_fill(unread[:, None, None], torch.nan)
+        found = block_attention(**case, backend="cpu")
+        assert torch.equal(found.o[:, live], whole.o[:, live]) and not found.o[:, ~live].any()
+        assert int(found.executed) * 4 == int(whole.executed) * int(live.sum()) > 0
+        stats = block_attention(**case, backend="cpu", stats=True)
+        assert torch.equal(stats.o, found.o) and bool((stats.lse[:, ~live] == -math.inf).all())

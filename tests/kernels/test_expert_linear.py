@@ -11,7 +11,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_isas import DTYPES, ISAS, NORM_TOLERANCE, using
-from routing_kernels import ExpertLinear, composed_experts, expert_linear, moe_experts
+from routing_kernels import (
+    ExpertLinear,
+    MaskedExpertLinear,
+    composed_experts,
+    expert_linear,
+    moe_experts,
+    pack_masked,
+)
 from torch import Tensor
 
 
@@ -164,3 +171,22 @@ def test_bad_arguments_are_refused(backend) -> None:
             expert_linear(*arguments, backend=backend)
     with pytest.raises(routing_kernels.ArgumentError, match="two layers of the same experts"):
         composed(x[:, 0], ids, torch.rand(5, 2), weight, torch.randn(2, 6, 4), backend=backend)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_masked_layers_of_experts_are_layers_with_zeros_and_read_what_is_kept_alone(share: float) -> None:
+    random = torch.Generator().manual_seed(1)
+    x, weights = torch.randn(9, 6, generator=random), torch.rand(9, 2, generator=random)
+    ids = torch.randint(-1, 4, (9, 2), generator=random)
+    gate_up, down = torch.randn(3, 10, 6, generator=random), torch.randn(3, 6, 5, generator=random)
+    kept = [torch.rand(w.shape, generator=random) < share for w in (gate_up, down)]
+    layers = []
+    for weight, mask in zip((gate_up, down), kept, strict=True):
+        hidden = weight.masked_fill(~mask, torch.nan)  # what is not kept may be anything
+        layers.append(MaskedExpertLinear(tuple(pack_masked(w, m) for w, m in zip(hidden, mask, strict=True))))
+    zeros = [ExpertLinear(w * m) for w, m in zip((gate_up, down), kept, strict=True)]
+    for backend in ("cpu", "reference"):
+        found = composed_experts(x, ids, weights, *layers, swiglu, stats=True, backend=backend)
+        want = composed_experts(x, ids, weights, *zeros, swiglu, stats=True, backend=backend)
+        for name, one, other in zip(found._fields, found, want, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5, msg=f"{backend}, {name}")

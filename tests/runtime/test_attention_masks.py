@@ -11,6 +11,7 @@ from tiny_models import build_tiny
 from torch import Tensor
 
 import workbench as wb
+from workbench.conformance.families import build
 from workbench.errors import EditRefused
 from workbench.runtime.attach import AttentionCall
 from workbench.runtime.attention_patterns import kept_blocks
@@ -186,3 +187,29 @@ def test_identities_and_estimators_in_generation(bench: Any) -> None:
     decode = wb.mask.attention("all", "window", window=8, block=BLOCK, sinks=0, phase="decode")
     text = one.generate(IDS[:40], 4, decode)
     assert torch.equal(text.logits[:40], one.generate(IDS[:40], 4, record=None).logits[:40])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "gpt_oss"])
+@pytest.mark.parametrize("kernels", ["auto", "model"])
+def test_the_recorded_error_is_that_of_the_heads_and_sinks_stay(
+    bench: Any, family: str, kernels: str
+) -> None:
+    """gpt-oss has a score without a value in every softmax: it is part of both sums, and of both outputs."""
+    one = bench(build(family) if family == "gpt_oss" else build_tiny(family), kernels=kernels)
+    query, key = blocks()
+    pattern = one.run(IDS, record=None).tensor("attn_pattern", layers=[1])[0]
+    kept = (query == key) | (key == 0)
+    sink = (1 - pattern.sum(-1)) if family == "gpt_oss" else 0 * pattern.sum(-1)
+    assert bool((sink > 0.005).all()) == (family == "gpt_oss")
+    base = one.run(IDS)
+    for tokens in ("all", slice(16, None)):
+        run = one.run(IDS, wb.mask.attention(1, "explicit", blocks=[], block=BLOCK, tokens=tokens))
+        stored = "SELECT recall, error FROM attention_mask WHERE run = ? ORDER BY head"
+        recall, error = torch.tensor(one.sql(stored, [run.id]).fetchall()).T
+        torch.testing.assert_close(recall, ((pattern * kept).sum(-1) + sink).mean(-1), rtol=1e-4, atol=1e-5)
+        dense, masked = (
+            r.tensor("attn_head_out", layers=[1])[0].transpose(0, 1).flatten(1) for r in (base, run)
+        )
+        want = (masked - dense).norm(dim=-1) / dense.norm(dim=-1)
+        torch.testing.assert_close(error, want, rtol=1e-3, atol=1e-4)

@@ -56,6 +56,7 @@ PLANS: dict[str, Any] = {
     "uniform": wb.skip.policy("uniform", speed_up=1.5),
     "middle": wb.skip.policy("middle", radius=1),
     "random": wb.skip.policy("random", share=0.5),
+    "scattered decay": wb.skip.policy("decay", alpha=0.7, scattered=True, seed=1),
 } | {
     f"{name}, {kv}": edit
     for kv in SKIP_KV
@@ -449,6 +450,8 @@ def test_refusals(bench: Any) -> None:
         wb.skip.policy("uniform")
     with pytest.raises(PlanError, match="belongs to the policy decay"):
         wb.skip.policy("uniform", speed_up=2, alpha=0.5)
+    with pytest.raises(PlanError, match="scattered belongs to the policy decay"):
+        wb.skip.policy("middle", radius=1, scattered=True)
     with pytest.raises(PlanError, match="not a layer number"):
         wb.skip.path([0, -1])
     with pytest.raises(PlanError, match="router file goes with"):

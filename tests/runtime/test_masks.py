@@ -335,8 +335,13 @@ def test_rank_aware_activations_keep_what_the_first_directions_carry(bench: Any)
     ]  # fmt: skip
     assert errors[0] > errors[1] > errors[2]
     run = one.run(IDS, wb.mask.activations(1, "rank-aware", sparsity=0.5, source=source, rank=4))
-    op, left = one.sql("SELECT op, skipped FROM cost WHERE run = ? AND op LIKE '%mlp'", [run.id]).fetchone()
-    assert (op, left) == ("masked_mlp", 0)  # computed and masked, and said so
+    done, left, masked = one.sql(
+        "SELECT executed, skipped, masked FROM cost WHERE run = ? AND op = 'sparse_mlp'", [run.id]
+    ).fetchone()
+    assert (done, left) == (
+        48 * len(IDS),
+        0,
+    ) and 0.3 < masked / done < 0.7  # computed and masked, and said so
 
 
 @pytest.mark.slow
@@ -367,7 +372,15 @@ def test_masked_weights_are_zeros_and_the_weights_stay(bench: Any, family: str) 
     done, left = one.sql(
         "SELECT sum(executed), sum(skipped) FROM cost WHERE run = ? AND op = 'masked_matmul'", [run.id]
     ).fetchone()
-    assert left / (done + left) == pytest.approx(0.5)
+    assert left / (done + left) == pytest.approx(0.5) and done > 0
+    sums = "SELECT sum(executed), sum(skipped), sum(masked) FROM cost WHERE run = ? AND op = 'masked_matmul'"
+    layer = one.model.model.layers[1]
+    if family == "olmoe":  # two experts a token, and the four projections of its attention
+        each = (
+            2 * (layer.mlp.experts.gate_up_proj[0].numel() + layer.mlp.experts.down_proj[0].numel())
+            + 4 * 32 * 32
+        )
+        assert one.sql(sums, [run.id]).fetchone() == (12 * each / 2, 12 * each / 2, 0)
 
     def two_of_four(model: Any) -> None:
         weight = model.model.layers[1].self_attn.v_proj.weight
@@ -382,6 +395,8 @@ def test_masked_weights_are_zeros_and_the_weights_stay(bench: Any, family: str) 
     )
     for row in batch:
         close(row.logits, one.run(row.tokens.tolist(), row.plan).logits)
+    nothing = one.run(IDS, wb.mask.weights(1, ratio=0.0))
+    assert torch.equal(nothing.logits, one.run(IDS, record=None).logits)
     one.close()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any("forward" in module.__dict__ for module in model.modules())

@@ -2,12 +2,14 @@
 
 from workbench.experiments.controls import matched_random
 from workbench.experiments.effects import by_layer, cka, recovery_layer, skip_effects, tolerable_levels
+from workbench.experiments.estimators import beside_oracle
 from workbench.experiments.mask_search import MaskSearch, search_mask
 from workbench.experiments.oracle import Paths, choice_losses, oracle
 from workbench.experiments.paired import paired
 from workbench.experiments.sweep import Sweep, sweep
 
 __all__ = [
+    "beside_oracle",
     "MaskSearch",
     "Paths",
     "Sweep",

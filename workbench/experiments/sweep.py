@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from workbench.errors import PlanError
-from workbench.experiments.controls import matched_random
+from workbench.experiments.controls import matched_random, require_controls
 from workbench.experiments.experiment import start
 from workbench.interventions import Plan
 from workbench.runtime.bench import Bench
 from workbench.runtime.prompts import Prompt
 from workbench.runtime.record import Record
+from workbench.runtime.run import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,8 @@ def sweep(
     record: Record | None = None,
 ) -> Sweep:
     """Run every prompt under no plan, under every plan of ``plans`` (by name) and under ``controls`` matched random
-    plans of each, and compare with no plan.
+    plans of each, and compare with no plan. Where only a run knows how much a plan changes, the controls of a prompt change
+    as much as the plan did there (:func:`matched_random`).
 
     Runs are recorded with ``record`` (routing alone by default) and labelled with experiment, plan and control, so that
     SQL finds them.
@@ -64,33 +66,44 @@ def sweep(
             "A sweep needs named plans, none of them called 'base'.", 'Give {"name": wb.Plan([...])}.'
         )
     chosen = record or Record(contribution=False, sparsity=False, attention_rank=False)
-    named: list[tuple[str, int | None, Plan]] = [("base", None, Plan())]
-    for key, plan in plans.items():
+    for plan in plans.values():
         plan.check(bench.anatomy)
-        named.append((key, None, plan))
-        named.extend((key, n, matched_random(plan, bench.anatomy, seed + n)) for n in range(controls))
+        if controls:
+            require_controls(plan)
     config = {"plans": {key: json.loads(plan.to_json()) for key, plan in plans.items()}, "controls": controls,
               "seed": seed, "prompts": len(prompts)}  # fmt: skip
     experiment = start(bench, name, config)
     rows: list[dict[str, Any]] = []
     for number, prompt in enumerate(prompts):
-        rows.extend(_prompt_rows(bench, number, prompt, named, chosen, experiment))
+        rows.extend(_Prompt(bench, number, prompt, chosen, experiment).rows(plans, controls, seed))
     table = pd.DataFrame(rows).astype({"control": "Int64"})
     return Sweep(experiment, table)
 
 
-def _prompt_rows(
-    bench: Bench, number: int, prompt: Prompt, named: list[tuple[str, int | None, Plan]], record: Record, experiment: int
-) -> list[dict[str, Any]]:  # fmt: skip
-    rows = []
-    base = None
-    for name, control, plan in named:
-        labels = {"experiment": str(experiment), "plan": name, "control": control}
-        run = bench.run(prompt, plan, record=record, labels=labels)
-        base = run if base is None else base
-        diff = bench.diff(base, run)
-        rows.append({
-            "prompt": number, "plan": name, "control": control, "hash": plan.hash, "run": run.id, "loss": run.loss,
+class _Prompt:
+    """The runs of one prompt, compared with no plan."""
+
+    def __init__(self, bench: Bench, number: int, prompt: Prompt, record: Record, experiment: int) -> None:
+        self._bench, self._number, self._prompt = bench, number, prompt
+        self._record, self._experiment = record, experiment
+        self._base: Run | None = None
+
+    def rows(self, plans: Mapping[str, Plan], controls: int, seed: int) -> Iterator[dict[str, Any]]:
+        """One row a plan and control, no plan first."""
+        yield self._row("base", None, Plan())[0]
+        for name, plan in plans.items():
+            row, run = self._row(name, None, plan)
+            yield row
+            for n in range(controls):
+                control = matched_random(run.plan, self._bench.anatomy, seed + n, like=run)
+                yield self._row(name, n, control)[0]
+
+    def _row(self, name: str, control: int | None, plan: Plan) -> tuple[dict[str, Any], Run]:
+        labels = {"experiment": str(self._experiment), "plan": name, "control": control}
+        run = self._bench.run(self._prompt, plan, record=self._record, labels=labels)
+        base = self._base = run if self._base is None else self._base
+        diff = self._bench.diff(base, run)
+        return {
+            "prompt": self._number, "plan": name, "control": control, "hash": plan.hash, "run": run.id, "loss": run.loss,
             "loss_change": run.loss - base.loss, "kl": float(diff.kl.mean()), "flips": len(diff.flips),
-        })  # fmt: skip
-    return rows
+        }, run  # fmt: skip

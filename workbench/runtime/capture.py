@@ -100,7 +100,8 @@ class Chunks(NamedTuple):
 @dataclass
 class Capture:
     """What one layer did in one pass. T = B x S tokens, k choices, N heads; ``None`` where it was not asked for.
-    ``seconds`` is what its experts took of the calling thread.
+    ``seconds`` is what its experts took of the calling thread. ``unused`` [T, k] are slots that an edit left without an
+    expert and that the model's own kernels, which know no unused slot, compute all the same.
     ``attended`` [B, S, S'] is the attention map, mean over heads, for edits that weigh by it."""
 
     logits: Tensor | None = None
@@ -110,6 +111,7 @@ class Capture:
     native_ids: Tensor | None = None
     native_weights: Tensor | None = None
     edited: Tensor | None = None
+    unused: Tensor | None = None
     experts: ExpertStats | None = None
     seconds: float = 0.0
     contribution: contribution.Contribution | None = None

@@ -23,13 +23,14 @@ from workbench.interventions.site import SiteEdit
 from workbench.runtime.attach import Attachment, AttentionSink
 from workbench.runtime.capture import Capture
 from workbench.runtime.history import History
-from workbench.runtime.hooks.attention import hook_attention, hook_heads, keep_attention, sample_attention
+from workbench.runtime.hooks.attention import hook_attention, keep_attention, sample_attention
 from workbench.runtime.hooks.attention_mask import hook_attention_mask
 from workbench.runtime.hooks.depth import hook_depth, plan_depth
 from workbench.runtime.hooks.experts import hook_experts
+from workbench.runtime.hooks.heads import drop_heads, hook_heads
 from workbench.runtime.hooks.lens import hook_lens
 from workbench.runtime.hooks.neurons import hook_activation, hook_neurons
-from workbench.runtime.hooks.routing import hook_routing
+from workbench.runtime.hooks.routing import hook_routing, hook_unused
 from workbench.runtime.hooks.scene import Lookup, Part, Planned, Scene, Values
 from workbench.runtime.hooks.stream import hook_contribution
 from workbench.runtime.hooks.weights import hook_weights
@@ -161,6 +162,10 @@ class Session:
             hook_routing(scene, block, reroutes, record, undo, edited=bool(edits))
         if silenced := _of(edits, mask.Experts):
             hook_experts(scene, block, silenced, undo)
+        if silenced or reroutes:
+            hook_unused(scene, block, undo)
+        if _of(edits, mask.Heads):
+            drop_heads(scene, block, edits, undo)
         # One hook an edit, so that edits of one site act in the order of the plan.
         for edit, rows in edits:
             if isinstance(edit, mask.Heads):

@@ -102,13 +102,14 @@ class Decided:
 
 @dataclass(frozen=True)
 class Left:
-    """Units of work done and left out by each run of a pass, [B]."""
+    """Units of work done and left out by each run of a pass, and those done for nothing, [B]."""
 
     layer: int
     op: str
     backend: str
     executed: NDArray[np.int64]
     skipped: NDArray[np.int64]
+    masked: NDArray[np.int64]
 
     @property
     def held(self) -> NDArray[np.bool_]:
@@ -118,11 +119,12 @@ class Left:
     @staticmethod
     def of(work: Work, runs: NDArray[np.int64]) -> Left:
         """The work with its tokens summed up by run."""
-        done, left = work.executed.cpu().numpy().reshape(-1), work.skipped.cpu().numpy().reshape(-1)
-        if done.size == len(runs) and done.size != work.now.positions.numel():
-            return Left(work.layer, work.op, work.backend, done, left)
+        masked = torch.zeros_like(work.executed) if work.masked is None else work.masked
+        parts = [part.cpu().numpy().reshape(-1) for part in (work.executed, work.skipped, masked)]
+        if parts[0].size == len(runs) and parts[0].size != work.now.positions.numel():
+            return Left(work.layer, work.op, work.backend, *parts)
         tokens = _tokens(work.now, runs)
-        sums = [np.bincount(tokens.row, part[tokens.at], len(runs)).astype(np.int64) for part in (done, left)]
+        sums = [np.bincount(tokens.row, part[tokens.at], len(runs)).astype(np.int64) for part in parts]
         return Left(work.layer, work.op, work.backend, *sums)
 
 

@@ -68,6 +68,7 @@ def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
             yield "cost", {
                 "run": taken.runs[held], "step": taken.step, "layer": left.layer, "op": left.op, "backend": left.backend,
                 "isa": taken.facts.isa, "executed": left.executed[held], "skipped": left.skipped[held],
+                "masked": left.masked[held],
             }  # fmt: skip
         for report in taken.masks:
             heads = len(report.density)
@@ -120,6 +121,7 @@ def _depth_cost(taken: Taken, event: Decided) -> Mapping[str, Any]:
     return {
         "run": taken.runs[held], "step": taken.step, "layer": event.layer, "op": event.unit,
         "backend": taken.facts.kernels, "isa": taken.facts.isa, "executed": executed[held], "skipped": skipped[held],
+        "masked": np.zeros(held.sum(), dtype=np.int64),
     }  # fmt: skip
 
 
@@ -284,6 +286,7 @@ def _experts(pieces: Sequence[Piece]) -> Iterator[Rows]:
     yield "cost", {
         "run": run, "step": step, "layer": layer, "op": "moe_experts", "backend": facts.kernels, "isa": facts.isa,
         "executed": executed.astype(np.int64), "skipped": (asked - executed).astype(np.int64),
+        "masked": np.zeros_like(executed, dtype=np.int64),
         "seconds": _shared_seconds(pieces, executed, batch), **_expert_work(pieces[0], executed, touched, batch, pieces),
     }  # fmt: skip
 

@@ -229,7 +229,8 @@ CREATE TABLE cost (
     bytes    DOUBLE,                 -- bytes moved
     seconds  DOUBLE,                 -- wall clock, of which the runs of a batch have their shares; NULL where not measured
     executed BIGINT,                 -- units of work done
-    skipped  BIGINT                  -- units of work left out
+    skipped  BIGINT,                 -- units of work truly left out
+    masked   BIGINT                  -- of those executed, units whose result an edit threw away: computed and masked
 );
 
 -- Any other number.

@@ -79,22 +79,36 @@ def block_attention(
     if loader.call("block_rows", isa, record):
         raise bad_block_rows()
     # Where nothing is masked but by causality, torch's dense kernel is the faster one, unless ours has the long vectors.
-    # It says neither lse nor masses; for those ours runs beside it, so that o has the same bits with statistics.
-    blocks, columns = -(-queries // block), -(-keys // block)
-    everything = batch * heads * (blocks * (blocks + 1) // 2 if causal else blocks * columns)
+    # It says neither lse nor masses; for those ours runs beside it, so that o has the same bits with statistics. Heads that
+    # keep no block are left out of it, so that the others have the same bits without them.
     plain = all(t is None for t in (lengths, sinks, extra, starts)) and not window and not softcap
-    dense = (
-        plain
-        and isa != "avx512"
-        and values == depth  # with values of another width it has none, and forms the whole map
-        and (queries == keys or not causal)
-        and q.dtype == torch.float32
-        and executed.item() == everything
-    )
-    if stats or not dense:
+    live: Tensor | None = None
+    # With values of another width torch's dense kernel forms the whole map.
+    dense = plain and isa != "avx512" and values == depth and q.dtype == torch.float32
+    if dense and (queries == keys or not causal):
+        blocks, columns = -(-queries // block), -(-keys // block)
+        each = batch * (blocks * (blocks + 1) // 2 if causal else blocks * columns)
+        live = _whole_heads(ptr, executed, each)
+    if stats or live is None:
         loader.call("block_attention", isa, record)
-    if dense:
-        o = F.scaled_dot_product_attention(
+    if live is not None:
+        o = _dense(q, k, v, live, causal, scale)
+    return o.contiguous(), sketch, lse, mass, executed
+
+
+def _whole_heads(ptr: Tensor, executed: Tensor, each: int) -> Tensor | None:
+    """The heads that keep any block, if they keep all of ``each`` that can be seen; else ``None``."""
+    live = (ptr[:, -1] > ptr[:, 0]).nonzero().squeeze(1)
+    return live if len(live) and executed.item() == each * len(live) else None
+
+
+def _dense(q: Tensor, k: Tensor, v: Tensor, live: Tensor, causal: bool, scale: float) -> Tensor:
+    """Torch's dense attention of the ``live`` heads, and zeros for the others."""
+    heads, kv_heads = q.shape[1], k.shape[1]
+    if len(live) == heads:
+        return F.scaled_dot_product_attention(
             q, k, v, is_causal=causal, scale=scale, enable_gqa=heads != kv_heads
         )
-    return o.contiguous(), sketch, lse, mass, executed
+    read = live // (heads // kv_heads)
+    some = F.scaled_dot_product_attention(q[:, live], k[:, read], v[:, read], is_causal=causal, scale=scale)
+    return some.new_zeros((*q.shape[:3], v.shape[3])).index_copy_(1, live, some)

@@ -1,7 +1,7 @@
 """The public ops, one module each."""
 
 from routing_kernels.ops.attention import BLOCKS, BlockAttention, block_attention, block_rows
-from routing_kernels.ops.composed import ExpertLinear, composed_experts
+from routing_kernels.ops.composed import ExpertLinear, MaskedExpertLinear, composed_experts
 from routing_kernels.ops.expert_linear import expert_linear
 from routing_kernels.ops.masked import MaskedWeight, masked_matmul, n_of_m, pack_masked
 from routing_kernels.ops.mlp import SparseMlp, sparse_mlp
@@ -16,6 +16,7 @@ __all__ = [
     "BlockAttention",
     "ExpertLinear",
     "MapRanks",
+    "MaskedExpertLinear",
     "MaskedWeight",
     "MoeExperts",
     "ResidualStats",

@@ -101,9 +101,9 @@ def block_attention(
         "auto", "reference", "cpu" or "triton" (see :func:`routing_kernels.resolve`).
 
     Sums are float32 and rounded once, at the end. A block that is not kept, or that nobody may see, is neither read nor
-    computed. In float32 with every block kept and nothing but causality to mask, the cpu backend without AVX-512 gives the
-    work to torch's dense attention. Otherwise a query's row does not depend on the batch; the number of threads never
-    matters.
+    computed; a head that keeps none costs nothing, gives zeros, and changes no bit of the others. In float32 with nothing
+    but causality to mask, the cpu backend without AVX-512 gives the heads to torch's dense attention where each keeps
+    every block or none. Otherwise a query's row does not depend on the batch; the number of threads never matters.
 
     Raises
     ------

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from routing_kernels.errors import ArgumentError
 from routing_kernels.ops.expert_linear import expert_linear
+from routing_kernels.ops.masked import MaskedWeight, masked_matmul
 from routing_kernels.ops.moe import MoeExperts
 
 
@@ -21,12 +22,22 @@ class ExpertLinear(NamedTuple):
     transposed: bool = False
 
 
+class MaskedExpertLinear(NamedTuple):
+    """One linear layer of every expert of which only some entries are kept, as :func:`routing_kernels.pack_masked` packs
+    them: a product reads the kept ones alone."""
+
+    experts: tuple[MaskedWeight, ...]  # E of them, each [N, K]
+
+
+Layer: TypeAlias = ExpertLinear | MaskedExpertLinear
+
+
 def composed_experts(
     x: Tensor,
     ids: Tensor,
     weights: Tensor,
-    first: ExpertLinear,
-    second: ExpertLinear,
+    first: Layer,
+    second: Layer,
     activate: Callable[[Tensor], Tensor],
     finish: Callable[[Tensor], Tensor] | None = None,
     stats: bool = False,
@@ -36,8 +47,9 @@ def composed_experts(
     """What :func:`routing_kernels.moe_experts` does, for experts that it does not cover.
 
     ``y = sum_j weights_j * finish(second(activate(first(x))))`` over the slots j of a token: with biases, weights held
-    transposed, gate and up interleaved or no gate at all, any activation, and a norm at the end. Between the parts values
-    are rounded to x's dtype, as the model's own function does. A dropped slot costs no product and adds nothing.
+    transposed or masked, gate and up interleaved or no gate at all, any activation, and a norm at the end. Between the
+    parts values are rounded to x's dtype, as the model's own function does. A dropped slot costs no product and adds
+    nothing.
 
     Parameters
     ----------
@@ -59,18 +71,18 @@ def composed_experts(
     BackendError
         A backend or instruction set that was named and cannot be had.
     """
-    experts = first.weight.shape[0]
-    if second.weight.shape[0] != experts or x.dim() != 2 or weights.shape != ids.shape:
+    experts = _size(first)
+    if _size(second) != experts or x.dim() != 2 or weights.shape != ids.shape:
         raise ArgumentError(
             f"x is {list(x.shape)}, ids {list(ids.shape)}, weights {list(weights.shape)}, and the layers have "
-            f"{experts} and {second.weight.shape[0]} experts.",
+            f"{experts} and {_size(second)} experts.",
             "Give x [T, H], ids and weights [T, k], and two layers of the same experts.",
         )
     executed = (ids >= 0) & (ids < experts)
     left_out = ~executed[..., None]
-    rows = expert_linear(x, ids, *first, backend=backend)
+    rows = _linear(x, ids, first, backend)
     neurons = activate(rows.flatten(0, 1)).to(x.dtype).unflatten(0, ids.shape).masked_fill(left_out, 0)
-    outputs = expert_linear(neurons, ids, *second, backend=backend)
+    outputs = _linear(neurons, ids, second, backend)
     if finish is not None:
         outputs = finish(outputs.flatten(0, 1)).unflatten(0, ids.shape).masked_fill(left_out, 0)
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -88,3 +100,20 @@ def composed_experts(
     norms = (outputs.detach().norm(dim=-1), size.sum(-1), size.norm(dim=-1))
     numbers = ((found & executed[..., None]).sum(-1).int() for found in (size == 0, size < threshold))
     return MoeExperts(y.to(x.dtype), *tallies, *(n.float() for n in norms), *numbers)
+
+
+def _size(layer: Layer) -> int:
+    return len(layer.experts) if isinstance(layer, MaskedExpertLinear) else layer.weight.shape[0]
+
+
+def _linear(x: Tensor, ids: Tensor, layer: Layer, backend: str) -> Tensor:
+    """``layer`` of x, [T, K] or a row for each slot [T, k, K]: [T, k, N], zeros for a dropped slot."""
+    if isinstance(layer, ExpertLinear):
+        return expert_linear(x, ids, *layer, backend=backend)
+    x = x if x.dim() == 3 else x[:, None].expand(-1, ids.shape[1], -1)
+    rows = x.new_zeros((*ids.shape, len(layer.experts[0].start) - 1))
+    for expert in torch.unique(ids).tolist():
+        if 0 <= expert < len(layer.experts):
+            at = (ids == expert).nonzero(as_tuple=True)
+            rows = rows.index_put(at, masked_matmul(x[at], layer.experts[expert], backend))
+    return rows

@@ -13,7 +13,11 @@ from workbench.interventions.mask.base import UnitMask, not_identity, units
 
 
 class Heads(UnitMask):
-    """Replace the output of attention heads at the tokens that attend, before the output projection."""
+    """Replace the output of attention heads at the tokens that attend, before the output projection.
+
+    Our attention kernel leaves a head out that is replaced at every token of a call; elsewhere it is computed and masked.
+    The table ``cost`` says which (``attention_heads``: executed, skipped, masked).
+    """
 
     kind: Literal["mask.heads"] = "mask.heads"
     heads: tuple[int, ...] | None = None
@@ -98,7 +102,9 @@ class Neurons(UnitMask):
 class Experts(UnitMask):
     """Silence experts where they are chosen: the choice and the weights of the others stay as they are.
 
-    Unlike a ban no other expert takes the place. ``identity`` gives the expert's input in place of its output.
+    Unlike a ban no other expert takes the place. ``identity`` gives the expert's input in place of its output. Our kernels
+    leave the choice out; the model's own compute it and give it no weight. The table ``cost`` says which (``moe_experts``:
+    executed, skipped, masked).
     """
 
     kind: Literal["mask.experts"] = "mask.experts"
@@ -126,7 +132,10 @@ class Experts(UnitMask):
 
 
 class TokenMask(Edit):
-    """Hide tokens: in the layers of the scope no other token attends to them; each still attends to itself."""
+    """Hide tokens: in the layers of the scope no other token attends to them; each still attends to itself.
+
+    Their keys are computed and masked; the table ``cost`` counts them (``attention_tokens``).
+    """
 
     kind: Literal["mask.tokens"] = "mask.tokens"
     site: ClassVar[str] = "attn_mask"

@@ -18,6 +18,9 @@ PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 class WeightMask(Edit):
     """Mask entries of the linear projections of a layer, for all tokens of a run.
 
+    Projections and experts run on the kernel for bit masks, which leaves masked entries out (``masked_matmul`` in the table
+    ``cost``).
+
     Attributes
     ----------
     parts

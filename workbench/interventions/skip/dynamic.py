@@ -134,7 +134,8 @@ class Policy(Dynamic):
           Skipping, Liu et al. 2024).
         * ``middle``: all but the layers within ``radius`` of the middle, ``|l - (L - 1) / 2| < radius``.
         * ``decay``: the i-th generated token runs ``max(min_layers, floor(L * alpha ** i))`` layers; what is left out
-          starts at layer ``first`` (D^3: Fan et al. 2025). Prompt tokens run all.
+          starts at layer ``first`` (D^3: Fan et al. 2025), or with ``scattered`` is drawn for every token from the layers
+          from ``first`` on, by ``seed``, the matched control. Prompt tokens run all.
         * ``early_exit``: once the cosine between the residual entering layer l and the one entering the layer before is
           above ``similarity``, the token leaves; layers up to ``first`` always run.
         * ``random``: each token and layer runs with probability ``share``, by ``seed``, the matched control.
@@ -152,6 +153,7 @@ class Policy(Dynamic):
     router: str | None = None
     files: ClassVar[tuple[str, ...]] = ("router",)
     min_layers: int = Field(1, ge=1)
+    scattered: bool = False
     first: int = Field(1, ge=0)
     seed: int = 0
     kv: SkipKv = "compute"
@@ -166,6 +168,8 @@ class Policy(Dynamic):
                     if not given
                     else f"{parameter} belongs to the policy {name}, not to {self.policy}"
                 )
+        if self.scattered and self.policy != "decay":
+            raise ValueError("scattered belongs to the policy decay")
         if self.policy == "early_exit" and self.unit != "block":
             raise ValueError('a token that leaves early leaves whole blocks: use unit="block"')
         return self

@@ -9,7 +9,12 @@ sees every call and answers with options (blocks to keep, neurons to keep, stati
 """
 
 from workbench.runtime.attach.attachment import Attachment, Kernels, device_of
-from workbench.runtime.attach.attention import AttentionSink, ask_attention, listen_to_attention
+from workbench.runtime.attach.attention import (
+    AttentionSink,
+    ask_attention,
+    asks_attention,
+    listen_to_attention,
+)
 from workbench.runtime.attach.calls import (
     AttentionCall,
     AttentionOptions,
@@ -36,6 +41,7 @@ __all__ = [
     "MlpReport",
     "ask_attention",
     "ask_mlp",
+    "asks_attention",
     "bank_of",
     "device_of",
     "listen_to_attention",

@@ -48,6 +48,11 @@ MODULES: WeakKeyDictionary[nn.Module, AttentionModule] = WeakKeyDictionary()
 _LISTENERS: WeakKeyDictionary[nn.Module, Callable[[], None]] = WeakKeyDictionary()
 
 
+def asks_attention(module: nn.Module) -> bool:
+    """Whether the attention ``module`` can be asked: whether it goes through transformers' registry."""
+    return module in MODULES
+
+
 def ask_attention(module: nn.Module, asker: AttentionAsker) -> Callable[[], None]:
     """Show every call of the attention ``module`` to ``asker``, which answers with what it wants of it, or ``None``.
 
@@ -151,20 +156,21 @@ class _Runner:
         if wanted is None:
             if not _worth(self.here, call.query, call.key, call.mask) or self._unfit(call):
                 return self._own(call, call.mask)
-            return self._ours(call, None, None).output, None
+            return self._ours(call).output, None
         unfit = self._unfit(call)
-        parts = [self._part(call.rows(rows), kept, wanted, unfit) for rows, kept in wanted.groups]
+        parts = [self._part(call.rows(rows), kept, wanted, unfit, rows) for rows, kept in wanted.groups]
         joined = block_calls.join(parts, [rows for rows, _ in wanted.groups], call)
         if isinstance(joined.report, AttentionReport):
             wanted.send(joined.report)
         return joined.output, joined.map
 
     def _part(
-        self, call: AttentionCall, kept: Tensor | None, wanted: block_calls.Wanted, unfit: str
+        self, call: AttentionCall, kept: Tensor | None, wanted: block_calls.Wanted, unfit: str, rows: Tensor
     ) -> block_calls.Part:
-        """Rows of the batch that keep the same blocks."""
+        """The ``rows`` of the batch that keep the same blocks."""
         if not unfit and (kept is not None or _worth(self.here, call.query, call.key, call.mask)):
-            return self._ours(call, kept, wanted)
+            dropped = None if wanted.dropped is None else wanted.dropped[rows]
+            return block_calls.ours(call, kept, wanted, self.here.backend, dropped)
         output, attention = self._own(call, block_calls.joined_mask(call, kept, wanted.block, self.here.own))
         if kept is not None:
             output = block_calls.silence_empty(output, call, kept, wanted.block)
@@ -173,10 +179,9 @@ class _Runner:
             output, attention, block_calls.look(call, kept, wanted, unfit, self.here, reason)
         )
 
-    def _ours(
-        self, call: AttentionCall, kept: Tensor | None, wanted: block_calls.Wanted | None
-    ) -> block_calls.Part:
-        return block_calls.ours(call, kept, wanted, self.here.backend)
+    def _ours(self, call: AttentionCall) -> block_calls.Part:
+        """The call as it is."""
+        return block_calls.ours(call, None, None, self.here.backend)
 
     def _own(self, call: AttentionCall, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return self.function(self.module, call.query, call.key, call.value, mask, **self.options)
@@ -206,7 +211,7 @@ class _Runner:
         """Compares both on this call; says how they differ."""
         with torch.no_grad():
             own = self._own(call, call.mask)[0]
-            ours = self._ours(call, None, None).output
+            ours = self._ours(call).output
         if ours.shape != own.shape:
             return f"its attention returns {list(own.shape)}, ours {list(ours.shape)}"
         seen = block_calls.queries_that_see(call)[:, :, None, None]

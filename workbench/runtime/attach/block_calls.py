@@ -26,8 +26,8 @@ PLAIN_BLOCK = 64
 class Wanted:
     """The requests of one call, joined: the finest ``block`` of the masks, the rows of the batch grouped by the blocks
     that they keep ([N, query blocks, key blocks], ``None`` for all that can be seen), the block in which masses are
-    taken, and extra columns side by side. What is only reported has no say in ``block``: the size of the blocks decides
-    in which order the output is summed, hence its bits."""
+    taken, extra columns side by side, and the heads [B, N] that somebody drops. What is only reported has no say in
+    ``block``: the size of the blocks decides in which order the output is summed, hence its bits."""
 
     asked: Sequence[AttentionOptions]
     call: AttentionCall
@@ -37,11 +37,12 @@ class Wanted:
     extra: Tensor | None
     lse: bool
     mass: bool
+    dropped: Tensor | None
 
     @staticmethod
     def of(asked: Sequence[AttentionOptions], call: AttentionCall) -> Wanted | None:
         """The join, or ``None`` where nobody asks for anything."""
-        asked = [a for a in asked if a.block_mask is not None or a.sink is not None]
+        asked = [a for a in asked if not (a.block_mask is None and a.sink is None and a.dropped is None)]
         if not asked:
             return None
         for one in asked:
@@ -52,9 +53,11 @@ class Wanted:
             block = PLAIN_BLOCK
         finest = min((one.block for one in asked if one.want_block_mass), default=block)
         columns = [one.extra_values.float() for one in asked if one.extra_values is not None]
+        gone = [one.dropped for one in asked if one.dropped is not None]
         return Wanted(
             asked, call, block, min(block, finest), groups, torch.cat(columns, 1) if columns else None,
             any(one.want_lse for one in asked), any(one.want_block_mass for one in asked),
+            torch.stack(gone).any(0) if gone else None,
         )  # fmt: skip
 
     @property
@@ -81,7 +84,7 @@ class Wanted:
                 one.sink(
                     AttentionReport(
                         sketch, report.lse if one.want_lse else None, mass, report.kernel, report.reason,
-                        report.executed, report.skipped,
+                        report.executed, report.skipped, report.ours, report.dropped,
                     )
                 )  # fmt: skip
 
@@ -109,6 +112,11 @@ def _check(one: AttentionOptions, call: AttentionCall) -> None:
         raise EditRefused(
             f"The mask of blocks is {mask.dtype} {list(mask.shape)}.",
             f"Give booleans [..., {rows}, {columns}] for {call.queries} queries and {call.keys} keys.",
+        )
+    if one.dropped is not None and tuple(one.dropped.shape) != tuple(call.query.shape[:2]):
+        raise EditRefused(
+            f"The dropped heads are {list(one.dropped.shape)}.",
+            f"Give booleans {list(call.query.shape[:2])}, one for each row and head.",
         )
     extra = one.extra_values
     if extra is not None and (extra.dim() != 2 or extra.shape[0] != call.keys):
@@ -236,14 +244,36 @@ def visible_tokens(call: AttentionCall) -> Tensor:
     return seen
 
 
-def ours(call: AttentionCall, kept: Tensor | None, wanted: Wanted | None, backend: str) -> Part:
-    """The call on our kernel."""
+def ours(
+    call: AttentionCall,
+    kept: Tensor | None,
+    wanted: Wanted | None,
+    backend: str,
+    dropped: Tensor | None = None,
+) -> Part:
+    """The call on our kernel, without the heads that its rows have ``dropped`` [b, N]."""
     if wanted is None:
         found = _kernel(call, call.value, kept, PLAIN_BLOCK, None, False, backend)
         return Part(found.o.transpose(1, 2).contiguous(), None, None)
+    if dropped is not None and not wanted.reports and bool(dropped.any()):
+        patterns, of_row = torch.unique(dropped, dim=0, return_inverse=True)
+        rows = [(of_row == n).nonzero().squeeze(-1) for n in range(len(patterns))]
+        return join(
+            [_without(call.rows(r), kept, wanted, backend, p) for r, p in zip(rows, patterns, strict=True)],
+            rows,
+            call,
+        )
     found = _kernel(call, call.value, kept, wanted.block, wanted.extra, wanted.stats, backend)
     _finer_mass(call, found, kept, wanted, backend)
     return Part(found.o.transpose(1, 2).contiguous(), None, _report(call, found, wanted, backend, ""))
+
+
+def _without(call: AttentionCall, kept: Tensor | None, wanted: Wanted, backend: str, dropped: Tensor) -> Part:
+    """Rows that drop the same heads [N]: those keep no block."""
+    kept = _all_seen(call, wanted.block) if kept is None else kept
+    found = _kernel(call, call.value, kept & ~dropped[:, None, None], wanted.block, None, False, backend)
+    gone = dropped.expand(call.query.shape[0], -1)
+    return Part(found.o.transpose(1, 2).contiguous(), None, _report(call, found, wanted, backend, "", gone))
 
 
 def _finer_mass(
@@ -264,8 +294,9 @@ def look(
     """The report of a call that the model's own function computes: by a pass of our kernel that leaves the values out, or,
     where it cannot take the call, from the whole map."""
     seen = int(visible(call, wanted.block).sum()) * call.query.shape[1]
+    none = _none_dropped(call)
     if not wanted.reports:
-        return AttentionReport(None, None, None, here.own, reason, seen, 0)
+        return AttentionReport(None, None, None, here.own, reason, seen, 0, none[:, 0], none)
     if not unfit:
         nothing = call.value[..., :0]
         found = _kernel(call, nothing, kept, wanted.block, wanted.extra, wanted.stats, here.backend)
@@ -283,7 +314,9 @@ def look(
         some = attention.new_zeros(*attention.shape[:2], rows, call.keys).index_add_(2, of_query, attention)
         mass = attention.new_zeros(*attention.shape[:2], rows, columns).index_add_(3, of_key, some)
     sketch = None if wanted.extra is None else attention @ wanted.extra.to(attention)
-    return AttentionReport(sketch, lse if wanted.lse else None, mass, here.own, reason, seen, 0)
+    return AttentionReport(
+        sketch, lse if wanted.lse else None, mass, here.own, reason, seen, 0, none[:, 0], none
+    )
 
 
 def _whole_map(call: AttentionCall, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -326,8 +359,7 @@ def _kernel(
     _, rows, columns = call.grid(block)
     inside = call.first_query % block
     head = block - inside if inside and rows > 1 else 0
-    if kept is None:
-        kept = visible(call, block).any(0).expand(call.query.shape[1], -1, -1)
+    kept = _all_seen(call, block) if kept is None else kept
     if not head:
         return _one_kernel(call, call.query, call.key, value, kept, block, extra, stats, backend)
     keys = call.first_query + head
@@ -347,6 +379,11 @@ def _kernel(
         torch.cat([first.o, rest.o], dim=2), _beside(first.sketch, rest.sketch), _beside(first.lse, rest.lse), mass,
         first.executed + rest.executed,
     )  # fmt: skip
+
+
+def _all_seen(call: AttentionCall, block: int) -> Tensor:
+    """The blocks [N, query blocks, key blocks] in which any row of the call sees something."""
+    return visible(call, block).any(0).expand(call.query.shape[1], -1, -1)
 
 
 def _beside(one: Tensor | None, other: Tensor | None) -> Tensor | None:
@@ -374,12 +411,24 @@ def _one_kernel(
     )
 
 
-def _report(call: AttentionCall, found: _Found, wanted: Wanted, kernel: str, reason: str) -> AttentionReport:
+def _none_dropped(call: AttentionCall) -> Tensor:
+    return torch.zeros(call.query.shape[:2], dtype=torch.bool, device=call.query.device)
+
+
+def _report(
+    call: AttentionCall,
+    found: _Found,
+    wanted: Wanted,
+    kernel: str,
+    reason: str,
+    dropped: Tensor | None = None,
+) -> AttentionReport:
     seen = int(visible(call, wanted.block).sum()) * call.query.shape[1]
     executed = seen if reason else found.executed
+    dropped = _none_dropped(call) if dropped is None else dropped
     return AttentionReport(
         found.sketch, found.lse if wanted.lse else None, found.mass if wanted.mass else None, kernel, reason,
-        executed, seen - executed,
+        executed, seen - executed, torch.full_like(dropped[:, 0], not reason), dropped,
     )  # fmt: skip
 
 
@@ -437,5 +486,6 @@ def join(parts: Sequence[Part], rows: Sequence[Tensor], call: AttentionCall) -> 
             together([r.sketch for r in reports]), together([r.lse for r in reports]),
             together([r.block_mass for r in reports]), "+".join(kernels), "; ".join(reasons),
             sum(r.executed for r in reports), sum(r.skipped for r in reports),
+            torch.cat([r.ours for r in reports])[order], torch.cat([r.dropped for r in reports])[order],
         ),
     )  # fmt: skip

@@ -92,6 +92,10 @@ class AttentionReport:
     executed, skipped
         Blocks (of the finest mask's size; 64 without one) computed for the output, over rows and heads, and blocks with
         something to see in them that were left out. The model's own function computes every block and masks: it skips none.
+    ours
+        bool [B]: the rows that our kernel computed, so that what they do not keep was left out.
+    dropped
+        bool [B, N]: heads that were left out whole, of those that the askers drop.
     """
 
     sketch: Tensor | None
@@ -101,6 +105,8 @@ class AttentionReport:
     reason: str
     executed: int
     skipped: int
+    ours: Tensor
+    dropped: Tensor
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,10 @@ class AttentionOptions:
     allowed
         bool [B or 1, N or 1, Q, K], True where a query may see a key: finer than blocks. With it the model's own function
         runs, which computes everything and masks. A query must keep a key.
+    dropped
+        bool [B, N], True where nobody reads what comes out of a head. Our kernel leaves such a head out and gives zeros; the
+        model's own function computes it all the same, and so does ours for a report about the map. It never decides
+        which of the two runs.
     extra_values
         [K, R] more value columns, the same for every head, for :attr:`AttentionReport.sketch`.
     want_lse, want_block_mass
@@ -130,6 +140,7 @@ class AttentionOptions:
     block_mask: Tensor | None = None
     block: int = 64
     allowed: Tensor | None = None
+    dropped: Tensor | None = None
     extra_values: Tensor | None = None
     want_lse: bool = False
     want_block_mass: bool = False

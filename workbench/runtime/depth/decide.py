@@ -184,7 +184,7 @@ class Decider:
         return DepthRouter.of(opened(name, "router"))
 
     def _decayed(self, edit: Policy) -> Tensor:
-        """Whether this layer is among those that a generated token leaves out: from ``first`` on, as many as have gone."""
+        """Whether this layer is among those that a generated token leaves out: as many as have gone, from ``first`` on."""
         now = self.scene.now
         prompt = now.of_rows(now.prompt_tokens)
         age = (now.positions - prompt + 1).clamp(min=0)
@@ -197,7 +197,13 @@ class Decider:
         )
         gone = self.num_layers - runs
         first = torch.minimum(torch.full_like(gone, edit.first), runs)
-        return (self.layer >= first) & (self.layer < first + gone)
+        if not edit.scattered:
+            return (self.layer >= first) & (self.layer < first + gone)
+        mine = uniform(edit.seed, self.layer, now.positions)
+        rank = torch.zeros_like(gone)  # of this layer among those that may be left out
+        for layer in range(self.num_layers):
+            rank += (layer >= first) & (uniform(edit.seed, layer, now.positions) < mine)
+        return (self.layer >= first) & (rank < gone)
 
     def _left(self, edit: Policy, hidden: Tensor) -> Tensor:
         """Whether a token has left by this layer. The residual that enters each layer is kept for the next."""

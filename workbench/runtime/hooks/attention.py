@@ -1,21 +1,18 @@
-"""Hooks at the attention: heads are masked before the output projection, and maps are ranked as they pass."""
+"""Hooks at the attention: maps are kept, sampled and ranked as they pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import lru_cache
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from workbench.anatomy import Block
-from workbench.interventions import mask
 from workbench.runtime.attach import AttentionCall, AttentionSink, listen_to_attention
 from workbench.runtime.capture import AttentionSample, RowRanks
-from workbench.runtime.hooks.scene import Planned, Scene
-from workbench.runtime.hooks.units import fill, units_of
+from workbench.runtime.hooks.scene import Scene
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import own
 from workbench.signals import attention_rank, rank_sketch
@@ -27,13 +24,6 @@ SKETCH_BUDGET = 2**22
 
 CHECKED = 128
 """Tokens of the map on which a sketch is held to an SVD."""
-
-
-def hook_heads(scene: Scene, block: Block, edits: Planned[mask.Heads], undo: ExitStack) -> None:
-    """Mask heads of ``block`` where the edits hold."""
-    assert block.attention is not None
-    silence = _mask_heads(scene, block, edits)
-    undo.callback(block.attention.out_proj.register_forward_pre_hook(silence).remove)
 
 
 def hook_attention(block: Block, sinks: Sequence[AttentionSink], undo: ExitStack) -> None:
@@ -58,24 +48,6 @@ def keep_attention(scene: Scene, layer: int) -> AttentionSink:
         scene.capture(layer).attended = maps.mean(dim=1)
 
     return keep
-
-
-def _mask_heads(scene: Scene, block: Block, edits: Planned[mask.Heads]) -> Callable[..., Any]:
-    assert block.attention is not None  # the plan was checked against the anatomy
-    num_heads = block.attention.num_heads
-    units = {id(edit): units_of(edit, block) for edit, _ in edits}
-
-    def apply(_: nn.Module, args: tuple[Tensor, ...]) -> Any:
-        out = args[0]
-        heads = out.reshape(*out.shape[:2], num_heads, -1)
-        for edit, where in scene.scoped(edits, block.layer):
-            chosen = units[id(edit)].to(out.device)
-            value = fill(edit, f"{block.layer}.heads", chosen, scene.now.positions, heads)
-            new = torch.where(where[..., None, None], value, heads[:, :, chosen])
-            heads = heads.index_copy(2, chosen, new)
-        return (heads.reshape(out.shape), *args[1:])
-
-    return apply
 
 
 def sample_attention(scene: Scene, layer: int, record: Record) -> AttentionSink:

@@ -132,28 +132,40 @@ class _Asker:
         if before is not None:
             past = min(now.past, before.shape[1])
             gone[:, :past] = before[:, :past].bool().expand(gone.shape[0], -1)
+        here = torch.zeros_like(now.positions, dtype=torch.bool)
         for _, where in self._scene.scoped(self._tokens, self._layer):
-            gone.scatter_(1, now.positions, gone.gather(1, now.positions) | where)
+            here = here | where
+        gone.scatter_(1, now.positions, gone.gather(1, now.positions) | here)
+        self._note_hidden(here)
         scores[key] = gone.float()
         if not bool(gone.any()):
             return None
         own = torch.arange(call.keys, device=gone.device) == now.positions.unsqueeze(-1)
         return (~gone[:, None, :] | own).unsqueeze(1)
 
+    def _note_hidden(self, hidden: Tensor) -> None:
+        """Tokens whose keys are computed, and those ``hidden`` [B, S] among them, of the rows that hide any."""
+        asked = hidden.any(1, keepdim=True).expand_as(hidden).long().reshape(-1)
+        masked = hidden.long().reshape(-1)
+        self._scene.work.append(
+            Work(self._layer, "attention_tokens", "model", self._scene.now, asked, 0 * asked, masked)
+        )
+
     def _note(self, call: AttentionCall, kept: Tensor | None, report: AttentionReport) -> None:
         """Blocks computed and left out; the model's own function computes every block and masks."""
-        seen = visible(call, self._finest)[:, None].expand(-1, call.query.shape[1], -1, -1)
-        asked = seen.flatten(1).sum(-1)
-        done = asked if kept is None or report.reason else (seen & kept).flatten(1).sum(-1)
-        done = done.expand(call.query.shape[0]) if done.shape[0] == 1 else done
+        seen = visible(call, self._finest)[:, None].expand(*call.query.shape[:2], -1, -1)
+        not_kept = torch.zeros_like(seen) if kept is None else seen & ~kept
+        left = seen & report.dropped[:, :, None, None] | not_kept & report.ours[:, None, None, None]
+        skipped = left.flatten(1).sum(-1)
         self._scene.work.append(
             Work(
                 self._layer,
                 "attention_blocks",
                 report.kernel,
                 self._scene.now,
-                done,
-                asked.expand_as(done) - done,
+                seen.flatten(1).sum(-1) - skipped,
+                skipped,
+                (not_kept & ~left).flatten(1).sum(-1),
             )
         )
 
@@ -198,6 +210,8 @@ class _Asker:
         seen = attention > 0
         masked = attention * stays
         recall = masked.sum(-1)
+        if call.sinks is not None:  # they stay, whatever is masked
+            recall = recall + (1 - attention.sum(-1)).clamp(min=0)
         value = call.value[0].float().repeat_interleave(heads // call.value.shape[1], 0)
         dense = attention @ value
         sparse = masked @ value / recall.clamp(min=1e-30)[..., None]

@@ -47,8 +47,10 @@ def hook_experts(scene: Scene, block: Block, edits: Planned[mask.Experts], undo:
             capture.ids = capture.ids.masked_fill(gone, NOTHING)
             changed = gone.any(-1)
             capture.edited = changed if capture.edited is None else capture.edited | changed
-        # The model's own kernels know no unused slot, so it gets a valid id and no weight.
-        passed = executed if bank is not None else executed.masked_fill(gone, 0)
+        passed = executed
+        if bank is None:  # the model's own kernels know no unused slot, so it gets a valid id and no weight
+            capture.unused = gone if capture.unused is None else capture.unused | gone
+            passed = executed.masked_fill(gone, 0)
         return with_choice(args, kwargs, ids, weights, passed, weights.masked_fill(gone, 0.0))
 
     def after(_: nn.Module, __: Any, output: Tensor) -> Tensor | None:

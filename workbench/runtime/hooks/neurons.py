@@ -90,13 +90,20 @@ def _replace_neurons(scene: Scene, block: Block, edits: Planned[mask.Neurons]) -
 
     def apply(_: nn.Module, args: tuple[Tensor, ...]) -> Any:
         act = args[0]
+        gone = torch.zeros(act.shape[:-1].numel(), act.shape[-1], dtype=torch.bool, device=act.device)
         for edit, where in scene.scoped(edits, block.layer):
             units = chosen[id(edit)].to(act.device)
+            gone[:, units] |= where.reshape(-1, 1)
             value = fill(edit, f"{block.layer}.neurons", units, scene.now.positions, act)
             masked = where.reshape(act.shape[:-1])
             old = act[..., units]
             new = torch.where(masked.unsqueeze(-1), value.reshape(old.shape), old)
             act = act.index_copy(-1, units, new)
+        masked = gone.sum(-1)
+        asked = (masked > 0) * act.shape[-1]
+        scene.work.append(
+            Work(block.layer, "sparse_mlp", "model", scene.now, asked, torch.zeros_like(asked), masked)
+        )
         return (act, *args[1:])
 
     return apply
@@ -233,14 +240,15 @@ class _Skipping:
         width: int,
     ) -> None:  # fmt: skip
         """How many neurons of how many were read; the rank-aware method computes all and masks."""
-        masked = criterion is not None and criterion.method == "rank-aware"
-        executed = torch.zeros(len(where), dtype=torch.int64, device=active.device)
         index = where.nonzero().squeeze(-1) if at is None else at
-        executed.index_add_(0, index, torch.full_like(active, width).long() if masked else active.long())
-        asked = torch.zeros_like(executed).index_add_(0, index, torch.full_like(active, width).long())
+        none = torch.zeros(len(where), dtype=torch.int64, device=active.device)
+        asked = none.index_add(0, index, torch.full_like(active, width).long())
+        stay = none.index_add(0, index, active.long())
+        whole = criterion is not None and criterion.method == "rank-aware"
+        executed = asked if whole else stay
         self._scene.work.append(Work(
-            self._block.layer, "masked_mlp" if masked else "sparse_mlp", self._gated[0].backend, self._scene.now, executed,
-            asked - executed,
+            self._block.layer, "sparse_mlp", self._gated[0].backend, self._scene.now, executed, asked - executed,
+            executed - stay,
         ))  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from workbench.interventions.vectors import pick
 from workbench.runtime.around import Around
 from workbench.runtime.attach import bank_of
 from workbench.runtime.capture import ExpertStats
-from workbench.runtime.hooks.scene import Planned, Scene
+from workbench.runtime.hooks.scene import Planned, Scene, Work
 from workbench.runtime.record import Record
 
 
@@ -57,7 +57,10 @@ def hook_routing(
             capture.ids, capture.weights = routed.ids, routed.weights
             capture.selection, capture.edited = routed.selection, routed.edited
             # Our kernels leave an unused slot out; the model's own know none, so it gets a valid id and no weight.
-            executed = routed.ids if bank is not None else routed.ids.masked_fill(routed.ids == NOTHING, 0)
+            executed = routed.ids
+            if bank is None:
+                capture.unused = routed.ids == NOTHING
+                executed = routed.ids.masked_fill(capture.unused, 0)
             return with_choice(args, kwargs, ids, weights, executed, routed.weights)
         return None
 
@@ -87,6 +90,25 @@ def hook_routing(
 
         bank.sink, bank.threshold = keep, record.threshold
         undo.callback(setattr, bank, "sink", None)
+
+
+def hook_unused(scene: Scene, block: Block, undo: ExitStack) -> None:
+    """Count the slots that edits left without an expert where the model's own kernels compute them all the same."""
+    assert block.moe is not None
+    if bank_of(block.moe.experts) is not None:
+        return  # ours drop them, and count what they ran
+
+    def note(*_: Any) -> None:
+        unused = scene.capture(block.layer).unused
+        if unused is None or not bool(unused.any()):
+            return
+        masked = unused.sum(-1)
+        slots = torch.full_like(masked, unused.shape[-1])
+        scene.work.append(
+            Work(block.layer, "moe_experts", "model", scene.now, slots, torch.zeros_like(slots), masked)
+        )
+
+    undo.callback(block.moe.experts.register_forward_pre_hook(note).remove)
 
 
 def _native(scene: Scene, layer: int, logits: Tensor, ids: Tensor, weights: Tensor) -> Native:

@@ -63,8 +63,8 @@ class DepthEvent:
 
 @dataclass(frozen=True)
 class Work:
-    """Work that an edit left out in one call of ``op`` on ``backend``: units done and units left out, [T] int64 by token of
-    the pass, or [B] by row."""
+    """Work that an edit left out in one call of ``op`` on ``backend``: units done, units left out, and of those done the
+    ones whose result the edit threw away (``None``: none), [T] int64 by token of the pass, or [B] by row."""
 
     layer: int
     op: str
@@ -72,6 +72,7 @@ class Work:
     now: Pass
     executed: Tensor
     skipped: Tensor
+    masked: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import routing_kernels
 import torch
@@ -16,7 +16,6 @@ from workbench.anatomy import Block, expert_inputs
 from workbench.errors import EditRefused
 from workbench.interventions import mask
 from workbench.runtime.attach import bank_of
-from workbench.runtime.attach.activations import kernel_activation
 from workbench.runtime.attach.experts import unfit_bank
 from workbench.runtime.calibrate import projections
 from workbench.runtime.hooks.scene import Planned, Scene, Work
@@ -124,42 +123,67 @@ def _hook_experts(scene: Scene, block: Block, edits: Planned[mask.WeightMask], u
     assert block.moe is not None
     module: Any = block.moe.experts
     masked = [(rows, _masked_bank(held, module, block.layer)) for rows, held in _groups(edits)]
-    undo.callback(replace_forward(module, _bank_forward(scene, module, module.forward, masked)))
+    if any(bank is not None for _, bank in masked):
+        forward = _bank_forward(scene, block.layer, module, module.forward, masked)
+        undo.callback(replace_forward(module, forward))
 
 
-def _masked_bank(held: list[mask.WeightMask], module: Any, layer: int) -> tuple[Tensor, Tensor] | None:
-    """Copies of both weights of the bank with zeros where nothing is kept; ``None`` where everything is."""
+class _MaskedBank(NamedTuple):
+    """Both layers of a bank with the kept entries alone, and how many those are of each expert [E]."""
+
+    gate_up: routing_kernels.MaskedExpertLinear
+    down: routing_kernels.MaskedExpertLinear
+    kept: Tensor
+
+
+def _masked_bank(held: list[mask.WeightMask], module: Any, layer: int) -> _MaskedBank | None:
+    """The bank under the edits ``held``; ``None`` where everything is kept."""
     if not held:
         return None
-    found = []
+    packed: list[routing_kernels.MaskedExpertLinear] = []
+    size = 0
     for name, reads in (("gate_up_proj", "input"), ("down_proj", "neurons")):
         weight = getattr(module, name).detach()
-        kept = torch.ones(weight.shape, dtype=torch.bool)
-        for edit in held:
-            for e in range(len(weight)):
-                kept[e] &= kept_entries(
+        size += weight.numel()
+        experts = []
+        for e in range(len(weight)):
+            kept = torch.ones(weight[e].shape, dtype=torch.bool)
+            for edit in held:
+                kept &= kept_entries(
                     edit, module, weight[e], layer, f"experts.{e}.{name}", f"{layer}.expert.{e}.{reads}"
                 )
-        found.append(weight.masked_fill(~kept.to(weight.device), 0.0))
-    return found[0], found[1]
+            experts.append(routing_kernels.pack_masked(weight[e], kept.to(weight.device)))
+        packed.append(routing_kernels.MaskedExpertLinear(tuple(experts)))
+    sums = [torch.stack([one.start[-1] for one in part.experts]) for part in packed]
+    kept_of = sums[0] + sums[1]
+    return None if int(kept_of.sum()) == size else _MaskedBank(packed[0], packed[1], kept_of)
 
 
 def _bank_forward(
     scene: Scene,
+    layer: int,
     module: Any,
     own: Callable[..., Tensor],
-    masked: list[tuple[Tensor, tuple[Tensor, Tensor] | None]],
+    masked: list[tuple[Tensor, _MaskedBank | None]],
 ) -> Callable[..., Tensor]:
-    act = kernel_activation(module.act_fn)
-    assert act is not None
+    def note(ids: Tensor, of_token: Tensor) -> None:
+        """Entries multiplied and left out, by token."""
+        done, asked = torch.zeros_like(of_token), torch.zeros_like(of_token)
+        size = module.gate_up_proj[0].numel() + module.down_proj[0].numel()
+        for rows, bank in masked:
+            if bank is not None:
+                used = (ids >= 0) & (ids < len(bank.kept)) & rows[of_token].unsqueeze(-1)
+                asked += used.sum(-1) * size
+                done += (bank.kept[ids.clamp(0, len(bank.kept) - 1)] * used).sum(-1)
+        scene.work.append(Work(layer, "masked_matmul", scene.attachment.ops, scene.now, done, asked - done))
 
-    def run(hidden: Tensor, ids: Tensor, weights: Tensor, bank: tuple[Tensor, Tensor]) -> Tensor:
+    def run(hidden: Tensor, ids: Tensor, weights: Tensor, bank: _MaskedBank) -> Tensor:
         own_bank = bank_of(module)
         stats = own_bank is not None and own_bank.sink is not None and len(masked) == 1
         started = time.perf_counter()
-        out = routing_kernels.moe_experts(
-            hidden, ids, weights, *bank, act=act, stats=stats, threshold=0.01 if own_bank is None else own_bank.threshold,
-            backend=scene.attachment.ops,
+        out = routing_kernels.composed_experts(
+            hidden, ids, weights, bank.gate_up, bank.down, module._apply_gate, stats=stats,
+            threshold=0.01 if own_bank is None else own_bank.threshold, backend=scene.attachment.ops,
         )  # fmt: skip
         if stats and own_bank is not None and own_bank.sink is not None:
             own_bank.sink(out, ids, weights, time.perf_counter() - started)
@@ -169,6 +193,7 @@ def _bank_forward(
         hidden, ids, weights = expert_inputs(args, kwargs)
         flat = hidden.reshape(-1, hidden.shape[-1])
         of_token = scene.now.of_rows(torch.arange(len(masked[0][0]), device=flat.device)).reshape(-1)
+        note(ids, of_token)
         out = torch.empty_like(flat)
         for rows, bank in masked:
             at = rows[of_token]

@@ -118,7 +118,8 @@ CREATE OR REPLACE MACRO step_cost(run) AS TABLE
 SELECT c.layer, c.op, c.backend, count(*) AS calls, sum(c.seconds) AS seconds,
        sum(c.seconds) / sum(sum(c.seconds)) OVER (PARTITION BY c.layer) AS share, sum(c.flops) AS flops,
        sum(c.bytes) AS bytes, sum(c.flops) / nullif(sum(c.seconds), 0) AS rate,
-       CAST(sum(c.executed) AS BIGINT) AS executed, CAST(sum(c.skipped) AS BIGINT) AS skipped
+       CAST(sum(c.executed) AS BIGINT) AS executed, CAST(sum(c.skipped) AS BIGINT) AS skipped,
+       CAST(sum(c.masked) AS BIGINT) AS masked
 FROM cost AS c
 WHERE c.run IN (SELECT unnest(run_ids(run)))
 GROUP BY c.layer, c.op, c.backend
@@ -137,10 +138,12 @@ GROUP BY m.layer, m.head, m.pattern, m.block
 ORDER BY m.layer, m.head, m.pattern, m.block;
 
 -- work_left: how much of the work that could be left out was done, by layer and operation,
---   share = executed / (executed + skipped), in the units of the operation (tokens, neurons, blocks, entries).
+--   share = executed / (executed + skipped), in the units of the operation (tokens, neurons, blocks, entries),
+--   masked = units among the executed whose result an edit threw away: computed and masked, not saved.
 -- Source: counted work as in schema.sql.
 CREATE OR REPLACE MACRO work_left(run) AS TABLE
 SELECT c.layer, c.op, CAST(sum(c.executed) AS BIGINT) AS executed, CAST(sum(c.skipped) AS BIGINT) AS skipped,
+       CAST(sum(c.masked) AS BIGINT) AS masked,
        sum(c.executed) / nullif(sum(c.executed) + sum(c.skipped), 0) AS share
 FROM cost AS c
 WHERE c.run IN (SELECT unnest(run_ids(run))) AND c.executed IS NOT NULL AND c.skipped IS NOT NULL

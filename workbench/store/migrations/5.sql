@@ -5,3 +5,5 @@ UPDATE summarised SET pairs = true;
 ALTER TABLE expert_sum ADD COLUMN sets BIGINT;
 UPDATE expert_sum AS e SET sets = p.tokens FROM pair_sum AS p
 WHERE p.run = e.run AND p.layer = e.layer AND p.expert = e.expert AND p.other = e.expert AND p.opening = e.opening;
+-- Work that is done and thrown away is told apart from work that counts.
+ALTER TABLE cost ADD COLUMN masked BIGINT;

@@ -94,15 +94,16 @@ static void slot_statistics(const rk_moe_call *call, const rk_moe_stretch *s, in
     }
 }
 
-/* Called by every thread of a team, or by one thread alone; the loops divide themselves. */
-void RUN(const rk_moe_call *call, const rk_moe_stretch *s) {
+#ifdef RK_TILED
+#include "moe_tiles.h"
+#endif
+
+/* h and o of the stretch by vectors. The loops divide themselves among a team. */
+static void products(const rk_moe_call *call, const rk_moe_stretch *s) {
     if (s->x) {
 #pragma omp for schedule(static)
         for (int64_t token = 0; token < s->tokens; token++) BY_DTYPE(widen, call, s, token);
     }
-#pragma omp single
-    widen_row(call->weights_dtype, call->weights, s->first * call->top_k, s->tokens * call->top_k, s->weight,
-              s->tokens * call->top_k);
     const int64_t width_blocks = (call->width + ROW_BLOCK - 1) / ROW_BLOCK;
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < s->active * width_blocks; task++) {
@@ -117,6 +118,19 @@ void RUN(const rk_moe_call *call, const rk_moe_stretch *s) {
         const int64_t last = first + ROW_BLOCK < call->hidden ? first + ROW_BLOCK : call->hidden;
         BY_DTYPE(down, call, s, s->expert[a], first, last, s->begin[a], s->begin[a + 1]);
     }
+}
+
+/* Called by every thread of a team, or by one thread alone. */
+void RUN(const rk_moe_call *call, const rk_moe_stretch *s) {
+#pragma omp single
+    widen_row(call->weights_dtype, call->weights, s->first * call->top_k, s->tokens * call->top_k, s->weight,
+              s->tokens * call->top_k);
+#ifdef RK_TILED
+    if (s->packed_x) tiled_products(call, s);
+    else products(call, s);
+#else
+    products(call, s);
+#endif
 #pragma omp for schedule(static)
     for (int64_t token = 0; token < s->tokens; token++) {
         combine(call, s, token);

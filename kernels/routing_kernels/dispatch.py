@@ -21,8 +21,8 @@ TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Backend:
-    """Whether a backend can be used here; ``reason`` says why not, or what is to be known of the instruction set ``isa`` that
-    it would use."""
+    """Whether a backend can be used here; ``reason`` says why not, or what is to be known of the instruction set ``isa``
+    that it would use."""
 
     available: bool
     reason: str

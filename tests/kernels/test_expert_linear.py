@@ -137,6 +137,8 @@ def test_opcheck_and_compiler(backend) -> None:
     leaves = [t.requires_grad_() for t in (x, weight, bias)]
     op = torch.ops.routing_kernels.expert_linear.default
     torch.library.opcheck(op, (leaves[0], ids, leaves[1], leaves[2], False, backend))
+    gradient = (torch.ones(5, 2, 8), x.detach(), ids, weight.detach(), False, [True, False, True])
+    torch.library.opcheck(torch.ops.routing_kernels.expert_linear_backward.default, gradient)
     down, weights = torch.randn(3, 6, 4), torch.rand(5, 2)
     with torch.no_grad():
         compiled = torch.compile(

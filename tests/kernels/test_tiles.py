@@ -1,4 +1,4 @@
-"""AMX where there is none: the emulated tiles against the documented arithmetic, their faults, and the real ones' instructions.
+"""AMX where there is none: emulated tiles against the documented arithmetic, their faults, and the real ones' instructions.
 
 What runs through the emulated tiles is the expert layer itself: ``test_moe_experts.py``, ``test_conformance.py`` and
 ``test_cost.py`` have ``amx-emulated`` among their instruction sets.
@@ -90,21 +90,35 @@ def documented(sum_: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndar
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., np.ndarray]:
     folder = tmp_path_factory.mktemp("tiles")
     (folder / "dot.c").write_text(DOT)
-    command = [*COMPILER, "-DRK_TILES_EMULATED", f"-I{build.SOURCES}", "-shared", "-fPIC", "dot.c", "-o", "dot.so", "-lm"]
+    command = [
+        *COMPILER,
+        "-DRK_TILES_EMULATED",
+        f"-I{build.SOURCES}",
+        "-shared",
+        "-fPIC",
+        "dot.c",
+        "-o",
+        "dot.so",
+        "-lm",
+    ]
     subprocess.run(command, cwd=folder, check=True)
     function = ctypes.CDLL(str(folder / "dot.so")).dot
 
     def dot(sum_: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         out = np.ascontiguousarray(sum_, np.float32).copy()
         arrays = (out, np.ascontiguousarray(left), np.ascontiguousarray(right))
-        function(*(a.ctypes.data_as(ctypes.c_void_p) for a in arrays), *sum_.shape[:1], len(right), sum_.shape[1])
+        function(
+            *(a.ctypes.data_as(ctypes.c_void_p) for a in arrays), *sum_.shape[:1], len(right), sum_.shape[1]
+        )
         return out
 
     return dot
 
 
 @pytest.mark.parametrize("size", [(16, 16, 16), (16, 16, 1), (1, 1, 1), (5, 3, 7)])
-def test_emulated_tiles_are_the_documented_ones(emulated: Callable[..., np.ndarray], size: tuple[int, int, int]) -> None:
+def test_emulated_tiles_are_the_documented_ones(
+    emulated: Callable[..., np.ndarray], size: tuple[int, int, int]
+) -> None:
     m, k, n = size
     random = np.random.default_rng(0)
     for scale in (1.0, 1e-19, 1e-38):  # at the last, products and sums fall below the normal numbers
@@ -127,8 +141,19 @@ def test_what_is_not_finite_goes_through(emulated: Callable[..., np.ndarray]) ->
 
 @pytest.mark.parametrize(("message", "body"), FAULTS.items(), ids=list(FAULTS))
 def test_what_a_processor_would_fault_on_ends_the_program(tmp_path: Path, message: str, body: str) -> None:
-    (tmp_path / "fault.c").write_text(f'#include "tiles.h"\nint main(void) {{ {READY} {body} return config.palette; }}\n')
-    command = [*COMPILER, "-Wno-unused-function", "-DRK_TILES_EMULATED", f"-I{build.SOURCES}", "fault.c", "-o", "fault", "-lm"]
+    (tmp_path / "fault.c").write_text(
+        f'#include "tiles.h"\nint main(void) {{ {READY} {body} return config.palette; }}\n'
+    )
+    command = [
+        *COMPILER,
+        "-Wno-unused-function",
+        "-DRK_TILES_EMULATED",
+        f"-I{build.SOURCES}",
+        "fault.c",
+        "-o",
+        "fault",
+        "-lm",
+    ]
     subprocess.run(command, cwd=tmp_path, check=True)
     done = subprocess.run(["./fault"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode < 0 and message in done.stderr
@@ -151,9 +176,34 @@ def test_neurons_keep_their_float32_value_in_the_second_product() -> None:
     down = torch.tensor([[[1.0], [0.0]]], dtype=torch.bfloat16)
     with using("amx-emulated"):
         out = routing_kernels.moe_experts(
-            x, torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1), gate_up, down, "relu", stats=True, backend="cpu"
+            x,
+            torch.zeros(1, 1, dtype=torch.int64),
+            torch.ones(1, 1),
+            gate_up,
+            down,
+            "relu",
+            stats=True,
+            backend="cpu",
         )
     assert out.hidden_l1.item() == out.slot_norm.item() == 1 + 2.0**-12
+
+
+def test_two_threads_give_the_bits_of_one() -> None:
+    random = torch.Generator().manual_seed(0)
+    x, ids = torch.randn(65, 96, generator=random).bfloat16(), torch.randint(-1, 5, (65, 3), generator=random)
+    gate_up, down = (torch.randn(shape, generator=random).bfloat16() for shape in ((4, 140, 96), (4, 96, 70)))
+    weights, before = torch.rand(65, 3, generator=random), torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            with using("amx-emulated"):
+                found.append(
+                    routing_kernels.moe_experts(x, ids, weights, gate_up, down, stats=True, backend="cpu")
+                )
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
@@ -162,7 +212,15 @@ def test_the_library_multiplies_by_tiles_where_it_has_them(tmp_path: Path) -> No
     if not build._has_amx(compiler):
         pytest.skip("this compiler or machine has no AMX")
     target = tmp_path / "amx.o"
-    command = [*compiler, *build.FLAGS, *build.AMX_FLAGS, "-c", str(build.SOURCES / "moe_amx.c"), "-o", str(target)]
+    command = [
+        *compiler,
+        *build.FLAGS,
+        *build.AMX_FLAGS,
+        "-c",
+        str(build.SOURCES / "moe_amx.c"),
+        "-o",
+        str(target),
+    ]
     subprocess.run(command, check=True)
     listed = subprocess.run(["objdump", "-d", str(target)], capture_output=True, text=True, check=True).stdout
     found = {name: len(re.findall(rf"\t{name}\b", listed)) for name in

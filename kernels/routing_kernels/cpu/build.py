@@ -89,7 +89,9 @@ def _has_amx(compiler: list[str]) -> bool:
     if not (_on_x86() and platform.system() == "Linux"):
         return False
     command = [*compiler, *AMX_FLAGS, "-x", "c", "-c", "-", "-o", os.devnull]
-    return subprocess.run(command, input=AMX_PROBE, capture_output=True, text=True, check=False).returncode == 0
+    return (
+        subprocess.run(command, input=AMX_PROBE, capture_output=True, text=True, check=False).returncode == 0
+    )
 
 
 def _units(amx: bool) -> list[tuple[str, list[str]]]:

@@ -15,7 +15,9 @@ from routing_kernels.cpu import build
 from routing_kernels.errors import BackendError
 
 ISAS = {"portable": 0, "avx2": 1, "avx512": 2, "amx": 3}  # enum rk_isa, slowest first
-EMULATED = {"amx-emulated": 4}  # the same code with its instructions in plain C: for tests, never chosen unless named
+EMULATED = {
+    "amx-emulated": 4
+}  # the same code with its instructions in plain C: for tests, never chosen unless named
 BENEATH = {"amx": "avx512", "amx-emulated": "portable"}  # what runs the ops that have no such build
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # enum rk_dtype
 ACTS = {"silu": 0, "gelu": 1, "gelu_pytorch_tanh": 2, "relu": 3}  # enum rk_act

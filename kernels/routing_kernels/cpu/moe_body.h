@@ -51,11 +51,15 @@ static void combine(const rk_moe_call *call, const rk_moe_stretch *s, int64_t to
 
 /* Norms are summed in double over eight interleaved parts, so that they are exact to float's last place. */
 #define PARTS 8
-typedef float rk_f32x8 __attribute__((vector_size(4 * PARTS)));
-typedef int32_t rk_i32x8 __attribute__((vector_size(4 * PARTS)));
-typedef double rk_f64x8 __attribute__((vector_size(8 * PARTS)));
+#define LANES (VL < 2 * PARTS ? VL / 2 : PARTS) /* doubles of a vector register */
+typedef float rk_floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t rk_integers __attribute__((vector_size(4 * LANES)));
+typedef double rk_doubles __attribute__((vector_size(8 * LANES)));
 
-#define TOTAL(v) (((v)[0] + (v)[4]) + ((v)[1] + (v)[5]) + (((v)[2] + (v)[6]) + ((v)[3] + (v)[7])))
+#define AT(v, i) ((v)[(i) / LANES][(i) % LANES])
+#define TOTAL(v)                                            \
+    (((AT(v, 0) + AT(v, 4)) + (AT(v, 1) + AT(v, 5))) +      \
+     ((AT(v, 2) + AT(v, 6)) + (AT(v, 3) + AT(v, 7))))
 
 static void slot_statistics(const rk_moe_call *call, const rk_moe_stretch *s, int64_t token) {
     const float threshold = (float)call->threshold;
@@ -63,28 +67,30 @@ static void slot_statistics(const rk_moe_call *call, const rk_moe_stretch *s, in
     const int32_t padding = (int32_t)(s->width_pad - call->width); /* zeros that are no neurons */
     for (int64_t j = 0; j < call->top_k; j++) {
         const int64_t slot = (s->first + token) * call->top_k + j, place = s->place[token * call->top_k + j];
-        rk_f64x8 absolute = {0}, square = {0}, output = {0};
-        rk_i32x8 zero = {0}, below = {0};
+        rk_doubles absolute[PARTS / LANES] = {0}, square[PARTS / LANES] = {0}, output[PARTS / LANES] = {0};
+        rk_integers zero[PARTS / LANES] = {0}, below[PARTS / LANES] = {0};
         if (place >= 0) {
             const float *h = s->h + place * s->width_pad, *o = s->o + place * call->hidden;
-            rk_f32x8 value;
-            for (int64_t i = 0; i < s->width_pad; i += PARTS) {
-                memcpy(&value, h + i, sizeof value);
-                const rk_f32x8 magnitude = (rk_f32x8)((rk_i32x8)value & 0x7FFFFFFF);
-                const rk_f64x8 exact = __builtin_convertvector(magnitude, rk_f64x8);
-                absolute += exact;
-                square += exact * exact;
-                zero -= magnitude == 0.0f; /* a comparison that holds is -1 */
-                below -= magnitude < threshold;
-            }
-            zero[0] -= padding;
-            below[0] -= threshold > 0.0f ? padding : 0;
-            for (int64_t i = 0; i < whole; i += PARTS) {
-                memcpy(&value, o + i, sizeof value);
-                const rk_f64x8 exact = __builtin_convertvector(value, rk_f64x8);
-                output += exact * exact;
-            }
-            for (int64_t i = whole; i < call->hidden; i++) output[i - whole] += (double)o[i] * o[i];
+            rk_floats value;
+            for (int64_t i = 0; i < s->width_pad; i += PARTS)
+                for (int p = 0; p < PARTS / LANES; p++) {
+                    memcpy(&value, h + i + p * LANES, sizeof value);
+                    const rk_floats magnitude = (rk_floats)((rk_integers)value & 0x7FFFFFFF);
+                    const rk_doubles exact = __builtin_convertvector(magnitude, rk_doubles);
+                    absolute[p] += exact;
+                    square[p] += exact * exact;
+                    zero[p] -= magnitude == 0.0f; /* a comparison that holds is -1 */
+                    below[p] -= magnitude < threshold;
+                }
+            zero[0][0] -= padding;
+            below[0][0] -= threshold > 0.0f ? padding : 0;
+            for (int64_t i = 0; i < whole; i += PARTS)
+                for (int p = 0; p < PARTS / LANES; p++) {
+                    memcpy(&value, o + i + p * LANES, sizeof value);
+                    const rk_doubles exact = __builtin_convertvector(value, rk_doubles);
+                    output[p] += exact * exact;
+                }
+            for (int64_t i = whole; i < call->hidden; i++) AT(output, i - whole) += (double)o[i] * o[i];
         }
         call->norms[slot] = (float)sqrt(TOTAL(output));
         call->norms[plane + slot] = (float)TOTAL(absolute);

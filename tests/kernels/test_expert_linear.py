@@ -88,6 +88,24 @@ def test_two_threads_give_the_bits_of_one_and_long_rows_go_through(isa, transpos
     assert (found[0].double() - want).norm() <= 1e-5 * want.norm()
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_slots_of_one_expert_have_the_bits_of_each_alone(isa, dtype) -> None:
+    """Rows held transposed are added for several slots at once from some number on, and one by one below it."""
+    x, _, weight, bias = make(27, 1, 2, 131, 75, dtype)
+    held = weight.transpose(1, 2).contiguous()
+    with using(isa):
+        alone = torch.cat(
+            [
+                expert_linear(one[None], torch.ones(1, 1, dtype=torch.int64), held, bias, True, "cpu")
+                for one in x
+            ]
+        )
+        for count in (2, 7, 8, 9, 13, 14, 27):
+            ids = torch.ones(count, 1, dtype=torch.int64)
+            assert torch.equal(expert_linear(x[:count], ids, held, bias, True, "cpu"), alone[:count])
+
+
 def swiglu(rows: Tensor) -> Tensor:
     gate, up = rows.chunk(2, dim=-1)
     return F.silu(gate) * up

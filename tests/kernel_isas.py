@@ -12,6 +12,9 @@ from routing_kernels import dispatch
 from routing_kernels.cpu import loader
 
 ISAS = loader.load().isas
+EXPERT_ISAS = (
+    loader.load().named
+)  # and those whose instructions are emulated: the expert layer alone has builds of them
 NORM_TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 DTYPES = tuple(NORM_TOLERANCE)
 

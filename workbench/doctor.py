@@ -85,14 +85,15 @@ def _kernels() -> Iterator[Finding]:
     chosen, isa = routing_kernels.resolve("auto", "cpu")
     for name, backend in routing_kernels.backends().items():
         if name == chosen:
-            yield Finding("ok", f"kernel {name}", f"in use on the CPU, instruction set {isa}")
+            about = f" ({backend.reason})" if backend.reason else ""
+            yield Finding("ok", f"kernel {name}", f"in use on the CPU, instruction set {isa}{about}")
         elif backend.available:
             yield Finding(
                 "ok", f"kernel {name}", f"available {f'({backend.isa})' if backend.isa else ''}".rstrip()
             )
         else:
             yield Finding("note", f"kernel {name}", f"not in use: {backend.reason}")
-    yield _conformance(chosen)
+    yield _conformance(chosen, isa)
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         yield Finding("missing", "c compiler", "the C kernels need one: install gcc")
@@ -100,12 +101,14 @@ def _kernels() -> Iterator[Finding]:
         yield Finding("ok", "c compiler", compiler)
 
 
-def _conformance(backend: str) -> Finding:
+def _conformance(backend: str, isa: str) -> Finding:
     """Whether the kernels in use compute what the reference computes, on small cases that have caught mistakes."""
     import torch
     from routing_kernels import conformance
 
-    outcomes = conformance.check(backend, dtypes=(torch.float32,))
+    # Tiles compute in bfloat16 alone; elsewhere the dtypes share their sources.
+    dtypes = (torch.float32, torch.bfloat16) if isa == "amx" else (torch.float32,)
+    outcomes = conformance.check(backend, dtypes=dtypes)
     failed = [one for one in outcomes if one.state != "right"]
     if not failed:
         return Finding(

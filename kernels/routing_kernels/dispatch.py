@@ -21,7 +21,8 @@ TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Backend:
-    """Whether a backend can be used here; ``reason`` says why not; ``isa`` is the instruction set it would use."""
+    """Whether a backend can be used here; ``reason`` says why not, or what is to be known of the instruction set ``isa``
+    that it would use."""
 
     available: bool
     reason: str
@@ -31,7 +32,8 @@ class Backend:
 def backends() -> dict[str, Backend]:
     """Every backend by name. Asking builds the C library if it is not built yet (some seconds, once per machine)."""
     try:
-        cpu = Backend(True, "", _isa())
+        isa = _isa()
+        cpu = Backend(True, _about(isa), isa)
     except BackendError as error:
         cpu = Backend(False, str(error), "")
     try:
@@ -134,16 +136,29 @@ def _triton(kind: str) -> str:
 
 
 def _isa() -> str:
-    isas = loader.load().isas
+    library = loader.load()
     named = os.environ.get("ROUTING_KERNELS_ISA")
     if not named:
-        return isas[0]
-    if named not in isas:
+        return library.isas[0]
+    if named not in library.named:
         raise BackendError(
             f"ROUTING_KERNELS_ISA asks for {named!r}, which this build or processor does not have.",
-            f"Unset it or choose one of {', '.join(isas)}.",
+            f"Unset it or choose one of {', '.join(library.isas)}.",
         )
     return named
+
+
+_UNPROVED = "amx was written and tested through emulated tiles and has never run on such a processor"
+
+
+def _about(isa: str) -> str:
+    """Why the C backend runs on nothing faster than ``isa``, and what nobody has seen yet."""
+    if os.environ.get("ROUTING_KERNELS_ISA"):
+        return f"ROUTING_KERNELS_ISA names {isa}"
+    if isa == "amx":
+        return f"{_UNPROVED}: ROUTING_KERNELS_ISA=avx512 goes without"
+    faster = list(loader.ISAS)[loader.ISAS[isa] + 1 :]
+    return f"this processor, its system or the compiler has no {' and no '.join(faster)}; {_UNPROVED}"
 
 
 _warned: set[str] = set()

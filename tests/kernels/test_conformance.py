@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import routing_kernels
 import torch
-from kernel_isas import ISAS, using
+from kernel_isas import EXPERT_ISAS, using
 from routing_kernels import conformance
 from torch import Tensor
 
@@ -18,7 +18,7 @@ def wrong(outcomes: list[conformance.Outcome]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", EXPERT_ISAS)
 def test_the_c_backend_conforms(isa: str) -> None:
     with using(isa):
         outcomes = conformance.check("cpu")

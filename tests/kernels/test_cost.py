@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_isas import ISAS, using
+from kernel_isas import EXPERT_ISAS, using
 from routing_kernels import (
     block_attention,
     block_rows,
@@ -87,7 +87,7 @@ def entries(poison: float) -> tuple[Tensor, int, int]:
     return masked_matmul(x, packed, "cpu"), int(packed.row_nnz.sum()), weight.numel()
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", EXPERT_ISAS)
 @pytest.mark.parametrize(
     "work", [experts, neurons, inputs, blocks, tokens, entries], ids=lambda f: f.__name__
 )

@@ -95,6 +95,24 @@ def test_two_threads_give_the_bits_of_one_and_long_rows_go_through(isa, transpos
     assert (found[0].double() - want).norm() <= 1e-5 * want.norm()
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_slots_of_one_expert_have_the_bits_of_each_alone(isa, dtype) -> None:
+    """Rows held transposed are added for several slots at once from some number on, and one by one below it."""
+    x, _, weight, bias = make(27, 1, 2, 131, 75, dtype)
+    held = weight.transpose(1, 2).contiguous()
+    with using(isa):
+        alone = torch.cat(
+            [
+                expert_linear(one[None], torch.ones(1, 1, dtype=torch.int64), held, bias, True, "cpu")
+                for one in x
+            ]
+        )
+        for count in (2, 7, 8, 9, 13, 14, 27):
+            ids = torch.ones(count, 1, dtype=torch.int64)
+            assert torch.equal(expert_linear(x[:count], ids, held, bias, True, "cpu"), alone[:count])
+
+
 def swiglu(rows: Tensor) -> Tensor:
     gate, up = rows.chunk(2, dim=-1)
     return F.silu(gate) * up
@@ -144,6 +162,8 @@ def test_opcheck_and_compiler(backend) -> None:
     leaves = [t.requires_grad_() for t in (x, weight, bias)]
     op = torch.ops.routing_kernels.expert_linear.default
     torch.library.opcheck(op, (leaves[0], ids, leaves[1], leaves[2], False, backend))
+    gradient = (torch.ones(5, 2, 8), x.detach(), ids, weight.detach(), False, [True, False, True])
+    torch.library.opcheck(torch.ops.routing_kernels.expert_linear_backward.default, gradient)
     down, weights = torch.randn(3, 6, 4), torch.rand(5, 2)
     with torch.no_grad():
         compiled = torch.compile(

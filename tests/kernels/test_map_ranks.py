@@ -105,6 +105,17 @@ def test_opcheck(backend: str) -> None:
     torch.library.opcheck(torch.ops.routing_kernels.map_ranks.default, arguments)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_compiles_without_a_graph_break(backend: str) -> None:
+    maps = causal(2, 9, 1.0, 0)
+    compiled = torch.compile(
+        lambda m: routing_kernels.map_ranks(m, backend=backend), fullgraph=True, backend="aot_eager"
+    )
+    for found, want in zip(compiled(maps), routing_kernels.map_ranks(maps, backend=backend), strict=True):
+        assert torch.equal(found, want)
+
+
 MAP = torch.eye(4)
 
 

@@ -80,6 +80,21 @@ def test_what_is_not_kept_is_not_seen(isa, backend):
     assert torch.equal(y[3].isnan(), mask[:, 12])
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_a_token_that_is_not_finite_changes_nobody_elses_bits(isa, dtype, odd):
+    x, weight, mask = make(7, 13, 61, dtype, 0.5, 1)
+    packed, strange = pack_masked(weight, mask), x.clone()
+    strange[3, 17] = odd
+    with using(isa):
+        plain, beside = masked_matmul(x, packed, backend="cpu"), masked_matmul(strange, packed, backend="cpu")
+    others = [t for t in range(7) if t != 3]
+    assert torch.equal(plain[others], beside[others])
+    assert torch.equal(beside[3].isfinite(), ~mask[:, 17])
+    assert torch.equal(plain[3, ~mask[:, 17]], beside[3, ~mask[:, 17]])
+
+
 def test_two_threads_give_the_bits_of_one():
     x, weight, mask = make(70, 600, 500, torch.float32, 0.5, 0)
     packed = pack_masked(weight, mask)

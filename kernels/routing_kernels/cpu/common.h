@@ -12,7 +12,7 @@ _Static_assert(sizeof(void *) == 8, "the call records are packed for 64-bit poin
 
 enum rk_dtype { RK_F32 = 0, RK_BF16 = 1, RK_F16 = 2 };
 enum rk_act { RK_SILU = 0, RK_GELU = 1, RK_GELU_TANH = 2, RK_RELU = 3 };
-enum rk_isa { RK_PORTABLE = 0, RK_AVX2 = 1, RK_AVX512 = 2 };
+enum rk_isa { RK_PORTABLE = 0, RK_AVX2 = 1, RK_AVX512 = 2, RK_AMX = 3, RK_AMX_EMULATED = 4 };
 enum rk_status { RK_OK = 0, RK_NO_MEMORY = 1, RK_NO_SUCH_ISA = 2, RK_BAD_INDEX = 3 };
 
 #define RK_PAD 16 /* rows of scratch are padded to the longest vector, so that one layout serves every build */

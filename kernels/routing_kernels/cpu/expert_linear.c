@@ -8,6 +8,7 @@
 #define PREFETCH_BYTES 512                 /* how far ahead a row is asked for */
 #define ROW_BLOCK 32                       /* outputs of a task, where each has a row of the weight */
 #define COLUMN_BLOCK 1024                  /* outputs of a task, where each has a column of it */
+#define SLOT_GROUP 96                      /* slots that pass over a chunk of rows one after the other */
 #define ROW_CHUNK 64                       /* rows that stay near while an expert's slots pass over them */
 #define MACS_PER_THREAD 500000             /* less work than this is not worth waking a thread for */
 
@@ -36,18 +37,21 @@ typedef struct {
 #define LOAD_W vec_load_f32
 #define NAME(x) x##_f32
 #include "dots_tile.h"
+#include "outer_tile.h"
 #include "mlp_rows.h"
 
 #define WT uint16_t
 #define LOAD_W vec_load_bf16
 #define NAME(x) x##_bf16
 #include "dots_tile.h"
+#include "outer_tile.h"
 #include "mlp_rows.h"
 
 #define WT uint16_t
 #define LOAD_W vec_load_f16
 #define NAME(x) x##_f16
 #include "dots_tile.h"
+#include "outer_tile.h"
 #include "mlp_rows.h"
 
 static const char *at_row(const rk_linear_call *call, int64_t expert, int64_t row) {
@@ -84,20 +88,25 @@ static void outputs_by_rows(const rk_linear_call *call, const rk_linear_stretch 
 /* Outputs [first, first + n) of one expert's slots, where an output has a column of the weight. */
 static void outputs_by_columns(const rk_linear_call *call, const rk_linear_stretch *s, int64_t a, int64_t first,
                                int64_t n) {
-    const int64_t chunk = s->begin[a + 1] - s->begin[a] > 1 ? ROW_CHUNK : call->depth;
-    for (int64_t t = s->begin[a]; t < s->begin[a + 1]; t++)
+    const int64_t begin = s->begin[a], end = s->begin[a + 1], chunk = end - begin > 1 ? ROW_CHUNK : call->depth;
+    for (int64_t t = begin; t < end; t++)
         memset(s->o + s->order[t] * s->outputs_pad + first, 0, (size_t)rk_padded(n) * sizeof(float));
     for (int64_t row = 0; row < call->depth; row += chunk) {
         const int64_t rows = call->depth - row < chunk ? call->depth - row : chunk;
-        const void *w = at_row(call, s->expert[a], 0);
-        for (int64_t t = s->begin[a]; t < s->begin[a + 1]; t++) {
-            const float *x = input_of(call, s, s->order[t]);
-            float *sum = s->o + s->order[t] * s->outputs_pad + first;
+        const void *w = at_row(call, s->expert[a], row);
+        for (int64_t t = begin; t < end; t += SLOT_GROUP) {
+            const int64_t slots = end - t < SLOT_GROUP ? end - t : SLOT_GROUP;
+            const float *x[SLOT_GROUP];
+            float *sum[SLOT_GROUP];
+            for (int64_t i = 0; i < slots; i++) {
+                x[i] = input_of(call, s, s->order[t + i]) + row;
+                sum[i] = s->o + s->order[t + i] * s->outputs_pad + first;
+            }
             if (call->dtype == RK_F32)
-                add_rows_f32((const float *)w + first, call->weight_row, s->rows + row, rows, x, n, sum);
+                add_outer_f32((const float *)w + first, call->weight_row, s->rows, rows, slots, x, n, sum);
             else if (call->dtype == RK_BF16)
-                add_rows_bf16((const uint16_t *)w + first, call->weight_row, s->rows + row, rows, x, n, sum);
-            else add_rows_f16((const uint16_t *)w + first, call->weight_row, s->rows + row, rows, x, n, sum);
+                add_outer_bf16((const uint16_t *)w + first, call->weight_row, s->rows, rows, slots, x, n, sum);
+            else add_outer_f16((const uint16_t *)w + first, call->weight_row, s->rows, rows, slots, x, n, sum);
         }
     }
 }

@@ -14,19 +14,25 @@ import torch
 from routing_kernels.cpu import build
 from routing_kernels.errors import BackendError
 
-ISAS = {"portable": 0, "avx2": 1, "avx512": 2}  # enum rk_isa, slowest first
+ISAS = {"portable": 0, "avx2": 1, "avx512": 2, "amx": 3}  # enum rk_isa, slowest first
+EMULATED = {
+    "amx-emulated": 4
+}  # the same code with its instructions in plain C: for tests, never chosen unless named
+BENEATH = {"amx": "avx512", "amx-emulated": "portable"}  # what runs the ops that have no such build
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # enum rk_dtype
 ACTS = {"silu": 0, "gelu": 1, "gelu_pytorch_tanh": 2, "relu": 3}  # enum rk_act
 STATUS_NO_MEMORY, STATUS_NO_SUCH_ISA = 1, 2  # enum rk_status
 
 
 class Library:
-    """The loaded library: ``isas`` are the instruction sets this processor can run, best first."""
+    """The loaded library: ``isas`` are the instruction sets this processor can run, best first; ``named`` those, and the
+    emulated ones, which run only where they are named."""
 
     def __init__(self, handle: ctypes.CDLL) -> None:
         self._handle = handle
         self._entries: dict[str, Callable[[bytes], int]] = {}
         self.isas = tuple(isa for isa in reversed(ISAS) if handle.rk_isa_available(ISAS[isa]))
+        self.named = (*self.isas, *EMULATED)
 
     def entry(self, name: str) -> Callable[[bytes], int]:
         """The entry point ``name``: it takes one packed record and returns a status (enum rk_status)."""
@@ -84,9 +90,9 @@ def call(name: str, isa: str, record: bytes) -> int:
         There is no memory for the op's scratch.
     """
     library = load()
-    if isa not in library.isas:
+    if isa not in library.named:
         raise BackendError(f"This processor cannot run {isa}.", f"Choose one of {', '.join(library.isas)}.")
-    status = library.entry(f"rk_{name}_{isa}")(record)
+    status = library.entry(f"rk_{name}_{BENEATH.get(isa, isa)}")(record)
     if status == STATUS_NO_MEMORY:
         raise MemoryError(f"No memory for the scratch of {name}. Run fewer tokens at a time.")
     return status

@@ -34,9 +34,17 @@ typedef struct {
     float *h;                   /* [slots, width_pad] act(gate) * up, zero padded */
     float *o;                   /* [slots, hidden] expert outputs before their weight */
     float *weight;              /* [tokens, top_k] the combine weights as float */
+    /* For tiles alone, else NULL: sorted slots in groups, in bfloat16, padded to a tile's depth (moe_tiles.h). */
+    int64_t hidden_deep, width_deep;
+    uint16_t *packed_x;         /* [slots, hidden_deep] */
+    uint16_t *packed_h;         /* [2, slots, width_deep] upper and lower part of h */
 } rk_moe_stretch;
 
 void rk_moe_run_portable(const rk_moe_call *call, const rk_moe_stretch *stretch);
 void rk_moe_run_avx2(const rk_moe_call *call, const rk_moe_stretch *stretch);
 void rk_moe_run_avx512(const rk_moe_call *call, const rk_moe_stretch *stretch);
+void rk_moe_run_amx(const rk_moe_call *call, const rk_moe_stretch *stretch);
+void rk_moe_run_amx_emulated(const rk_moe_call *call, const rk_moe_stretch *stretch);
+int rk_amx_agrees(void);
+int rk_amx_emulated_agrees(void);
 #endif

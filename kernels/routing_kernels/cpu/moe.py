@@ -11,6 +11,7 @@ from routing_kernels.cpu import loader
 from routing_kernels.errors import BackendError
 
 CALL = struct.Struct("=10Q14qd")  # rk_moe_call: ten pointers, fourteen integers, one double
+ISAS = loader.ISAS | loader.EMULATED
 
 
 def moe_experts(
@@ -57,7 +58,7 @@ def moe_experts(
         loader.DTYPES[x.dtype],
         loader.DTYPES[weights.dtype],
         loader.ACTS[act],
-        loader.ISAS[isa],
+        ISAS[isa],
         torch.get_num_threads(),
         threshold,
     )

@@ -51,19 +51,15 @@ static void combine(const rk_moe_call *call, const rk_moe_stretch *s, int64_t to
 
 /* Norms are summed in double over eight interleaved parts, so that they are exact to float's last place. */
 #define PARTS 8
-#ifdef __AVX512F__
-#define LANES 8
-#else
-#define LANES 4 /* in halves: a vector of doubles wider than a register is converted one number at a time */
-#endif
+#define LANES (VL < 2 * PARTS ? VL / 2 : PARTS) /* doubles of a vector register */
 typedef float rk_floats __attribute__((vector_size(4 * LANES)));
-typedef int32_t rk_ints __attribute__((vector_size(4 * LANES)));
+typedef int32_t rk_integers __attribute__((vector_size(4 * LANES)));
 typedef double rk_doubles __attribute__((vector_size(8 * LANES)));
 
-#define LANE(v, i) ((v)[(i) / LANES][(i) % LANES])
-#define TOTAL(v)                                                                        \
-    (((LANE(v, 0) + LANE(v, 4)) + (LANE(v, 1) + LANE(v, 5))) +                          \
-     ((LANE(v, 2) + LANE(v, 6)) + (LANE(v, 3) + LANE(v, 7))))
+#define AT(v, i) ((v)[(i) / LANES][(i) % LANES])
+#define TOTAL(v)                                            \
+    (((AT(v, 0) + AT(v, 4)) + (AT(v, 1) + AT(v, 5))) +      \
+     ((AT(v, 2) + AT(v, 6)) + (AT(v, 3) + AT(v, 7))))
 
 static void slot_statistics(const rk_moe_call *call, const rk_moe_stretch *s, int64_t token) {
     const float threshold = (float)call->threshold;
@@ -72,31 +68,29 @@ static void slot_statistics(const rk_moe_call *call, const rk_moe_stretch *s, in
     for (int64_t j = 0; j < call->top_k; j++) {
         const int64_t slot = (s->first + token) * call->top_k + j, place = s->place[token * call->top_k + j];
         rk_doubles absolute[PARTS / LANES] = {0}, square[PARTS / LANES] = {0}, output[PARTS / LANES] = {0};
-        rk_ints zero[PARTS / LANES] = {0}, below[PARTS / LANES] = {0};
+        rk_integers zero[PARTS / LANES] = {0}, below[PARTS / LANES] = {0};
         if (place >= 0) {
             const float *h = s->h + place * s->width_pad, *o = s->o + place * call->hidden;
             rk_floats value;
-            for (int64_t i = 0; i < s->width_pad; i += PARTS) {
-                for (int part = 0; part < PARTS / LANES; part++) {
-                    memcpy(&value, h + i + part * LANES, sizeof value);
-                    const rk_floats magnitude = (rk_floats)((rk_ints)value & 0x7FFFFFFF);
+            for (int64_t i = 0; i < s->width_pad; i += PARTS)
+                for (int p = 0; p < PARTS / LANES; p++) {
+                    memcpy(&value, h + i + p * LANES, sizeof value);
+                    const rk_floats magnitude = (rk_floats)((rk_integers)value & 0x7FFFFFFF);
                     const rk_doubles exact = __builtin_convertvector(magnitude, rk_doubles);
-                    absolute[part] += exact;
-                    square[part] += exact * exact;
-                    zero[part] -= magnitude == 0.0f; /* a comparison that holds is -1 */
-                    below[part] -= magnitude < threshold;
+                    absolute[p] += exact;
+                    square[p] += exact * exact;
+                    zero[p] -= magnitude == 0.0f; /* a comparison that holds is -1 */
+                    below[p] -= magnitude < threshold;
                 }
-            }
             zero[0][0] -= padding;
             below[0][0] -= threshold > 0.0f ? padding : 0;
-            for (int64_t i = 0; i < whole; i += PARTS) {
-                for (int part = 0; part < PARTS / LANES; part++) {
-                    memcpy(&value, o + i + part * LANES, sizeof value);
+            for (int64_t i = 0; i < whole; i += PARTS)
+                for (int p = 0; p < PARTS / LANES; p++) {
+                    memcpy(&value, o + i + p * LANES, sizeof value);
                     const rk_doubles exact = __builtin_convertvector(value, rk_doubles);
-                    output[part] += exact * exact;
+                    output[p] += exact * exact;
                 }
-            }
-            for (int64_t i = whole; i < call->hidden; i++) LANE(output, i - whole) += (double)o[i] * o[i];
+            for (int64_t i = whole; i < call->hidden; i++) AT(output, i - whole) += (double)o[i] * o[i];
         }
         call->norms[slot] = (float)sqrt(TOTAL(output));
         call->norms[plane + slot] = (float)TOTAL(absolute);
@@ -106,15 +100,16 @@ static void slot_statistics(const rk_moe_call *call, const rk_moe_stretch *s, in
     }
 }
 
-/* Called by every thread of a team, or by one thread alone; the loops divide themselves. */
-void RUN(const rk_moe_call *call, const rk_moe_stretch *s) {
+#ifdef RK_TILED
+#include "moe_tiles.h"
+#endif
+
+/* h and o of the stretch by vectors. The loops divide themselves among a team. */
+static void products(const rk_moe_call *call, const rk_moe_stretch *s) {
     if (s->x) {
 #pragma omp for schedule(static)
         for (int64_t token = 0; token < s->tokens; token++) BY_DTYPE(widen, call, s, token);
     }
-#pragma omp single
-    widen_row(call->weights_dtype, call->weights, s->first * call->top_k, s->tokens * call->top_k, s->weight,
-              s->tokens * call->top_k);
     const int64_t width_blocks = (call->width + ROW_BLOCK - 1) / ROW_BLOCK;
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < s->active * width_blocks; task++) {
@@ -129,6 +124,19 @@ void RUN(const rk_moe_call *call, const rk_moe_stretch *s) {
         const int64_t last = first + ROW_BLOCK < call->hidden ? first + ROW_BLOCK : call->hidden;
         BY_DTYPE(down, call, s, s->expert[a], first, last, s->begin[a], s->begin[a + 1]);
     }
+}
+
+/* Called by every thread of a team, or by one thread alone. */
+void RUN(const rk_moe_call *call, const rk_moe_stretch *s) {
+#pragma omp single
+    widen_row(call->weights_dtype, call->weights, s->first * call->top_k, s->tokens * call->top_k, s->weight,
+              s->tokens * call->top_k);
+#ifdef RK_TILED
+    if (s->packed_x) tiled_products(call, s);
+    else products(call, s);
+#else
+    products(call, s);
+#endif
 #pragma omp for schedule(static)
     for (int64_t token = 0; token < s->tokens; token++) {
         combine(call, s, token);

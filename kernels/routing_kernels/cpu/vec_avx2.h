@@ -47,16 +47,39 @@ static inline float vec_most(vec v) {
     return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
 }
 
-/* The next values of a packed row in the lanes that the bits name, and a product added in those lanes alone. */
+/* The next values of a packed row in the lanes that the bits name, 0 in the others, and a product added in those lanes alone.
+   The places come from tables: the bits' own instructions (pdep) take some twenty cycles before Zen 3. */
+#define RK_KEPT(b, j, place) ((b) >> (j) & 1 ? (place) : 0x80)
+#define RK_RANK(b, j) __builtin_popcount((b) & ((1 << (j)) - 1))
+#define RK_LANE(b, j) RK_KEPT(b, j, RK_RANK(b, j))
+#define RK_HALF(b, j) RK_KEPT(b, j, 2 * RK_RANK(b, j)), RK_KEPT(b, j, 2 * RK_RANK(b, j) + 1)
+#define RK_8(of, b) {of(b, 0), of(b, 1), of(b, 2), of(b, 3), of(b, 4), of(b, 5), of(b, 6), of(b, 7)}
+#define RK_32(of, b) RK_8(of, b), RK_8(of, b + 1), RK_8(of, b + 2), RK_8(of, b + 3)
+#define RK_128(of, b) RK_32(of, b), RK_32(of, b + 4), RK_32(of, b + 8), RK_32(of, b + 12)
+#define RK_512(of, b) RK_128(of, b), RK_128(of, b + 16), RK_128(of, b + 32), RK_128(of, b + 48)
+#define RK_TABLE(of) {RK_512(of, 0), RK_512(of, 64), RK_512(of, 128), RK_512(of, 192)}
+/* Of each lane, the place of its value among those packed; the highest bit where there is none. */
+static const uint8_t vec_lanes[256][8] = RK_TABLE(RK_LANE);
+static const _Alignas(16) uint8_t vec_halves[256][16] = RK_TABLE(RK_HALF); /* and of its two bytes */
+
 static inline uint32_t vec_bits(const uint8_t *row, int64_t k) { return row[k / 8]; }
-static inline uint64_t vec_bytes(uint32_t bits) { return _pdep_u64(bits, 0x0101010101010101u) * 0xFFu; }
-static inline vec vec_expand(uint32_t bits, vec packed) {
-    uint64_t from = _pdep_u64(0x0706050403020100u, vec_bytes(bits));
-    return _mm256_permutevar8x32_ps(packed, _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)from)));
+static inline vec vec_expand_f32(uint32_t bits, const float *packed) {
+    const __m256i from = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)vec_lanes[bits]));
+    const __m256 placed = _mm256_permutevar8x32_ps(_mm256_loadu_ps(packed), from);
+    return _mm256_blendv_ps(placed, _mm256_setzero_ps(), _mm256_castsi256_ps(from));
+}
+static inline __m128i vec_expand_halves(uint32_t bits, const uint16_t *packed) {
+    return _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)packed), _mm_load_si128((const __m128i *)vec_halves[bits]));
+}
+static inline vec vec_expand_bf16(uint32_t bits, const uint16_t *packed) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(vec_expand_halves(bits, packed)), 16));
+}
+static inline vec vec_expand_f16(uint32_t bits, const uint16_t *packed) {
+    return _mm256_cvtph_ps(vec_expand_halves(bits, packed));
 }
 static inline vec vec_fma_where(uint32_t bits, vec a, vec b, vec c) {
-    __m256i mask = _mm256_cvtepi8_epi32(_mm_cvtsi64_si128((int64_t)vec_bytes(bits)));
-    return _mm256_blendv_ps(c, _mm256_fmadd_ps(a, b, c), _mm256_castsi256_ps(mask));
+    const __m256i from = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)vec_lanes[bits]));
+    return _mm256_blendv_ps(_mm256_fmadd_ps(a, b, c), c, _mm256_castsi256_ps(from));
 }
 
 /* The four sums over lanes, in one fixed order whatever the caller's tile. */

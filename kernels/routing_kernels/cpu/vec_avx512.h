@@ -40,13 +40,16 @@ static inline vec vec_power(vec p, vec n, vec x, float least) {
 static inline float vec_sum(vec v) { return _mm512_reduce_add_ps(v); }
 static inline float vec_most(vec v) { return _mm512_reduce_max_ps(v); }
 
-/* The next values of a packed row in the lanes that the bits name, and a product added in those lanes alone. */
+/* The next values of a packed row in the lanes that the bits name, 0 in the others, and a product added in those lanes alone. */
 static inline uint32_t vec_bits(const uint8_t *row, int64_t k) {
     uint16_t bits;
     memcpy(&bits, row + k / 8, sizeof bits);
     return bits;
 }
 static inline vec vec_expand(uint32_t bits, vec packed) { return _mm512_maskz_expand_ps((__mmask16)bits, packed); }
+static inline vec vec_expand_f32(uint32_t bits, const float *packed) { return vec_expand(bits, vec_load_f32(packed)); }
+static inline vec vec_expand_bf16(uint32_t bits, const uint16_t *packed) { return vec_expand(bits, vec_load_bf16(packed)); }
+static inline vec vec_expand_f16(uint32_t bits, const uint16_t *packed) { return vec_expand(bits, vec_load_f16(packed)); }
 static inline vec vec_fma_where(uint32_t bits, vec a, vec b, vec c) {
     return _mm512_mask3_fmadd_ps(a, b, c, (__mmask16)bits);
 }

@@ -91,7 +91,7 @@ static inline float vec_most(vec v) {
     return even > odd ? even : odd;
 }
 
-/* The next values of a packed row in the lanes that the bits name, and a product added in those lanes alone. */
+/* The next values of a packed row in the lanes that the bits name, 0 in the others, and a product added in those lanes alone. */
 static inline uint32_t vec_bits(const uint8_t *row, int64_t k) { return row[k / 8] >> k % 8 & 15u; }
 static inline vec vec_expand(uint32_t bits, vec packed) {
     vec v = vec_zero();
@@ -99,6 +99,9 @@ static inline vec vec_expand(uint32_t bits, vec packed) {
         if (bits >> i & 1u) v[i] = packed[next++];
     return v;
 }
+static inline vec vec_expand_f32(uint32_t bits, const float *packed) { return vec_expand(bits, vec_load_f32(packed)); }
+static inline vec vec_expand_bf16(uint32_t bits, const uint16_t *packed) { return vec_expand(bits, vec_load_bf16(packed)); }
+static inline vec vec_expand_f16(uint32_t bits, const uint16_t *packed) { return vec_expand(bits, vec_load_f16(packed)); }
 static inline vec vec_fma_where(uint32_t bits, vec a, vec b, vec c) {
     vec sum = a * b + c;
     for (int i = 0; i < VL; i++) sum[i] = bits >> i & 1u ? sum[i] : c[i];

@@ -9,12 +9,16 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-REST = 2.0
-"""A painter rests so many times as long as it has just painted: two thirds of the time the machine is for the model."""
+REST = 4.0
+"""A painter rests so many times as long as it has just painted: most of the time the machine is for the model and the text."""
+
+
+LINGER = 0.05
+"""Seconds without a question after which nothing is due any more: between two tokens of a generation there are fewer."""
 
 
 class Painter:
-    """Paints once for all that was asked for since the last time. Its thread ends when nothing is due.
+    """Paints once for all that was asked for since the last time. Its thread ends when nothing has been due for a while.
 
     Parameters
     ----------
@@ -41,6 +45,7 @@ class Painter:
         """Have everything painted soon."""
         with self._changed:
             self._due = True
+            self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="workbench-panel-painter", daemon=True)
                 self._thread.start()
@@ -66,6 +71,7 @@ class Painter:
             ended = time.monotonic()
             self._rested = ended + REST * (ended - started)
             with self._changed:
+                self._changed.wait_for(lambda: self._due, LINGER)
                 if not self._due:
                     self._thread = None
                     self._finished()

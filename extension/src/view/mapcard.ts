@@ -1,4 +1,5 @@
 /** The map with all that belongs to it: colours, zoom, load, legend, table, the marked box, and the tiles it asks for. */
+import { Changed } from './changed';
 import type { ControlRequest } from './channel';
 import { button, choice, h, setAttr, setText, setTitle } from './dom';
 import { wordsOf } from './edits';
@@ -41,6 +42,7 @@ export class MapCard {
   private readonly boxBar: HTMLElement;
   private readonly boxText = h('span', { attrs: { role: 'status' } });
   private readonly asked = new Map<string, number>();
+  private readonly offered = new Changed();
   private box: Box | null = null;
   private colour: Colour = 'expert';
   private wants: Want[] = [];
@@ -118,7 +120,9 @@ export class MapCard {
     if (!colours.includes(this.colour)) {
       this.colour = colours[0] ?? 'expert';
     }
-    this.colours.replaceChildren(...colours.map(value => h('option', { text: nameOf(value), attrs: { value } })));
+    if (this.offered.by(colours)) {
+      this.colours.replaceChildren(...colours.map(value => h('option', { text: nameOf(value), attrs: { value } })));
+    }
     this.rows.hidden = !this.data?.choices;
     this.map.show(this.data);
     this.colourBy(this.colour);

@@ -291,9 +291,15 @@ function pictureOf(tile: TileData, rows: number, name: string, colour: (row: num
   canvas.height = rows;
   const context = canvas.getContext('2d')!;
   const image = context.createImageData(tile.columns, rows);
+  const { data } = image;
+  let at = 0;
   for (let row = 0; row < rows; row++) {
     for (let column = 0; column < tile.columns; column++) {
-      image.data.set([...colour(row, column), 255], 4 * (row * tile.columns + column));
+      const [red, green, blue] = colour(row, column);
+      data[at++] = red;
+      data[at++] = green;
+      data[at++] = blue;
+      data[at++] = 255;
     }
   }
   context.putImageData(image, 0, 0);

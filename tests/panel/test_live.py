@@ -474,3 +474,14 @@ def test_activation_has_nothing_to_go_by_in_an_empty_store(make_driver: Any) -> 
         assert "no run of this model" in driver.view.last("error")["problem"]
         driver.compute("calibrate", texts="prompt")
         assert "No prompt has been run" in driver.view.last("error")["problem"]
+
+
+def test_a_generation_is_saved_as_a_page_once_it_has_ended(live: Any) -> None:
+    steps(live, 2)
+    run = live.state["base"]["id"]
+    live.control("export", sql="", format="html")
+    assert "still being generated" in live.view.last("error")["problem"] and "file" not in live.view.kinds()
+    live.compute("run", prompt=PROMPT)  # what the message says to do
+    live.control("show", run=run, base=None, plan=False)
+    live.control("export", sql="", format="html")
+    assert live.view.last("file")["name"] == f"routing-{run}.html"

@@ -13,6 +13,9 @@ REST = 4.0
 """A painter rests so many times as long as it has just painted: most of the time the machine is for the model and the text."""
 
 
+LONGEST_REST = 0.3
+"""Seconds that it rests at most, on a machine so busy that a picture takes long."""
+
 LINGER = 0.05
 """Seconds without a question after which nothing is due any more: between two tokens of a generation there are fewer."""
 
@@ -69,7 +72,7 @@ class Painter:
             ):  # it could not even tell its error, as of a closed page: the next picture still counts
                 log.exception("the panel could not be drawn")
             ended = time.monotonic()
-            self._rested = ended + REST * (ended - started)
+            self._rested = ended + min(REST * (ended - started), LONGEST_REST)
             with self._changed:
                 self._changed.wait_for(lambda: self._due, LINGER)
                 if not self._due:

@@ -80,6 +80,11 @@ def _page(session: Session, cursor: Any) -> tuple[answers.File, list[memoryview]
     numbers = session.in_view()
     if not numbers:
         raise PromptError(said("No prompt has been run."), said("Run one, then save its page."))
+    if session.generating:
+        raise PromptError(
+            said("This text is still being generated, and its run is written when that has ended."),
+            said("Press Run to end it; it is then in the list of runs, and can be saved from there."),
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = export(cursor, Path(folder) / "view.html", numbers)
         content = path.read_bytes()

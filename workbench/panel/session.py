@@ -404,6 +404,12 @@ class Session:
             known = {ran.id: ran for ran in (self._base, self._edited) if ran is not None}
         return (known[run], known[base]) if run in known and base in known else None
 
+    @property
+    def generating(self) -> bool:
+        """Whether what is in view is a generation under way, paused or not."""
+        with self._lock:
+            return self._lines is not None
+
     def in_view(self) -> list[int]:
         """Numbers of the base run and the edited run in view."""
         with self._lock:

@@ -39,6 +39,7 @@ export class MapCard {
   private readonly side: HTMLButtonElement;
   private readonly picture: HTMLButtonElement;
   private readonly runLabel = h('span', { class: 'wb-quiet wb-run' });
+  private readonly hint = h('p', { class: 'wb-note', text: __('Run a prompt: each of its tokens becomes a column here, each layer a row.') });
   private readonly boxBar: HTMLElement;
   private readonly boxText = h('span', { attrs: { role: 'status' } });
   private readonly asked = new Map<string, number>();
@@ -70,6 +71,7 @@ export class MapCard {
     this.picture = button(__('Picture'), 'picture', __('Save the map in view as a PNG picture'), () =>
       savePicture(this.map.canvas, this.node, `routing-${this.data?.run ?? 'map'}.png`)
     );
+    this.picture.disabled = true;
     const zoom = (label: string, action: string, title: string, factor: number): HTMLButtonElement => {
       const node = button(label, action, title, () => this.map.zoomBy(factor));
       node.setAttribute('aria-label', title);
@@ -103,6 +105,7 @@ export class MapCard {
         h('span', { class: 'wb-grow' }),
         this.runLabel
       ),
+      this.hint,
       h('div', { class: 'wb-map-row' }, this.map.node, this.load.node),
       this.boxBar,
       this.legend.node,
@@ -114,6 +117,8 @@ export class MapCard {
   take(message: RoutingMap | null, buffers: DataView[] = []): void {
     const other = message?.run !== this.data?.run;
     this.data = message ? new MapData(message, buffers) : null;
+    this.hint.hidden = this.data !== null;
+    this.picture.disabled = this.data === null;
     this.asked.clear();
     this.wants = [];
     const colours = this.data?.colours ?? ['expert'];

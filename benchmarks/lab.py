@@ -33,6 +33,42 @@ _COUNT = """() => {
   new MutationObserver(() => { window.drawn += 1; }).observe(
     document.querySelector('[data-wb-live]'), { attributes: true, attributeFilter: ['data-wb-generated'] });
 }"""
+# Kernel and page pass one number to and fro over comms like the panel's own: what is left is Jupyter's.
+_ECHO_KERNEL = """
+def _echoes(register):
+    out = []
+    def answer(comm, _message):
+        comm.on_msg(lambda message: out[-1].send(data=message["content"]["data"]))
+    register("echo.control", answer)
+    register("echo.stream", lambda comm, _message: out.append(comm))
+_echoes(get_ipython().kernel.comm_manager.register_target)
+"""
+_ECHO_PAGE = """async () => {
+  const panel = [...window.jupyterapp.shell.widgets('main')].find(widget => widget.app && widget.session);
+  const kernel = panel.session.session.kernel;
+  const make = (target, like) => {
+    const comm = kernel.createComm(target);
+    comm.commsOverSubshells = like.commsOverSubshells;
+    return comm;
+  };
+  const stream = make('echo.stream', panel.channel.stream);
+  const control = make('echo.control', panel.channel.comms.control);
+  stream.open({});
+  await Promise.race([control.subshellStarted, new Promise(done => setTimeout(done, 500))]);
+  control.open({});
+  window.echo = async count => {
+    const times = [];
+    for (let n = 0; n < count; n++) {
+      const start = performance.now();
+      const answered = new Promise(done => { stream.onMsg = () => done(); });
+      control.send({ n });
+      await answered;
+      times.push(performance.now() - start);
+      await new Promise(done => setTimeout(done, 150));
+    }
+    return times;
+  };
+}"""
 # Goes on generating as a panel does, with a real step of the model for every frame; at the end of its room it rewinds.
 _STREAM = """
 import time as _time
@@ -174,6 +210,15 @@ class Panel:
     def stream(self, steps: int, seconds: float, rate: float, wait: bool = False) -> None:
         """Let a cell generate ``steps`` tokens, or as many as in ``seconds``, at most ``rate`` a second (0: no limit)."""
         self.cell(f"{_STREAM}\n_stream({steps}, {seconds}, {rate})", wait=wait)
+
+    def open_echo(self) -> None:
+        """Have the kernel answer what :meth:`echo` sends."""
+        self.cell(_ECHO_KERNEL, wait=True)
+        self.page.evaluate(_ECHO_PAGE)
+
+    def echo(self, count: int) -> list[float]:
+        """Milliseconds from a message of the page until the kernel's answer is there: Jupyter's own part of a click."""
+        return [float(time) for time in self.page.evaluate("count => window.echo(count)", count)]
 
     def memory(self) -> float:
         """Megabytes of the page's heap after a collection."""

@@ -6,8 +6,9 @@ panel), how many of 30 steps a second are drawn, what a hidden panel is sent, fi
 
 A click has two times: until what was asked for stands in plan and inspector, marked as pending, and until the kernel has
 taken it up and both show that. Times run from the event in the page to the end of the frame in which the change is painted.
-Of the model there is no pass in either: the kernel answers a click before the new plan is run, so that nothing is to be
-subtracted; what a running cell or generation costs a click by keeping cores and interpreter busy is in it.
+Beside the second stands Jupyter's own part of it: a bare comm message to the kernel and its answer, over comms like the
+panel's. Of the model there is no pass in either: the kernel answers a click before the new plan is run, so that nothing is
+to be subtracted; what a running cell or generation costs a click by keeping cores and interpreter busy is in it.
 """
 
 from __future__ import annotations
@@ -149,17 +150,25 @@ def measure(repeats: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         clicks(panel, 2, settle=True)
         demo = "demo model"
 
-        def clicked(name: str, setting: str, times: dict[str, list[float]]) -> None:
+        def clicked(name: str, setting: str, times: dict[str, list[float]], echo: list[float]) -> None:
             asked = "click to repaint of plan and inspector as asked for, median"
             timed(f"{name}_asked", asked, setting, times["asked"], "<= 50")
             confirmed = "click to repaint of plan and inspector as confirmed by the kernel, median"
-            timed(f"{name}_confirmed", confirmed, setting, times["confirmed"], "<= 50")
+            told[f"{name}_echo"] = summary(echo)
+            beside = f"{setting}; {statistics.median(echo):.0f} ms of it a bare comm message and its answer"
+            timed(f"{name}_confirmed", confirmed, beside, times["confirmed"], "<= 50")
 
-        clicked("click_idle", f"{demo}, kernel idle", clicks(panel, repeats, settle=True))
-        panel.cell(f"import time\nstop = time.time() + {repeats}\nwhile time.time() < stop: sum(range(1000))")
+        panel.open_echo()
+        panel.echo(3)
+        clicked(
+            "click_idle", f"{demo}, kernel idle", clicks(panel, repeats, settle=True), panel.echo(2 * repeats)
+        )
+        panel.cell(
+            f"import time\nstop = time.time() + {2 * repeats}\nwhile time.time() < stop: sum(range(1000))"
+        )
         panel.page.wait_for_timeout(500)
-        times = clicks(panel, repeats, settle=False)
-        clicked("click_while_a_cell_computes", f"{demo}, while a cell computes", times)
+        times, echo = clicks(panel, repeats, settle=False), panel.echo(repeats)
+        clicked("click_while_a_cell_computes", f"{demo}, while a cell computes", times, echo)
         panel.idle()
         made, drawn = streamed(panel, folder, 6)
         told["steps_a_second_of_one_text"] = round(made, 1)
@@ -167,9 +176,9 @@ def measure(repeats: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             figure("steps drawn of 30 a second", f"{demo}, one text generated", drawn, "a second", ">= 29")
         )
         panel.count()
-        panel.stream(100_000, repeats, 30)
+        panel.stream(100_000, 2 * repeats, 30)
         panel.page.wait_for_timeout(500)
-        times = clicks(panel, repeats, settle=False)
+        times, echo = clicks(panel, repeats, settle=False), panel.echo(repeats)
         panel.page.wait_for_timeout(1000)
         panel.idle()
         steps, seconds = map(float, (folder / "streamed").read_text().split())
@@ -177,7 +186,10 @@ def measure(repeats: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         told["steps_drawn"] = panel.counted()[1]
         rate = f"{steps / seconds:.2g} tokens a second"
         clicked(
-            "click_while_frames_stream", f"{demo}, while it generates {rate} with and without the plan", times
+            "click_while_frames_stream",
+            f"{demo}, while it generates {rate} with and without the plan",
+            times,
+            echo,
         )
         messages, unseen = hidden(panel, folder)
         unseen_setting = f"{demo}, {unseen} tokens generated"

@@ -14,6 +14,7 @@ export class CommChannel implements Channel {
   private readonly comms: Record<Lane, Kernel.IComm>;
   private readonly stream: Kernel.IComm;
   private readonly ready: Promise<unknown>;
+  private open = false;
   private listener: Listener = () => undefined;
 
   constructor(kernel: Kernel.IKernelConnection) {
@@ -40,6 +41,7 @@ export class CommChannel implements Channel {
       new Promise(resolve => setTimeout(resolve, SUBSHELL_WAIT))
     ]);
     this.ready = started.then(() => {
+      this.open = true;
       if (!this.comms.control.isDisposed) {
         this.comms.control.open({ panel });
       }
@@ -53,12 +55,18 @@ export class CommChannel implements Channel {
   }
 
   send(lane: Lane, message: object): void {
-    void this.ready.then(() => {
-      const comm = this.comms[lane];
-      if (!comm.isDisposed) {
-        comm.send(message as JSONObject);
-      }
-    });
+    if (this.open) {
+      this.post(lane, message); // at once: the kernel is on its way while the page is drawn
+    } else {
+      void this.ready.then(() => this.post(lane, message));
+    }
+  }
+
+  private post(lane: Lane, message: object): void {
+    const comm = this.comms[lane];
+    if (!comm.isDisposed) {
+      comm.send(message as JSONObject);
+    }
   }
 
   listen(listener: Listener): void {

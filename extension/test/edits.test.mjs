@@ -63,6 +63,8 @@ test('neurons are masked by a criterion and let go again', () => {
   assert.deepEqual(toggleNeurons(now, all, 0.5, 'magnitude'), { type: 'remove', version: 7, index: 0 });
   assert.equal(toggleNeurons(now, all, 0.5, 'random').type, 'add');
   assert.equal(toggleNeurons(now, all, 0.25, 'magnitude').type, 'add');
+  const measured = plan(card('mask.neurons', { experts: [], data: { ratio: 0.5, criterion: 'activation', source: 'abc' } }));
+  assert.deepEqual(toggleNeurons(measured, all, 0.5, 'activation'), { type: 'remove', version: 7, index: 0 }, 'whatever it was measured on');
 });
 
 test('a scope is said in words', () => {

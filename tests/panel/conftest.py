@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -156,21 +157,48 @@ class FakeBench:
         return effect
 
 
+def english(sentence: Any) -> Any:
+    """A sentence of the kernel without a catalogue."""
+    if not isinstance(sentence, dict) or sentence.keys() != {"text", "values"}:
+        return sentence
+    values = sentence["values"]
+    if values is None:
+        return sentence["text"]
+    return re.sub(r"%(\d)", lambda place: str(values[int(place[1]) - 1]), sentence["text"])
+
+
 class FakeView:
-    """A connection's other end: keeps what it was sent."""
+    """A connection's other end: keeps what it was sent, sentences in English and the texts of a generation joined."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
+        self.sent: list[dict[str, Any]] = []
+        self.texts: dict[str, list[str]] = {"edited": [], "base": []}
         self.buffers: list[list[bytes]] = []
         self.posts = 0
 
     def send(self, data: dict[str, Any], buffers: Any) -> None:
         rest = iter(buffers)
         for message, count in zip(data["messages"], data["buffers"], strict=True):
-            self.messages.append(message)
+            self.sent.append(message)
+            self.messages.append({name: english(value) for name, value in message.items()})
+            if message["type"] == "state":
+                self.messages[-1]["live"] = self._join(message["live"])
             self.buffers.append([bytes(next(rest)) for _ in range(count)])
         assert next(rest, None) is None
         self.posts += 1
+
+    def _join(self, live: dict[str, Any] | None) -> dict[str, Any] | None:
+        for side in self.texts:
+            told = None if live is None else live[side]
+            if told is None:
+                self.texts[side] = []
+            else:
+                assert told["keep"] <= len(self.texts[side])
+                self.texts[side] = self.texts[side][: told["keep"]] + told["tokens"]
+        if live is None:
+            return None
+        return live | {side: self.texts[side] if live[side] is not None else None for side in self.texts}
 
     def last(self, kind: str) -> dict[str, Any]:
         return next(message for message in reversed(self.messages) if message["type"] == kind)

@@ -209,17 +209,17 @@ def test_downloads_are_counted_whether_their_bars_are_drawn_or_not() -> None:
 
     from workbench.panel.progress import loading
 
-    told: list[tuple[str, float]] = []
+    told: list[tuple[tuple[float, float] | None, float]] = []
     before = tqdm.update
-    with loading(lambda stage, share: told.append((stage, share))):
+    with loading(lambda size, share: told.append((size, share))):
         for disabled in (True, False):
             bar = tqdm(total=4_000_000, unit="B", desc="model.safetensors", disable=disabled, leave=False)
             bar.update(1_000_000)
             bar.update(3_000_000)
             bar.close()
         tqdm(total=3, unit="files", disable=True).update(1)
-    assert told[0] == (": 1.0 of 4.0 MB downloaded", 0.25)
-    assert told[-1] == (": 8.0 of 8.0 MB downloaded", 1.0), "of all files so far"
+    assert told[0] == ((1.0, 4.0), 0.25)
+    assert told[-1] == ((8.0, 8.0), 1.0), "of all files so far"
     assert tqdm.update is before, "the bars are as they were"
 
 

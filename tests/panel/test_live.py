@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import workbench as wb
+from workbench.panel import calibration
 from workbench.panel.benches import Benches
 
 PROMPT = "The capital of France is Paris, and the capital of Germany is"
@@ -393,3 +394,94 @@ def test_depth_events_of_every_kind_are_told(live: Any, demo: Any) -> None:
     assert live.view.last("cell")["skipped"] is True
     live.control("select", layer=1, position=3)
     assert live.view.last("cell")["skipped"] is False, "only that token left the block out"
+
+
+def test_a_growing_text_is_told_by_its_new_tokens(live: Any) -> None:
+    steps(live, 3)
+    sent = [
+        message["live"]["edited"]
+        for message in live.view.sent
+        if message["type"] == "state" and message["live"]
+    ]
+    assert (
+        sent
+        and all(len(text["tokens"]) <= 1 for text in sent)
+        and sent[-1]["keep"] + len(sent[-1]["tokens"]) == 3
+    )
+    start = live.state["live"]["prompt_tokens"]
+    live.compute("rewind", position=start)
+    assert live.view.sent[-1]["type"] == "done" and len(live.state["live"]["edited"]) == 1
+    told = next(message for message in reversed(live.view.sent) if message["type"] == "state")["live"][
+        "edited"
+    ]
+    assert told == {"keep": 1, "tokens": []}, "what is taken back is not told again"
+    live.view.texts = {"edited": [], "base": []}  # another view of the same widget: it has been told nothing
+    live.hello()
+    assert len(live.state["live"]["edited"]) == 1
+
+
+def test_a_step_is_one_post_beside_its_picture(live: Any) -> None:
+    steps(live, 1)
+    for _ in range(3):
+        live.seq += 1
+        before = live.view.posts
+        live.connection.receive("compute", {"type": "step", "seq": live.seq})
+        kinds = live.view.kinds()
+        assert kinds[-1] == "done" or "map" in kinds[-3:], kinds[-6:]
+        assert live.view.posts - before <= 2, (
+            "the text and its number, and perhaps a picture of an earlier step"
+        )
+        live.connection.settle()
+        live.connection.receive("control", {"type": "seen", "seq": 0})
+
+
+def test_masks_by_activation_are_chosen_on_the_prompt_or_on_runs(live: Any, demo: Any) -> None:
+    layer = demo.anatomy.moe_layers[2]
+    prompt = [int(token) for token in demo.token_ids(PROMPT)]
+    live.compute("calibrate", texts="prompt")
+    told = live.view.last("calibrated")
+    assert told["seq"] == live.seq and (told["runs"], told["tokens"]) == (1, len(prompt))
+    assert told["source"] == demo.calibrate([prompt])
+    edit = {
+        "kind": "mask.neurons", "layers": [layer], "ratio": 0.9, "criterion": "activation", "source": told["source"],
+    }  # fmt: skip
+    live.control("add", edit=edit)
+    live.compute("recompute")
+    run = demo.run(PROMPT, plan=wb.Plan.from_json(live.state["plan"]["text"]), record=None)
+    shown = live.view.last("next")["rows"]
+    probability = run.logits[-1].double().softmax(-1)
+    assert {row["token"]: row["edited"] for row in shown} == pytest.approx(
+        {row["token"]: float(probability[row["token"]]) for row in shown}, abs=1e-6
+    )
+    assert any(abs(row["edited"] - row["base"]) > 1e-4 for row in shown), "it acts"
+
+    # Runs of one text count once, and no more tokens are read than are kept in memory.
+    texts = [prompt, [5, 6, 7, 8], list(range(10, 10 + calibration.MOST_TOKENS - 100))]
+    for text in (texts[2], texts[1], texts[1], texts[0]):
+        demo.run(text)
+    live.compute("calibrate", texts="runs")
+    told = live.view.last("calibrated")
+    assert told["tokens"] == calibration.MOST_TOKENS
+    recorded = calibration._recorded(demo)
+    assert recorded[:2] == texts[:2] and sum(map(len, recorded)) == calibration.MOST_TOKENS
+    assert told["source"] == demo.calibrate(recorded) and told["runs"] == len(recorded)
+
+
+def test_activation_has_nothing_to_go_by_in_an_empty_store(make_driver: Any) -> None:
+    with wb.open(store=":memory:") as bench:
+        driver = make_driver(Benches({"bench": bench}, lambda _model: bench)).hello()
+        driver.compute("calibrate", texts="runs")
+        assert "no run of this model" in driver.view.last("error")["problem"]
+        driver.compute("calibrate", texts="prompt")
+        assert "No prompt has been run" in driver.view.last("error")["problem"]
+
+
+def test_a_generation_is_saved_as_a_page_once_it_has_ended(live: Any) -> None:
+    steps(live, 2)
+    run = live.state["base"]["id"]
+    live.control("export", sql="", format="html")
+    assert "still being generated" in live.view.last("error")["problem"] and "file" not in live.view.kinds()
+    live.compute("run", prompt=PROMPT)  # what the message says to do
+    live.control("show", run=run, base=None, plan=False)
+    live.control("export", sql="", format="html")
+    assert live.view.last("file")["name"] == f"routing-{run}.html"

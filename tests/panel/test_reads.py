@@ -305,7 +305,10 @@ def test_the_machine_lists_its_models(driver: Any, tmp_path: Any, monkeypatch: p
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     driver.control("models_of")
     rows = driver.view.last("models")["rows"]
-    assert [row["name"] for row in rows] == ["demo", "a/b"] and rows[1]["note"] == "foo"
+    assert [row["name"] for row in rows] == ["demo", "a/b"] and rows[1]["note"] == {
+        "text": "foo",
+        "values": None,
+    }
 
 
 def test_the_effect_of_each_edit_is_what_leaving_it_out_changes(driver: Any, fake_bench: Any) -> None:

@@ -108,6 +108,7 @@ def test_sublayers_neurons_and_contributions(
     )
 
     layer, token = map(int, cell.get_attribute("data-wb-cell").split(","))
+    tokens = int(panel.locator("[data-wb-map]").get_attribute("data-wb-tokens"))
     panel.get_by_label("Clicks act on").select_option("token")
     assert f"in layer {layer} for token {token} alone" in cell.inner_text()
     act(panel, "skip-attention").click()
@@ -137,6 +138,25 @@ def test_sublayers_neurons_and_contributions(
         act(panel, action).click()
         idle(panel)
     assert panel.locator("[data-wb-edit]").count() == 1, "the same click takes it back"
+
+    # The least active neurons have to be measured first: on this prompt, or on what has been recorded.
+    assert not panel.get_by_label("Activity measured on").is_visible()
+    panel.get_by_label("Which neurons").select_option("activation")
+    for texts, words in (
+        ("prompt", f"Measured on the {tokens} tokens of the prompt"),
+        ("runs", "texts of the store"),
+    ):
+        panel.get_by_label("Activity measured on").select_option(texts)
+        assert "Mask first reads" in cell.inner_text()
+        act(panel, "mask-neurons").click()
+        panel.locator('[data-wb-edit="mask.neurons"]').wait_for()
+        idle(panel)
+        assert "by activation" in panel.locator('[data-wb-edit="mask.neurons"]').inner_text()
+        assert words in cell.inner_text()
+        shot(f"mask-by-activation-{texts}")
+        act(panel, "mask-neurons").click()
+        idle(panel)
+        assert panel.locator('[data-wb-edit="mask.neurons"]').count() == 0
 
 
 def test_the_picture_is_of_the_rows(page: Any, card: Callable[[], Any], idle: Callable[[Any], None]) -> None:

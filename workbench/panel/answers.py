@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from workbench.panel.replies import MapArray
+from workbench.panel.replies import MapArray, Sentence
 from workbench.panel.requests import Message
 
 
@@ -136,7 +136,7 @@ class Chart(Message):
     run: str
     layer: int
     spec: dict[str, Any] | None
-    note: str
+    note: Sentence | None
 
 
 class File(Message):
@@ -233,7 +233,7 @@ class Model(Message):
     """A model on this machine: the name to open it by, and what it is."""
 
     name: str
-    note: str
+    note: Sentence
 
 
 class Models(Message):
@@ -262,6 +262,16 @@ class Contributions(Message):
     experts: list[ExpertEffect]
     attention: float | None
     mlp: float | None
+
+
+class Calibrated(Message):
+    """The answer to ``calibrate`` number ``seq``: the hash by which an edit names as its ``source`` what was measured."""
+
+    type: Literal["calibrated"] = "calibrated"
+    seq: int
+    source: str
+    runs: int
+    tokens: int
 
 
 class PlanProgress(Message):

@@ -36,7 +36,7 @@ class Benches:
     opener
         Opens a model by name (``None``: the demo model) and returns its bench.
     watch
-        While its ``with`` block stands, it calls a function with the stage of loading and the share of it that is done.
+        While its ``with`` block stands, it calls a function with how far loading is: :data:`workbench.panel.progress.Tell`.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Benches:
                 known = self._sessions[id(bench)] = Session(weakref.ref(bench))
             return known
 
-    def open(self, model: str | None, tell: Tell = lambda _stage, _share: None) -> Session:
+    def open(self, model: str | None, tell: Tell = lambda _megabytes, _share: None) -> Session:
         """Open a model and keep it; the variable ``bench`` gets it where the notebook has none of that name.
 
         ``tell`` is called with how far it is, where the loader counts that; see :mod:`workbench.panel.progress`.

@@ -11,6 +11,7 @@ from workbench.interventions import Edit, Plan, reroute
 from workbench.interventions.edit import Facts
 from workbench.panel import answers, requests
 from workbench.panel.history import History
+from workbench.panel.said import said
 
 MOST_KEPT = 32
 """Plans kept under a name."""
@@ -63,7 +64,7 @@ def read_edit(data: dict[str, Any]) -> Edit:
     """An edit from its JSON form."""
     edits = Plan.from_json(json.dumps({"version": 1, "edits": [data]})).edits
     if not edits:
-        raise EditRefused("The panel sent no edit.", "Click once more.")
+        raise EditRefused(said("The panel sent no edit."), said("Click once more."))
     return edits[0]
 
 
@@ -71,7 +72,8 @@ def imitation(layer: int, position: int, route: Sequence[tuple[int, float]]) -> 
     """Edits that give a cell the experts of ``route`` at their weights."""
     if not route:
         raise EditRefused(
-            f"That token has no route in layer {layer}.", "Choose a token whose block ran and was routed."
+            said("That token has no route in layer %1.", layer),
+            said("Choose a token whose block ran and was routed."),
         )
     return [reroute.force(layer, expert, tokens=[position], weight=weight) for expert, weight in route]
 
@@ -104,15 +106,18 @@ class Shelf:
             case requests.KeepPlan():
                 name = request.name.strip()
                 if not name:
-                    raise PlanError("The plan has no name.", "Type one and keep it again.")
+                    raise PlanError(said("The plan has no name."), said("Type one and keep it again."))
                 if name not in self._plans and len(self._plans) >= MOST_KEPT:
                     raise PlanError(
-                        f"{MOST_KEPT} plans are kept already.", "Forget one, or save it as a file."
+                        said("%1 plans are kept already.", MOST_KEPT),
+                        said("Forget one, or save it as a file."),
                     )
                 self._plans[name] = plan
             case requests.RecallPlan():
                 if request.name not in self._plans:
-                    raise PlanError(f"No plan is kept as {request.name!r}.", "Choose one from the list.")
+                    raise PlanError(
+                        said("No plan is kept as %1.", repr(request.name)), said("Choose one from the list.")
+                    )
                 push(self._plans[request.name])
             case requests.ForgetPlan():
                 self._plans.pop(request.name, None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.analysis import charts
 from workbench.errors import SqlError, StoreError
 from workbench.panel import answers
+from workbench.panel.said import Said, said, sentence
 
 if TYPE_CHECKING:
     import altair as alt
@@ -29,14 +30,20 @@ def drawn(cursor: Any, chart: str, run: int, layer: int) -> answers.Chart:
         There is no such chart.
     """
     if chart not in CHARTS:
-        raise StoreError(f"There is no chart {chart!r}.", f"Choose one of {', '.join(CHARTS)}.")
+        raise StoreError(
+            said("There is no chart %1.", repr(chart)), said("Choose one of %1.", ", ".join(CHARTS))
+        )
     query, make, missing = CHARTS[chart]
     frame = cursor.execute(query, [run]).df()
     spec = None
     if len(frame):
         spec = make(frame, layer).properties(width="container").to_dict()
     return answers.Chart(
-        chart=chart, run=str(run), layer=layer, spec=spec, note="" if spec is not None else missing
+        chart=chart,
+        run=str(run),
+        layer=layer,
+        spec=spec,
+        note=None if spec is not None else sentence(missing),
     )
 
 
@@ -54,11 +61,13 @@ def plotted(cursor: Any, sql: str, mark: str, x: str, y: str, colour: str | None
     wanted = [x, y] if colour is None else [x, y, colour]
     for name in wanted:
         if name not in frame.columns:
-            raise SqlError(f"The answer has no column {name!r}.", "Choose another column for the chart.")
+            raise SqlError(
+                said("The answer has no column %1.", repr(name)), said("Choose another column for the chart.")
+            )
     if len(frame) > charts.LARGEST:
         raise SqlError(
-            f"The answer has {len(frame):,} rows; a chart takes {charts.LARGEST:,}.",
-            "Aggregate in SQL, or add a LIMIT.",
+            said("The answer has %1 rows; a chart takes %2.", f"{len(frame):,}", f"{charts.LARGEST:,}"),
+            said("Aggregate in SQL, or add a LIMIT."),
         )
     rows = frame[list(dict.fromkeys(wanted))].copy()
     fields = {name: f"c{n}" for n, name in enumerate(rows.columns)}
@@ -160,16 +169,32 @@ def _sparsity(frame: pd.DataFrame) -> alt.Chart:
     return charts.lines(frame, names, "share", "Activation sparsity by layer")
 
 
-CHARTS: dict[str, tuple[str, Callable[[Any, int], Any], str]] = {
-    "load": ("FROM expert_load(?)", _load, "No routing was recorded in this run."),
+CHARTS: dict[str, tuple[str, Callable[[Any, int], Any], Said]] = {
+    "load": ("FROM expert_load(?)", _load, said("No routing was recorded in this run.")),
     "contribution": (
         "FROM layer_contribution(?)",
         _lines(charts.contribution),
-        "No contributions were recorded in this run.",
+        said("No contributions were recorded in this run."),
     ),
-    "rank": ("FROM arank_profile(?)", _lines(charts.arank_profile), "No attention ranks were recorded in this run."),
-    "sparsity": ("FROM layer_sparsity(?)", _lines(_sparsity), "No activation sparsity was recorded in this run."),
-    "entropy": ("FROM routing_entropy(?)", _lines(charts.entropy_profile), "No router entropies were recorded in this run."),
-    "affinity": ("FROM expert_affinity(?)", _affinity, "There are no two neighbouring layers with routers in this run."),
-}  # fmt: skip
+    "rank": (
+        "FROM arank_profile(?)",
+        _lines(charts.arank_profile),
+        said("No attention ranks were recorded in this run."),
+    ),
+    "sparsity": (
+        "FROM layer_sparsity(?)",
+        _lines(_sparsity),
+        said("No activation sparsity was recorded in this run."),
+    ),
+    "entropy": (
+        "FROM routing_entropy(?)",
+        _lines(charts.entropy_profile),
+        said("No router entropies were recorded in this run."),
+    ),
+    "affinity": (
+        "FROM expert_affinity(?)",
+        _affinity,
+        said("There are no two neighbouring layers with routers in this run."),
+    ),
+}
 """Query, drawing, and what to say where there is nothing to draw, by the chart's name."""

@@ -18,6 +18,7 @@ from workbench.panel.benches import Benches
 from workbench.panel.connection import Connection
 from workbench.panel.progress import loading
 from workbench.panel.protocol import Lane
+from workbench.panel.said import said
 
 _LANES: dict[str, Lane] = {"workbench.control": "control", "workbench.compute": "compute"}
 _STREAM = "workbench.stream"
@@ -46,7 +47,9 @@ def serve() -> Comms:
         shell = get_ipython()
         kernel = getattr(shell, "kernel", None)
         if kernel is None:
-            raise SetupError("There is no Jupyter kernel here.", "Run this in a notebook or in JupyterLab.")
+            raise SetupError(
+                said("There is no Jupyter kernel here."), said("Run this in a notebook or in JupyterLab.")
+            )
         benches = Benches(shell.user_ns, _open, loading)
         sys.setswitchinterval(min(SWITCH, sys.getswitchinterval()))
         shell.events.register("post_run_cell", lambda _result: benches.rescan())

@@ -18,6 +18,7 @@ from workbench.panel import protocol, replies, requests
 from workbench.panel.benches import Benches
 from workbench.panel.reader import Reader, Reading
 from workbench.panel.reads import read
+from workbench.panel.said import said, sentence
 from workbench.panel.session import Session
 from workbench.runtime.versions import versions
 
@@ -63,6 +64,7 @@ class Connection:
         self._posting = threading.Lock()
         self._latest: dict[str, int] = {}
         self._called_off: set[int] = set()
+        self._texts: dict[str, list[str]] = {}  # of a generation, as the view was told them last
 
     @property
     def visible(self) -> bool:
@@ -79,8 +81,9 @@ class Connection:
         """Carry out one request; whatever goes wrong becomes an ``error`` message."""
         seq = data.get("seq") if isinstance(data, dict) else None
         seq = seq if isinstance(seq, int) else None
-        # What a click changes arrives as one message; a computation says as it goes what it is about.
-        with self.together() if lane == "control" else nullcontext():
+        # What a click changes arrives as one message, as a token does; what computes longer says as it goes what it is about.
+        at_once = lane == "control" or (isinstance(data, dict) and data.get("type") == "step")
+        with self.together() if at_once else nullcontext():
             self._answer(seq, lambda: self._take(lane, data))
 
     def settle(self) -> None:
@@ -133,21 +136,27 @@ class Connection:
             where = ".".join(str(part) for part in finding["loc"]) or "message"
             self._fail(
                 seq,
-                f"The panel sent something this kernel does not understand ({where}: {finding['msg']}).",
-                "Reload the page; if it stays, the panel and the kernel have different versions of routing-workbench.",
+                said(
+                    "The panel sent something this kernel does not understand (%1: %2).",
+                    where,
+                    finding["msg"],
+                ),
+                said(
+                    "Reload the page; if it stays, the panel and the kernel have different versions of routing-workbench."
+                ),
             )
         except WorkbenchError as error:
             self._fail(seq, error.problem, error.remedy)
         except KeyboardInterrupt:
-            self._fail(seq, "The computation was interrupted.", "Run the prompt again.")
+            self._fail(seq, said("The computation was interrupted."), said("Run the prompt again."))
         except (
             Exception
         ) as error:  # the last line of defence: an exception in a comm callback is shown nowhere else
             log.exception("panel request failed")
             self._fail(
                 seq,
-                f"The workbench failed inside: {type(error).__name__}: {error}",
-                "The full trace is in the kernel's log; please report it.",
+                said("The workbench failed inside: %1: %2", type(error).__name__, error),
+                said("The full trace is in the kernel's log; please report it."),
             )
         if done and seq is not None:
             self.tell(replies.Done(seq=seq))
@@ -187,6 +196,9 @@ class Connection:
     def _post(self, letters: Sequence[_Letter]) -> None:
         with self._posting:
             letters = [letter for letter in letters if self._is_new(letter)]
+            for letter in letters:
+                if letter.data["type"] == "state":
+                    self._shorten(letter.data["live"])
             if letters:
                 self._send(
                     {
@@ -204,6 +216,16 @@ class Connection:
         if kind == "map":
             self._unseen += 1
         return True
+
+    def _shorten(self, live: dict[str, Any] | None) -> None:
+        """Of the texts of a generation, leave what the view has not been told: a long one grows by a token at a time."""
+        for side in ("edited", "base"):
+            text = None if live is None else live[side]
+            known, tokens = self._texts.get(side, []), [] if text is None else text["tokens"]
+            self._texts[side] = tokens
+            if live is not None and text is not None:
+                keep = _agreement(known, tokens)
+                live[side] = {"keep": keep, "tokens": tokens[keep:]}
 
     def announce(self) -> None:
         """Tell the view which benches there are, and take up one if it shows none or its own is gone."""
@@ -242,7 +264,8 @@ class Connection:
             found = self._benches.find()
             if request.key not in found:
                 raise SetupError(
-                    "That bench is not in this kernel any more.", "Choose another one from the list."
+                    said("That bench is not in this kernel any more."),
+                    said("Choose another one from the list."),
                 )
             with self._lock:
                 self._leave()
@@ -251,7 +274,8 @@ class Connection:
             self._open(request)
         elif self._session is None:
             raise SetupError(
-                "No model is open in this kernel.", "Open one in the field above, or run bench = wb.open()."
+                said("No model is open in this kernel."),
+                said("Open one in the field above, or run bench = wb.open()."),
             )
         else:
             self._session.handle(request, self)
@@ -261,10 +285,19 @@ class Connection:
             mine = versions()["workbench"]
             older = "kernel" if hello.protocol > protocol.PROTOCOL else "JupyterLab"
             raise SetupError(
-                f"The panel is of version {hello.version} and the kernel's workbench of {mine}; they cannot talk.",
-                f"Upgrade routing-workbench in the environment of the {older}, then restart it and reload the page.",
+                said(
+                    "The panel is of version %1 and the kernel's workbench of %2; they cannot talk.",
+                    hello.version,
+                    mine,
+                ),
+                said(
+                    "Upgrade routing-workbench in the environment of the %1, then restart it and reload the page.",
+                    older,
+                ),
             )
         self._greeted = True
+        with self._posting:
+            self._texts = {}  # it may be another view of the same widget that speaks
         self._benches.connections.add(self)
         if self._session is not None:
             self._tell_benches()
@@ -274,12 +307,19 @@ class Connection:
 
     def _open(self, request: requests.Open) -> None:
         name = request.model.strip() if request.model else None
-        what = f"opening {name or 'the demo model'}"
-        self.tell(replies.Busy(what=what))
+        what = said("opening %1", name) if name else said("opening the demo model")
+        self.tell(replies.Busy(what=sentence(what)))
+
+        def tell(megabytes: tuple[float, float] | None, share: float) -> None:
+            loading = what
+            if megabytes is not None:
+                loading = said(
+                    "opening %1: %2 of %3 MB downloaded", name or "", *(f"{size:,.1f}" for size in megabytes)
+                )
+            self.tell(replies.Busy(what=sentence(loading), share=share))
+
         try:
-            session = self._benches.open(
-                name, lambda stage, share: self.tell(replies.Busy(what=f"{what}{stage}", share=share))
-            )
+            session = self._benches.open(name, tell)
         finally:
             self.tell(replies.Busy(what=None))
         with self._lock:
@@ -316,4 +356,12 @@ class Connection:
         )
 
     def _fail(self, seq: int | None, problem: str, remedy: str) -> None:
-        self.tell(replies.Failure(seq=seq, problem=problem, remedy=remedy))
+        self.tell(replies.Failure(seq=seq, problem=sentence(problem), remedy=sentence(remedy)))
+
+
+def _agreement(one: list[str], other: list[str]) -> int:
+    """How many items two lists have in common at the start."""
+    shorter = min(len(one), len(other))
+    if one[:shorter] == other[:shorter]:
+        return shorter
+    return next(n for n in range(shorter) if one[n] != other[n])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workbench.errors import PlanError
 from workbench.interventions import Edit, Plan
+from workbench.panel.said import said
 
 
 class History:
@@ -44,14 +45,14 @@ class History:
     def undo(self) -> None:
         """Go one plan back."""
         if self.earlier is None:
-            raise PlanError("There is nothing to undo.", "The plan is as it was at the start.")
+            raise PlanError(said("There is nothing to undo."), said("The plan is as it was at the start."))
         self._now -= 1
         self.version += 1
 
     def redo(self) -> None:
         """Go one plan forward again."""
         if self.later is None:
-            raise PlanError("There is nothing to redo.", "Undo a change first.")
+            raise PlanError(said("There is nothing to redo."), said("Undo a change first."))
         self._now += 1
         self.version += 1
 
@@ -59,15 +60,17 @@ class History:
         """Raise if a view speaks of a plan that does not hold any more."""
         if version != self.version:
             raise PlanError(
-                "The plan has changed since that click, so the edit it meant is not certain.",
-                "Click once more.",
+                said("The plan has changed since that click, so the edit it meant is not certain."),
+                said("Click once more."),
             )
 
     def edit(self, index: int) -> Edit:
         """Edit number ``index`` of the plan that holds now."""
         edits = self.plan.edits
         if not 0 <= index < len(edits):
-            raise PlanError(f"The plan has no edit number {index}.", f"It has {len(edits)}, counted from 0.")
+            raise PlanError(
+                said("The plan has no edit number %1.", index), said("It has %1, counted from 0.", len(edits))
+            )
         return edits[index]
 
     def prove(self) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from workbench.errors import PromptError
 from workbench.interventions import Plan
 from workbench.panel import replies
+from workbench.panel.said import said
 
 if TYPE_CHECKING:
     from workbench.runtime.live import Live
@@ -27,6 +29,7 @@ class Timeline:
         self.main = main
         self.base = base
         self._plans = plans or []
+        self._agreed = 0  # so many tokens of the two texts are known to be the same
 
     @property
     def lives(self) -> list[Live]:
@@ -63,16 +66,17 @@ class Timeline:
         first, last = self.main.prompt_tokens - 1, len(self.main.tokens) - 1
         if not first <= position < last:
             raise PromptError(
-                f"The text cannot be rewound to token {position}.",
-                f"Select a token from {first} (the end of the prompt) to {last - 1}."
+                said("The text cannot be rewound to token %1.", position),
+                said("Select a token from %1 (the end of the prompt) to %2.", first, last - 1)
                 if first < last
-                else "Generate first.",
+                else said("Generate first."),
             )
         for live in self.lives:
             count = len(live.tokens) - 1 - position
             if count > 0:
                 live.rewind(count)
         del self._plans[len(self.main.logits) :]
+        self._agreed = min(self._agreed, position + 1)
 
     def branch(self) -> Timeline:
         """Another timeline that goes on from here."""
@@ -89,8 +93,11 @@ class Timeline:
         """Position of the first token that differs between the two texts."""
         if self.base is None:
             return None
-        pairs = zip(self.main.tokens, self.base.tokens, strict=False)
-        return next((n for n, (one, other) in enumerate(pairs) if one != other), None)
+        one, other = self.main.tokens, self.base.tokens
+        shorter = min(len(one), len(other))
+        while self._agreed < shorter and one[self._agreed] == other[self._agreed]:
+            self._agreed += 1
+        return self._agreed if self._agreed < shorter else None
 
 
 class Timelines:
@@ -102,7 +109,8 @@ class Timelines:
     def __init__(self, first: Timeline, text: Any) -> None:
         self._all = [first]
         self._text = text
-        self._texts: dict[int, str] = {}
+        # The texts of a generation's tokens, and the timeline they are of: as it grows only the new ones are looked up.
+        self._texts: WeakKeyDictionary[Live, tuple[int | None, list[str]]] = WeakKeyDictionary()
         self._current = 0
 
     @property
@@ -114,8 +122,8 @@ class Timelines:
         """Open another timeline from the token in view, and go on in it."""
         if len(self._all) >= self.MOST:
             raise PromptError(
-                f"{self.MOST} branches are open, and each keeps its own cache.",
-                "Go on in one of them, or run the prompt again to start over.",
+                said("%1 branches are open, and each keeps its own cache.", self.MOST),
+                said("Go on in one of them, or run the prompt again to start over."),
             )
         self._all.append(self.now.branch())
         self._current = len(self._all) - 1
@@ -123,7 +131,9 @@ class Timelines:
     def choose(self, index: int) -> None:
         """Go on in timeline number ``index``."""
         if not 0 <= index < len(self._all):
-            raise PromptError(f"There is no branch {index}.", f"There are {len(self._all)}, counted from 0.")
+            raise PromptError(
+                said("There is no branch %1.", index), said("There are %1, counted from 0.", len(self._all))
+            )
         self._current = index
 
     def finish(self) -> None:
@@ -133,21 +143,26 @@ class Timelines:
 
     def texts(self, live: Live) -> list[str]:
         """The text of each token of ``live``."""
-        for token in set(live.tokens) - self._texts.keys():
-            self._texts[token] = str(self._text(token))
-        return [self._texts[token] for token in live.tokens]
+        run, known = self._texts.get(live, (None, []))
+        if run != live.run:
+            known = []
+            self._texts[live] = (live.run, known)
+        known += [str(self._text(token)) for token in live.tokens[len(known) :]]
+        return list(known)
 
-    def card(self, plan: Plan) -> replies.LiveCard:
-        """What a view shows of the timeline, ``plan`` being the one of the next step."""
+    def card(self) -> replies.LiveCard:
+        """What a view shows of the timeline, with no change of the plan pending."""
         line = self.now
         start = line.main.prompt_tokens
         return replies.LiveCard(
             prompt_tokens=start,
-            edited=self.texts(line.main)[start:],
-            base=None if line.base is None else self.texts(line.base)[start:],
+            edited=replies.LiveText(keep=0, tokens=self.texts(line.main)[start:]),
+            base=None
+            if line.base is None
+            else replies.LiveText(keep=0, tokens=self.texts(line.base)[start:]),
             diverged=line.diverged(),
             ended=line.main.ended,
-            pending=line.pending(plan),
+            pending=False,
             timelines=[len(other.main.tokens) - other.main.prompt_tokens for other in self._all],
             current=self._current,
         )

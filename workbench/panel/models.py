@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from workbench.panel import answers
+from workbench.panel.said import said, sentence
 
 DEMO = "demo"
 
 
 def on_this_machine() -> list[answers.Model]:
     """Decoders whose weights are here, the demo model first."""
-    found = [answers.Model(name=DEMO, note="ships with the workbench")]
+    found = [answers.Model(name=DEMO, note=sentence(said("ships with the workbench")))]
     for name, config in sorted(_cached().items()):
         kinds = config.get("architectures") or []
         if any(str(kind).endswith("ForCausalLM") for kind in kinds):
-            found.append(answers.Model(name=name, note=str(config.get("model_type", ""))))
+            found.append(answers.Model(name=name, note=sentence(str(config.get("model_type", "")))))
     return found
 
 

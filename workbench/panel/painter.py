@@ -9,12 +9,19 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-REST = 2.0
-"""A painter rests so many times as long as it has just painted: two thirds of the time the machine is for the model."""
+REST = 4.0
+"""A painter rests so many times as long as it has just painted: most of the time the machine is for the model and the text."""
+
+
+LONGEST_REST = 0.3
+"""Seconds that it rests at most, on a machine so busy that a picture takes long."""
+
+LINGER = 0.05
+"""Seconds without a question after which nothing is due any more: between two tokens of a generation there are fewer."""
 
 
 class Painter:
-    """Paints once for all that was asked for since the last time. Its thread ends when nothing is due.
+    """Paints once for all that was asked for since the last time. Its thread ends when nothing has been due for a while.
 
     Parameters
     ----------
@@ -41,6 +48,7 @@ class Painter:
         """Have everything painted soon."""
         with self._changed:
             self._due = True
+            self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="workbench-panel-painter", daemon=True)
                 self._thread.start()
@@ -64,8 +72,9 @@ class Painter:
             ):  # it could not even tell its error, as of a closed page: the next picture still counts
                 log.exception("the panel could not be drawn")
             ended = time.monotonic()
-            self._rested = ended + REST * (ended - started)
+            self._rested = ended + min(REST * (ended - started), LONGEST_REST)
             with self._changed:
+                self._changed.wait_for(lambda: self._due, LINGER)
                 if not self._due:
                     self._thread = None
                     self._finished()

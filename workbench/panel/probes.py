@@ -11,6 +11,7 @@ from workbench.errors import PromptError
 from workbench.interventions import Plan
 from workbench.panel import answers, replies
 from workbench.panel.ran import Ran, finite, log_softmax
+from workbench.panel.said import said
 
 HEAD_TOKENS = 192
 """Tokens that a pattern is shown for, the last ones of a longer run."""
@@ -65,8 +66,8 @@ def contributions(bench: Any, ran: Ran, layer: int, position: int) -> answers.Co
     size = len(ran.logits)
     if not 0 <= position < size:
         raise PromptError(
-            f"Token {position} has not been read by the model yet.",
-            f"Select one of the tokens 0 to {size - 1}.",
+            said("Token %1 has not been read by the model yet.", position),
+            said("Select one of the tokens 0 to %1.", size - 1),
         )
     device = device_of(bench.model)
     ids = torch.tensor([ran.tokens[:size]], device=device)
@@ -84,8 +85,8 @@ def contributions(bench: Any, ran: Ran, layer: int, position: int) -> answers.Co
         found = None if capture is None else capture.effects
         if capture is None or found is None:
             raise PromptError(
-                f"Block {layer} did not run, so that nothing of it reaches the next token.",
-                "Select another layer.",
+                said("Block %1 did not run, so that nothing of it reaches the next token.", layer),
+                said("Select another layer."),
             )
         values = {
             name: rows[position].float().cpu().tolist()
@@ -121,7 +122,7 @@ def effects(
     assert edited.logits is not None and base.logits is not None
     active = [index for index, edit in enumerate(plan.edits) if edit.enabled]
     if not active:
-        raise PromptError("The plan has no enabled edit.", "Add one, or enable one.")
+        raise PromptError(said("The plan has no enabled edit."), said("Add one, or enable one."))
     size = len(edited.logits)
     whole = log_softmax(edited.logits)
     rows = []

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-Tell: TypeAlias = Callable[[str, float], None]
-"""Called with the stage in words that go on from "opening NAME" (or nothing), and the share of it that is done."""
+Tell: TypeAlias = Callable[[tuple[float, float] | None, float], None]
+"""Called with the megabytes that are there and that there will be while files are downloaded, else ``None``, and with the
+share that is done."""
 
 _EVERY = 0.1
 """Seconds between two reports, so that a model of thousands of tensors is not slowed by telling of them."""
@@ -32,7 +33,7 @@ def _tensors(tell: Tell) -> Iterator[None]:
     def hook(factory: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         bar = factory(*args, **options)
         total = options.get("total") or _length(args[0] if args else options.get("iterable"))
-        return bar if not total else _Counted(bar, total, lambda share: tell("", share))
+        return bar if not total else _Counted(bar, total, lambda share: tell(None, share))
 
     before = logging.set_tqdm_hook(hook)
     try:
@@ -70,7 +71,7 @@ def _downloads(tell: Tell) -> Iterator[None]:
                 due = now - last >= _EVERY or done >= whole
                 last = now if due else last
             if due:
-                tell(f": {done / 1e6:,.1f} of {whole / 1e6:,.1f} MB downloaded", done / whole)
+                tell((done / 1e6, whole / 1e6), done / whole)
         return update(bar, amount)
 
     bar_class.update = counted

@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 from workbench.interventions import Plan
 from workbench.panel import answers, replies, requests
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Raised by one whenever a message changes in a way that the other side cannot read."""
 
 Lane: TypeAlias = Literal["control", "compute"]
@@ -79,7 +79,8 @@ Compute: TypeAlias = Annotated[
     | requests.Try
     | requests.EffectsOf
     | requests.HeadsOf
-    | requests.ContributionsOf,
+    | requests.ContributionsOf
+    | requests.Calibrate,
     Field(discriminator="type"),
 ]
 REQUESTS: dict[Lane, TypeAdapter[Any]] = {"control": TypeAdapter(Control), "compute": TypeAdapter(Compute)}
@@ -106,6 +107,7 @@ Reply: TypeAlias = (
     | answers.Heads
     | answers.Models
     | answers.Contributions
+    | answers.Calibrated
     | answers.Experiments
     | replies.Busy
     | replies.Done

@@ -17,6 +17,7 @@ import duckdb
 from workbench.errors import SqlError
 from workbench.panel import answers
 from workbench.panel.reader import Reading
+from workbench.panel.said import said
 from workbench.store import check_select
 from workbench.store.schema import TABLES, VIEWS, macro_docs
 
@@ -72,8 +73,11 @@ def exported(cursor: Any, reading: Reading, sql: str, kind: str) -> tuple[answer
             cursor.execute(f"COPY (\n{_bare(sql)}\n) TO '{path}' ({options})")
         if path.stat().st_size > LARGEST_FILE:
             raise SqlError(
-                f"The answer is a file of {path.stat().st_size / 2**20:.0f} MB, more than a page should be sent.",
-                "Aggregate in SQL, or write it from Python with bench.sql(...).",
+                said(
+                    "The answer is a file of %1 MB, more than a page should be sent.",
+                    path.stat().st_size // 2**20,
+                ),
+                said("Aggregate in SQL, or write it from Python with bench.sql(...)."),
             )
         return answers.File(name=f"answer.{kind}", mime=mime), [memoryview(path.read_bytes())]
 
@@ -82,7 +86,7 @@ def exported(cursor: Any, reading: Reading, sql: str, kind: str) -> tuple[answer
 def guarded(cursor: Any, reading: Reading, sql: str) -> Iterator[None]:
     """Check ``sql``, let the body ask it on ``cursor``, and stop it after :data:`SECONDS`."""
     if not sql.strip():
-        raise SqlError("The query is empty.", "Type one SELECT, or choose a macro from the list.")
+        raise SqlError(said("The query is empty."), said("Type one SELECT, or choose a macro from the list."))
     check_select(cursor, sql)
     reading.use(cursor)
     late, ended = threading.Event(), threading.Event()
@@ -103,15 +107,16 @@ def guarded(cursor: Any, reading: Reading, sql: str) -> Iterator[None]:
     except duckdb.InterruptException:
         if late.is_set() and not reading.stopped:
             raise SqlError(
-                f"The query took more than {SECONDS:.0f} seconds and was stopped.",
-                "Ask for fewer runs, layers or positions.",
+                said("The query took more than %1 seconds and was stopped.", f"{SECONDS:.0f}"),
+                said("Ask for fewer runs, layers or positions."),
             ) from None
-        raise SqlError("The query was stopped.", "Send it again when you like.") from None
+        raise SqlError(said("The query was stopped."), said("Send it again when you like.")) from None
     except (duckdb.Error, ImportError) as error:
         # A type whose Python form needs a package that is not there (time zones) fails while rows are fetched.
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SqlError(
-            f"The query failed: {line}", "Mend the query, or cast the column to VARCHAR, and send it again."
+            said("The query failed: %1", line),
+            said("Mend the query, or cast the column to VARCHAR, and send it again."),
         ) from error
     finally:
         ended.set()

@@ -12,6 +12,7 @@ from workbench.errors import PlanError, StoreError
 from workbench.interventions import Plan
 from workbench.panel import replies
 from workbench.panel.grids import Shape
+from workbench.panel.said import said
 
 if TYPE_CHECKING:
     from workbench.panel.live import Timelines
@@ -110,8 +111,8 @@ def recorded(cursor: Any, run: int) -> Ran:
     tokens, texts = (read[name][counts].tolist() for name in ("token", "text"))
     if row is None or not tokens:
         raise StoreError(
-            f"Run {run} is not in the store of this bench, or it has no tokens.",
-            "List the runs again and choose another one.",
+            said("Run %1 is not in the store of this bench, or it has no tokens.", run),
+            said("List the runs again and choose another one."),
         )
     model, layers, experts, top_k, prompt_tokens = row
     last, ranks = None, None
@@ -154,7 +155,7 @@ def plan_of(cursor: Any, run: int) -> Plan | None:
 def number(run: str) -> int:
     """A run's number from the text that messages carry."""
     if not run.isdecimal() or int(run) >= 2**63:
-        raise StoreError(f"{run!r} is no run.", "Choose a run from the list.")
+        raise StoreError(said("%1 is no run.", repr(run)), said("Choose a run from the list."))
     return int(run)
 
 

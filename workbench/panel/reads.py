@@ -12,6 +12,7 @@ from workbench.panel.forms import forms
 from workbench.panel.profile import profile
 from workbench.panel.ran import number
 from workbench.panel.reader import Reading
+from workbench.panel.said import said
 
 if TYPE_CHECKING:
     from workbench.panel.session import Session
@@ -28,7 +29,8 @@ def read(session: Session | None, request: requests.Request, reading: Reading) -
             return answers.Models(rows=models.on_this_machine()), []
     if session is None:
         raise SetupError(
-            "No model is open in this kernel.", "Open one in the field above, or run bench = wb.open()."
+            said("No model is open in this kernel."),
+            said("Open one in the field above, or run bench = wb.open()."),
         )
     bench = session.bench
     bench.store.flush()
@@ -55,7 +57,7 @@ def read(session: Session | None, request: requests.Request, reading: Reading) -
         case requests.Plot():
             with questions.guarded(cursor, reading, request.sql):
                 spec = charts.plotted(cursor, request.sql, request.mark, request.x, request.y, request.colour)
-            return answers.Chart(chart="query", run="", layer=-1, spec=spec, note=""), []
+            return answers.Chart(chart="query", run="", layer=-1, spec=spec, note=None), []
         case requests.Export(format="html"):
             return _page(session, cursor)
         case requests.Export():
@@ -77,7 +79,12 @@ def _page(session: Session, cursor: Any) -> tuple[answers.File, list[memoryview]
 
     numbers = session.in_view()
     if not numbers:
-        raise PromptError("No prompt has been run.", "Run one, then save its page.")
+        raise PromptError(said("No prompt has been run."), said("Run one, then save its page."))
+    if session.generating:
+        raise PromptError(
+            said("This text is still being generated, and its run is written when that has ended."),
+            said("Press Run to end it; it is then in the list of runs, and can be saved from there."),
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = export(cursor, Path(folder) / "view.html", numbers)
         content = path.read_bytes()

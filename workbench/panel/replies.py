@@ -9,6 +9,14 @@ from pydantic import Field
 from workbench.panel.requests import Message
 
 
+class Sentence(Message):
+    """Something said to a person. With ``values`` it is the panel's own: English, an id in a catalogue, with ``%1``, ``%2``,
+    ... where they stand. ``None``: words of the model, the store or a library, which are shown as they are."""
+
+    text: str
+    values: list[str | int | float] | None
+
+
 class BenchCard(Message):
     """One bench of the kernel: ``key`` names it in messages, ``variables`` are the names the notebook gives it."""
 
@@ -91,13 +99,20 @@ class Cell(Message):
     position: int
 
 
+class LiveText(Message):
+    """The generated tokens of a text: the first ``keep`` that the view was told last, and ``tokens`` behind them."""
+
+    keep: int
+    tokens: list[str]
+
+
 class LiveCard(Message):
     """A generation under way: the generated tokens of the text under the plan and, once a plan has acted, of the text
     without it."""
 
     prompt_tokens: int
-    edited: list[str]
-    base: list[str] | None
+    edited: LiveText
+    base: LiveText | None
     diverged: int | None = Field(description="absolute position of the first token that differs")
     ended: bool
     pending: bool = Field(description="the plan has changed and acts at the next token")
@@ -270,7 +285,7 @@ class Busy(Message):
     """What the kernel is computing for the panel, ``None`` when done; ``share`` of it is done, where that is known."""
 
     type: Literal["busy"] = "busy"
-    what: str | None
+    what: Sentence | None
     share: float | None = None
 
 
@@ -286,5 +301,5 @@ class Failure(Message):
 
     type: Literal["error"] = "error"
     seq: int | None
-    problem: str
-    remedy: str
+    problem: Sentence
+    remedy: Sentence

@@ -383,6 +383,13 @@ class ContributionsOf(Request):
     position: int
 
 
+class Calibrate(Request):
+    """Measure how active every unit is, for masks by activation: on the prompt in view, or on runs of the store."""
+
+    type: Literal["calibrate"]
+    texts: Literal["prompt", "runs"]
+
+
 class ExperimentsOf(Request):
     """List the experiments of the store with what has been run of them, newest first."""
 

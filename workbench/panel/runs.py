@@ -13,6 +13,7 @@ from workbench.errors import StoreError
 from workbench.interventions import Plan
 from workbench.panel import answers
 from workbench.panel.ran import Ran, finite, log_softmax, plan_of
+from workbench.panel.said import said
 
 PAGE = 40
 """Runs listed at once."""
@@ -49,7 +50,9 @@ def one(cursor: Any, run: int) -> answers.RunRow:
     if not found:
         (tokens,) = cursor.execute("SELECT count(*) FROM token WHERE run = ?", [run]).fetchone()
         if not tokens:
-            raise StoreError(f"Run {run} is not in the store of this bench.", "List the runs again.")
+            raise StoreError(
+                said("Run %1 is not in the store of this bench.", run), said("List the runs again.")
+            )
         found = [(run, None, None, "generate", None, "", tokens, None, None)]
     return _rows(cursor, found)[0]
 

@@ -14,6 +14,7 @@ from workbench.panel import replies, tiles, views
 from workbench.panel.facts import Facts
 from workbench.panel.grids import Kept
 from workbench.panel.painter import Painter
+from workbench.panel.said import Said, sentence
 
 if TYPE_CHECKING:
     from workbench.panel.connection import Connection
@@ -67,7 +68,7 @@ class Screen:
         self.views: set[Connection] = set()
         self._kept, self._facts = Kept(), Facts()
         self._lock = threading.Lock()
-        self._what: str | None = None
+        self._what: replies.Sentence | None = None
         self._busy = replies.Busy(what=None)
         self._painter = Painter(self._paint, self._painted)
 
@@ -79,13 +80,13 @@ class Screen:
             view.tell(self._busy)
             self._all(view, self._now())
 
-    def set_busy(self, what: str | None, share: float | None = None) -> None:
+    def set_busy(self, what: Said | None, share: float | None = None, quietly: bool = False) -> None:
         """Tell what is being computed, and how much of it is done where that is known. What has been computed is over once
-        it has also been drawn."""
+        it has also been drawn. ``quietly``: with what it gives, or not at all if that is drawn at once."""
         with self._lock:
-            self._what = what
-            if what is not None or not self._painter.busy:
-                self._tell_busy(replies.Busy(what=what, share=share))
+            self._what = None if what is None else sentence(what)
+            if not quietly and (what is not None or not self._painter.busy):
+                self._tell_busy(replies.Busy(what=self._what, share=share))
 
     def tell_all(self, fresh: bool = False) -> None:
         """State and cell; with ``fresh`` results, or where nothing is left to compute, also map and next tokens.
@@ -109,13 +110,19 @@ class Screen:
 
     def tell_growth(self) -> None:
         """State and next tokens of a text that grows, now; cell and map as soon as the store has the rows of its tokens."""
-        now = self._now()
-        for view in self._seen():
+        now, seen = self._now(), self._seen()
+        if not seen:
+            return
+        with self._lock:
+            busy = replies.Busy(what=self._what)
+            new, self._busy = busy != self._busy, busy
+        for view in seen:
             with view.together():
+                if new:
+                    view.tell(busy)
                 self._state(view, now)
                 self._next(view, now)
-        if self._seen():
-            self._painter.ask()
+        self._painter.ask()
 
     def tell_state(self) -> None:
         """Everything small."""
@@ -146,7 +153,9 @@ class Screen:
                     self._map(view, now)
         except WorkbenchError as error:
             for view in self._seen():
-                view.tell(replies.Failure(seq=None, problem=error.problem, remedy=error.remedy))
+                view.tell(
+                    replies.Failure(seq=None, problem=sentence(error.problem), remedy=sentence(error.remedy))
+                )
 
     def _painted(self) -> None:
         with self._lock:

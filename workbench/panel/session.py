@@ -10,17 +10,18 @@ import itertools
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import ReferenceType
 
 import numpy as np
 
 from workbench.errors import EditRefused, PromptError, SetupError, WorkbenchError
 from workbench.interventions import Plan
-from workbench.panel import answers, changes, probes, replies, requests, tiles, views
+from workbench.panel import answers, calibration, changes, probes, replies, requests, tiles, views
 from workbench.panel.history import History
 from workbench.panel.live import Timeline, Timelines
 from workbench.panel.ran import Ran, fresh, generated, number, plan_of, recorded
+from workbench.panel.said import Said, said
 from workbench.panel.screen import Now, Screen
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Session:
         self._selected: replies.Cell | None = None
         self._next: int | None = None
         self._lines: Timelines | None = None
+        self._live: replies.LiveCard | None = None  # the generation as it was after its last step
         self._base_side = False
         self._failed = False
         self._shelf = changes.Shelf()
@@ -64,7 +66,8 @@ class Session:
         bench = self._bench()
         if bench is None or bench.closed:
             raise SetupError(
-                "The bench of this panel is closed.", "Open a model again, or choose another bench."
+                said("The bench of this panel is closed."),
+                said("Open a model again, or choose another bench."),
             )
         return bench
 
@@ -85,11 +88,11 @@ class Session:
                 if not (request.ahead and self._halted):
                     self.step()
             case requests.Rewind():
-                self._steer("rewinding", lambda lines: lines.now.rewind(request.position))
+                self._steer(said("rewinding"), lambda lines: lines.now.rewind(request.position))
             case requests.Branch():
-                self._steer("branching", lambda lines: lines.branch())
+                self._steer(said("branching"), lambda lines: lines.branch())
             case requests.Timeline():
-                self._steer("changing the branch", lambda lines: lines.choose(request.index))
+                self._steer(said("changing the branch"), lambda lines: lines.choose(request.index))
             case requests.Try():
                 view.tell(self.trials(request.layer, request.position))
             case requests.EffectsOf():
@@ -98,6 +101,8 @@ class Session:
                 view.tell(*self.heads(request.layer))
             case requests.ContributionsOf():
                 view.tell(self.contributions(request.layer, request.position))
+            case requests.Calibrate():
+                view.tell(self.calibrated(request.seq, request.texts))
             case requests.Side():
                 self.show_side(request.base)
             case requests.Show():
@@ -139,7 +144,7 @@ class Session:
         """Experts and weights of the token to imitate, in the run in view."""
         ran = self._edited or self._base
         if ran is None:
-            raise PromptError("No prompt has been run.", "Run one, then choose a cell.")
+            raise PromptError(said("No prompt has been run."), said("Run one, then choose a cell."))
         rows = self.bench.sql(
             "SELECT expert, weight FROM routing WHERE run = ? AND layer = ? AND position = ? ORDER BY weight DESC, expert",
             [ran.id, request.layer, request.source],
@@ -182,8 +187,8 @@ class Session:
     def run(self, prompt: str) -> None:
         """Run ``prompt`` without and, where the plan has an active edit, with the plan."""
         if not prompt.strip():
-            raise PromptError("The prompt is empty.", "Type some text and run it again.")
-        with self._computing, _Busy(self, "running the prompt"):
+            raise PromptError(said("The prompt is empty."), said("Type some text and run it again."))
+        with self._computing, _Busy(self, said("running the prompt")):
             base = self._forward(prompt, Plan())
             with self._lock:
                 lines, self._lines = self._lines, None
@@ -210,7 +215,7 @@ class Session:
             # The store keeps no logits, and the run may be of another model: both sides are computed anew.
             self.run(self._prompt)
             return
-        with self._computing, _Busy(self, "re-running with the plan"):
+        with self._computing, _Busy(self, said("re-running with the plan")):
             self._run_edited()
 
     def _run_edited(self) -> None:
@@ -256,7 +261,7 @@ class Session:
 
     def step(self) -> None:
         """Generate one token under the plan that holds now; the first step starts from the prompt in view."""
-        with self._computing, _Busy(self, "generating"):
+        with self._computing, _Busy(self, said("generating"), quietly=True):
             self._failed = True
             with self._lock:
                 version, plan, lines = self._history.version, self._history.plan, self._lines
@@ -282,12 +287,12 @@ class Session:
         lines = self._lines
         return self._failed or (lines is not None and lines.now.main.ended)
 
-    def _steer(self, what: str, move: Callable[[Timelines], None]) -> None:
+    def _steer(self, what: Said, move: Callable[[Timelines], None]) -> None:
         """Change the generation under way by ``move``."""
         with self._computing, _Busy(self, what):
             lines = self._lines
             if lines is None:
-                raise PromptError("Nothing is being generated.", "Press Generate or Step first.")
+                raise PromptError(said("Nothing is being generated."), said("Press Generate or Step first."))
             move(lines)
             self._take_lines(lines)
 
@@ -295,7 +300,7 @@ class Session:
         from workbench.runtime.record import Record
 
         if self._base is None:
-            raise PromptError("No prompt has been run.", "Run one, then generate from it.")
+            raise PromptError(said("No prompt has been run."), said("Run one, then generate from it."))
         live = self.bench.live(self._base.tokens, record=Record(scores=True))
         return Timelines(Timeline(live), self.bench.token_text)
 
@@ -304,8 +309,9 @@ class Session:
         line = lines.now
         main = generated(lines, self.bench, line.main)
         base = main if line.base is None else generated(lines, self.bench, line.base)
+        card = lines.card()
         with self._lock:
-            self._lines, self._base = lines, base
+            self._lines, self._live, self._base = lines, card, base
             self._edited = None if line.base is None else main
             self._ran_version = self._history.version
             self._keep_selection(len(main.texts))
@@ -313,29 +319,40 @@ class Session:
 
     def trials(self, layer: int, position: int) -> replies.Trials:
         """What every exchange of one chosen expert of a cell would have changed, in the run in view."""
-        with self._computing, _Busy(self, "trying every expert"):
+        with self._computing, _Busy(self, said("trying every expert")):
             return probes.trials(self.bench, self._computed(one_plan=True), layer, position)
 
     def heads(self, layer: int) -> tuple[answers.Heads, list[memoryview]]:
         """The attention patterns of one layer in the run in view."""
-        with self._computing, _Busy(self, "reading the attention"):
+        with self._computing, _Busy(self, said("reading the attention")):
             return probes.heads(self.bench, self._computed(one_plan=True), layer)
 
     def contributions(self, layer: int, position: int) -> answers.Contributions:
         """What the parts of a cell add to the logit of the token that follows it, in the run in view."""
-        with self._computing, _Busy(self, "measuring contributions"):
+        with self._computing, _Busy(self, said("measuring contributions")):
             return probes.contributions(self.bench, self._computed(one_plan=True), layer, position)
+
+    def calibrated(self, seq: int, texts: Literal["prompt", "runs"]) -> answers.Calibrated:
+        """What units do on the prompt in view, or on the newest runs of the model in the store."""
+        with self._computing, _Busy(self, said("measuring activations")):
+            prompt = None
+            if texts == "prompt":
+                ran = self._computed(one_plan=False)
+                prompt = ran.tokens[: ran.prompt_tokens]
+            return calibration.calibrated(seq, self.bench, prompt)
 
     def effects(self) -> answers.Effects:
         """What every enabled edit of the plan does, by leaving it out."""
-        with self._computing, _Busy(self, "leaving out one edit at a time"):
+        with self._computing, _Busy(self, said("leaving out one edit at a time")):
             with self._lock:
                 version, plan, base = self._history.version, self._history.plan, self._base
             edited = self._computed(one_plan=True)
             assert base is not None
             if edited.plan.hash != plan.hash:
-                raise PromptError("The plan has not been run yet.", "Wait for the run, then ask again.")
-            tell = partial(self.screen.set_busy, "leaving out one edit at a time")
+                raise PromptError(
+                    said("The plan has not been run yet."), said("Wait for the run, then ask again.")
+                )
+            tell = partial(self.screen.set_busy, said("leaving out one edit at a time"))
             return probes.effects(self.bench, version, plan, base, edited, tell)
 
     def _computed(self, one_plan: bool) -> Ran:
@@ -343,16 +360,18 @@ class Session:
         with self._lock:
             ran, lines = self._edited or self._base, self._lines
         if ran is None:
-            raise PromptError("No prompt has been run.", "Run one, then choose a cell.")
+            raise PromptError(said("No prompt has been run."), said("Run one, then choose a cell."))
         if ran.past:
             raise PromptError(
-                "This run was taken from the store, where logits and activations are not kept.",
-                "Press Run to compute its prompt again.",
+                said("This run was taken from the store, where logits and activations are not kept."),
+                said("Press Run to compute its prompt again."),
             )
         if one_plan and lines is not None and not lines.now.one_plan:
             raise PromptError(
-                "This text was generated under more than one plan, so one exchange cannot be told apart.",
-                "Run the prompt again, or generate it under one plan.",
+                said(
+                    "This text was generated under more than one plan, so one exchange cannot be told apart."
+                ),
+                said("Run the prompt again, or generate it under one plan."),
             )
         return ran
 
@@ -384,6 +403,12 @@ class Session:
         with self._lock:
             known = {ran.id: ran for ran in (self._base, self._edited) if ran is not None}
         return (known[run], known[base]) if run in known and base in known else None
+
+    @property
+    def generating(self) -> bool:
+        """Whether what is in view is a generation under way, paused or not."""
+        with self._lock:
+            return self._lines is not None
 
     def in_view(self) -> list[int]:
         """Numbers of the base run and the edited run in view."""
@@ -435,12 +460,15 @@ class Session:
     def _now(self) -> Now:
         with self._lock:
             plan, cell, lines = self._history.plan, self._selected, self._lines
-            ran_under = None if lines is None or cell is None else lines.now.plan_at(cell.position)
+            live, ran_under = None, None
+            if lines is not None and self._live is not None:
+                live = self._live.model_copy(update={"pending": lines.now.pending(plan)})
+                ran_under = None if cell is None else lines.now.plan_at(cell.position)
             return Now(
                 bench=self.bench, key=self.key, prompt=self._prompt,
                 card=views.plan_card(self._history, self._shelf.names), plan=plan if ran_under is None else ran_under,
                 base=self._base, edited=self._edited, base_side=self._base_side, stale=self._stale(), selected=cell,
-                next=self._next, live=None if lines is None else lines.card(plan),
+                next=self._next, live=live,
             )  # fmt: skip
 
     def _stale(self) -> bool:
@@ -450,11 +478,11 @@ class Session:
 class _Busy:
     """Marks the session busy for the length of a ``with`` block."""
 
-    def __init__(self, session: Session, what: str) -> None:
-        self._session, self._what = session, what
+    def __init__(self, session: Session, what: Said, quietly: bool = False) -> None:
+        self._session, self._what, self._quietly = session, what, quietly
 
     def __enter__(self) -> None:
-        self._session.screen.set_busy(self._what)
+        self._session.screen.set_busy(self._what, quietly=self._quietly)
 
     def __exit__(self, *exc: object) -> None:
         self._session.screen.set_busy(None)

@@ -10,6 +10,7 @@ import numpy as np
 from workbench.errors import AddressError
 from workbench.panel import grids, replies
 from workbench.panel.grids import Arrays, Kept, Shape
+from workbench.panel.said import said
 
 if TYPE_CHECKING:
     from workbench.panel.ran import Ran
@@ -82,17 +83,21 @@ def tile(
     """
     if bucket & (bucket - 1) or first % bucket or first >= shape.tokens:
         raise AddressError(
-            f"There is no tile from token {first} on with {bucket} tokens a column.",
-            f"The run has {shape.tokens} tokens; a column holds a power of two of them.",
+            said("There is no tile from token %1 on with %2 tokens a column.", first, bucket),
+            said("The run has %1 tokens; a column holds a power of two of them.", shape.tokens),
         )
     if colour not in (*COLOURS, "lanes"):
-        raise AddressError(f"The map has no colour {colour!r}.", f"Choose one of {', '.join(COLOURS)}.")
+        raise AddressError(
+            said("The map has no colour %1.", repr(colour)), said("Choose one of %1.", ", ".join(COLOURS))
+        )
     run = base if edited is None else edited
     stop = min(shape.tokens, first + bucket * (FINE if bucket == 1 else COARSE))
     columns = -(-(stop - first) // bucket)
     if colour == "lanes":
         if layer is None or not 0 <= layer < shape.layers:
-            raise AddressError(f"There is no layer {layer}.", f"Layers are 0 to {shape.layers - 1}.")
+            raise AddressError(
+                said("There is no layer %1.", layer), said("Layers are 0 to %1.", shape.layers - 1)
+            )
         return _pack(
             grids.lanes(cursor, shape, run, layer, first, stop, bucket),
             first,

@@ -13,6 +13,7 @@ from workbench.interventions import Edit, Plan, Span, reroute, skip
 from workbench.panel import replies
 from workbench.panel.facts import CellFacts, Facts
 from workbench.panel.ran import finite, log_softmax
+from workbench.panel.said import said
 
 if TYPE_CHECKING:
     from workbench.panel.history import History
@@ -100,10 +101,13 @@ def inspect(
     run = edited or base
     layer, position = cell.layer, cell.position
     if not 0 <= layer < run.shape.layers:
-        raise AddressError(f"There is no layer {layer}.", f"Layers are 0 to {run.shape.layers - 1}.")
+        raise AddressError(
+            said("There is no layer %1.", layer), said("Layers are 0 to %1.", run.shape.layers - 1)
+        )
     if not 0 <= position < len(run.texts):
         raise AddressError(
-            f"There is no token {position} in this run.", f"Tokens are 0 to {len(run.texts) - 1}."
+            said("There is no token %1 in this run.", position),
+            said("Tokens are 0 to %1.", len(run.texts) - 1),
         )
     now = facts.of(bench, run, cell)
     before = now if edited is None else facts.of(bench, base, cell)
@@ -164,7 +168,7 @@ def next_tokens(bench: Any, base: Ran, edited: Ran | None, position: int | None)
     last = min(len(logits) for logits in (base.logits, after_logits) if logits is not None) - 1
     at = last if position is None else position
     if not 0 <= at <= last:
-        raise AddressError(f"There is no token {at} in this run.", f"Tokens are 0 to {last}.")
+        raise AddressError(said("There is no token %1 in this run.", at), said("Tokens are 0 to %1.", last))
     before = log_softmax(base.logits[at])
     after = None if after_logits is None else log_softmax(after_logits[at])
     named = dict.fromkeys(_top(before))

@@ -21,6 +21,7 @@ from workbench.runtime.attach import device_of
 from workbench.runtime.cache import keeps_all, new_cache
 from workbench.runtime.depth.kv import touched
 from workbench.runtime.generate import Sampling, end_tokens
+from workbench.runtime.growing import empty
 from workbench.runtime.history import History
 from workbench.runtime.passes import Pass, rows_of
 from workbench.runtime.record import Record
@@ -65,7 +66,7 @@ class Live:
         self._ends = end_tokens(bench.model)
         self._cache: Any = new_cache(bench.model)
         self._history = History()
-        self._logits = torch.empty(0, bench.anatomy.vocab_size)
+        self._logits = empty(bench.anatomy.vocab_size)
         self._seconds = 0.0
         self._step = 0
         self._slots = 0
@@ -92,8 +93,8 @@ class Live:
 
     @property
     def logits(self) -> Tensor:
-        """Next-token logits [S, V] fp32 on the CPU of the tokens computed so far."""
-        return self._logits
+        """Next-token logits [S, V] fp32 on the CPU of the tokens computed so far; later steps leave it as it is."""
+        return self._logits.rows
 
     @property
     def slots(self) -> int:
@@ -117,7 +118,7 @@ class Live:
                 self._pass(session, computed, len(self.tokens) - 1)
             self._pass(session, len(self.tokens) - 1, len(self.tokens))
         position = len(self.tokens)
-        token = self._sampling.choose(self._logits[-1], position)
+        token = self._sampling.choose(self.logits[-1], position)
         self.tokens.append(token)
         self._seconds += time.perf_counter() - started
         return Step(position - self.prompt_tokens, position, token, self._bench.token_text(token))
@@ -138,7 +139,7 @@ class Live:
             for table, rows in recorder.dropped.get(self.run, {}).items():
                 self._dropped[table] = self._dropped.get(table, 0) + rows
             self._bench.store.soon()
-        self._logits = torch.cat([self._logits, output.logits[0].float().cpu()])
+        self._logits.append(output.logits[0].float().cpu())
         self._step += 1
 
     def edit(self, plan: Plan | Edit | None) -> None:
@@ -193,7 +194,7 @@ class Live:
         computed = min(len(tokens) - 1, len(self._logits))
         self._cut(computed)
         self.tokens = tokens
-        self._logits = self._logits[:computed]
+        self._logits = self._logits.head(computed)
         self._parent, self._seconds, self._dropped = parent, 0.0, {}
         if self._record is not None and parent is not None:
             self.run = new_run_id()
@@ -240,7 +241,7 @@ class Live:
             labels=self._labels, seconds=self._seconds, seed=self._sampling.recorded_seed, parent=self._parent,
             plans=tuple(self._plans), dropped=dict(self._dropped),
         )  # fmt: skip
-        return self._bench.finish(done, self._logits, self._record)
+        return self._bench.finish(done, self._logits.compact(), self._record)
 
     def _check_running(self) -> None:
         if self._finished is not None:

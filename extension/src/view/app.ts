@@ -1,4 +1,5 @@
 /** The whole panel: state from the kernel in, requests out. Knows a `Channel` and the page, and nothing of Jupyter. */
+import { Changed } from './changed';
 import { type Channel, type ComputeRequest, type ControlRequest, type Lane, PROTOCOL } from './channel';
 import { h, setAttr, setText } from './dom';
 import { save } from './files';
@@ -12,7 +13,7 @@ import type { BenchCard, Failure, Inspection, Reply, State } from './protocol';
 import { Requests } from './requests';
 import { Sight } from './sight';
 import { welcome } from './welcome';
-import { __ } from './words';
+import { __, told } from './words';
 
 /** Steps asked for at a time: the model does not wait for the page. */
 const AHEAD = 2;
@@ -60,6 +61,7 @@ export class App {
   private readonly steps = new Set<number>();
   /** What has been asked of which version of the plan and not answered, by number. */
   private readonly hopes = new Map<number, { request: ControlRequest; version: number }>();
+  private readonly remembered = new Changed();
   private query: string | null = null;
   private visible = true;
 
@@ -257,7 +259,7 @@ export class App {
         this.frames.later('next', () => this.parts.next.show(message));
         break;
       case 'busy':
-        this.kernelBusy = message.what;
+        this.kernelBusy = message.what && told(message.what);
         this.parts.progress.hidden = message.share === null;
         this.parts.progress.value = message.share ?? 0;
         break;
@@ -278,10 +280,10 @@ export class App {
   private showFailure(message: Failure): void {
     const type = this.requests.kind(message.seq);
     if (this.requests.ofQuery(type)) {
-      this.parts.sql.fail(message.problem, message.remedy);
+      this.parts.sql.fail(told(message.problem), told(message.remedy));
       return;
     }
-    this.fail(message.problem, message.remedy);
+    this.fail(told(message.problem), told(message.remedy));
     this.generate(false);
     if (type === 'open') {
       this.opened = undefined;
@@ -360,6 +362,7 @@ export class App {
   }
 
   private takeState(state: State): void {
+    this.parts.live.take(state.live);
     const other = state.bench.key !== this.state?.bench.key;
     const shown = state.base?.past && state.base.id !== this.state?.base?.id;
     if (other) {
@@ -378,7 +381,7 @@ export class App {
       this.send('compute', { type: 'recompute' });
     }
     const memory = this.memory();
-    if (memory) {
+    if (memory && this.remembered.by(memory)) {
       this.options?.remember?.(memory);
     }
     this.parts.next.moved(state.selected);

@@ -1,11 +1,12 @@
 /** What else a click can do at the inspected cell: skip, mask, replay, look into the heads; each with its scope in words. */
 import type { ComputeRequest, ControlRequest } from './channel';
 import { button, choice, h, setAttr, setText, setTitle } from './dom';
-import { type SkipKind, type Target, find, placeOf, replay, toggleNeurons, toggleSkip } from './edits';
-import type { Inspection, PlanCard } from './protocol';
+import { type Criterion, type SkipKind, type Target, find, placeOf, replay, toggleNeurons, toggleSkip } from './edits';
+import type { Calibrated, Inspection, PlanCard } from './protocol';
 import { __ } from './words';
 
-type Criterion = 'magnitude' | 'random';
+/** What the activity of neurons is measured on. */
+type Texts = 'prompt' | 'runs';
 
 /** What the tools have to know of the inspector. */
 export interface CellSight {
@@ -28,11 +29,16 @@ export class CellTools {
   private readonly imitate: HTMLButtonElement;
   private readonly replayBase: HTMLButtonElement;
   private readonly like: HTMLElement;
+  private readonly texts: HTMLSelectElement;
+  private readonly measured = h('p', { class: 'wb-note', attrs: { role: 'status' } });
   private criterion: Criterion = 'magnitude';
+  /** A mask that waits for what its neurons are chosen by, the number of the request for that, and what was measured last. */
+  private waiting: { seq: number; edit: Record<string, unknown> } | null = null;
+  private found: Calibrated | null = null;
   private sight: CellSight | null = null;
 
   /** `attempt` is the inspector's own question, first among those that run the model. */
-  constructor(attempt: HTMLElement, send: (request: ControlRequest) => void, compute: (request: ComputeRequest) => void, heads: (layer: number) => void) {
+  constructor(attempt: HTMLElement, private readonly send: (request: ControlRequest) => void, private readonly compute: (request: ComputeRequest) => number, heads: (layer: number) => void) {
     const skip = (kind: SkipKind, name: string, action: string): [SkipKind, string, HTMLButtonElement] => [
       kind,
       name,
@@ -52,14 +58,27 @@ export class CellTools {
       __('Which neurons'),
       [
         ['magnitude', __('of least weight')],
+        ['activation', __('least active')],
         ['random', __('at random')]
       ],
       value => {
         this.criterion = value as Criterion;
+        this.found = null;
         this.render();
       }
     );
-    this.neurons = button(__('Mask'), 'mask-neurons', '', () => this.sight && send(toggleNeurons(this.sight.plan, this.sight.target, this.share, this.criterion)));
+    this.texts = choice(
+      __('Activity measured on'),
+      [
+        ['prompt', __('on this prompt')],
+        ['runs', __('on runs of the store')]
+      ],
+      () => {
+        this.found = null;
+        this.render();
+      }
+    );
+    this.neurons = button(__('Mask'), 'mask-neurons', '', () => this.mask());
     this.source = h('input', {
       class: 'wb-input wb-percent',
       attrs: { type: 'number', min: '0', 'aria-label': __('Token to take the route from'), placeholder: '0' },
@@ -85,7 +104,8 @@ export class CellTools {
       { class: 'wb-more' },
       h('div', { class: 'wb-row' }, attempt, measure, look),
       h('div', { class: 'wb-row', attrs: { role: 'group', 'aria-label': __('Skip') } }, label(__('Skip')), ...this.skips.map(([, , node]) => node)),
-      h('div', { class: 'wb-row', attrs: { role: 'group', 'aria-label': __('Mask neurons') } }, this.neurons, this.ratio, label(__('% of neurons')), this.criteria),
+      h('div', { class: 'wb-row', attrs: { role: 'group', 'aria-label': __('Mask neurons') } }, this.neurons, this.ratio, label(__('% of neurons')), this.criteria, this.texts),
+      this.measured,
       this.like
     );
   }
@@ -97,8 +117,40 @@ export class CellTools {
     this.render();
   }
 
+  /** What a mask by activation waits for has been measured. */
+  take(measured: Calibrated): void {
+    if (this.waiting?.seq === measured.seq) {
+      this.send({ type: 'add', edit: { ...this.waiting.edit, source: measured.source } });
+      this.waiting = null;
+      this.found = measured;
+      this.render();
+    }
+  }
+
+  private mask(): void {
+    if (!this.sight) {
+      return;
+    }
+    const request = toggleNeurons(this.sight.plan, this.sight.target, this.share, this.criterion);
+    if (request.type === 'add' && this.criterion === 'activation') {
+      this.waiting = { seq: this.compute({ type: 'calibrate', texts: this.texts.value as Texts }), edit: request.edit };
+    } else {
+      this.send(request);
+    }
+  }
+
   private get share(): number {
     return Number(this.ratio.value) / 100;
+  }
+
+  /** What stands behind a mask by activation. */
+  private get words(): string {
+    if (this.found) {
+      const { runs, tokens } = this.found;
+      return this.texts.value === 'prompt' ? __('Measured on the %1 tokens of the prompt.', tokens) : __('Measured on %1 texts of the store, %2 tokens.', runs, tokens);
+    }
+    const read = this.texts.value === 'prompt' ? __('Mask first reads the prompt once more, without the plan.') : __('Mask first reads the newest texts of this model in the store once more, without a plan.');
+    return `${read} ${__('Of an expert that no token chose there nothing is known: its first neurons are masked.')}`;
   }
 
   private render(): void {
@@ -120,6 +172,8 @@ export class CellTools {
     setText(this.neurons, masked ? __('Unmask') : __('Mask'));
     setAttr(this.neurons, 'aria-label', masked ? __('Unmask neurons') : __('Mask neurons'));
     setTitle(this.neurons, masked ? __('Let these neurons act again %1', where) : __('Silence this share of the neurons %1', where));
+    this.texts.hidden = this.measured.hidden = this.criterion !== 'activation';
+    setText(this.measured, this.words);
     this.like.hidden = !routed;
     this.imitate.disabled = this.source.value === '' || Number(this.source.value) === cell.position;
     this.replayBase.disabled = base === null;

@@ -40,4 +40,4 @@ export interface Channel {
 }
 
 /** Raised by one with the kernel's `workbench.panel.protocol.PROTOCOL`. */
-export const PROTOCOL = 5;
+export const PROTOCOL = 6;

@@ -88,8 +88,12 @@ export function toggleSkip(plan: PlanCard, kind: SkipKind, target: Target): Cont
   return index < 0 ? { type: 'add', edit: { ...edit } } : { type: 'remove', version: plan.version, index };
 }
 
-/** The request that masks a share of the neurons of a layer by a criterion, or takes exactly that back. */
-export function toggleNeurons(plan: PlanCard, target: Target, ratio: number, criterion: 'magnitude' | 'random'): ControlRequest {
+/** What neurons are chosen by. */
+export type Criterion = 'magnitude' | 'activation' | 'random';
+
+/** The request that masks a share of the neurons of a layer by a criterion, or takes exactly that back. A mask by activation
+ * lacks its `source`, which has to be measured first. */
+export function toggleNeurons(plan: PlanCard, target: Target, ratio: number, criterion: Criterion): ControlRequest {
   const edit = { kind: 'mask.neurons', layers: layersOf(target), tokens: tokensOf(target), ratio, criterion } as Neurons;
   const index = plan.edits.findIndex(
     one => one.data['ratio'] === ratio && one.data['criterion'] === criterion && find({ ...plan, edits: [one] }, ['mask.neurons'], target) === 0

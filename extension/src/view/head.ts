@@ -3,7 +3,7 @@ import { Changed } from './changed';
 import type { ControlRequest } from './channel';
 import { button, choice, h } from './dom';
 import type { BenchCard, BenchFacts, Models } from './protocol';
-import { __ } from './words';
+import { __, told } from './words';
 
 export interface HeadActions {
   control: (request: ControlRequest) => void;
@@ -101,7 +101,7 @@ export class Head {
 
   /** Fills the list of suggestions. */
   showModels(models: Models): void {
-    this.models.replaceChildren(...models.rows.map(({ name, note }) => h('option', { text: note, attrs: { value: name } })));
+    this.models.replaceChildren(...models.rows.map(({ name, note }) => h('option', { text: told(note), attrs: { value: name } })));
   }
 }
 

@@ -9,7 +9,7 @@ import { HeadsCard } from './heads';
 import type { Box } from './paint';
 import { ProfileCard } from './profile';
 import type { HopedPlan } from './hopes';
-import type { BenchFacts, Contributions, ExpertRow, Heads, Inspection, Profile, RunCard, Trials } from './protocol';
+import type { BenchFacts, Calibrated, Contributions, ExpertRow, Heads, Inspection, Profile, RunCard, Trials } from './protocol';
 import { category, css, digits, signed } from './scale';
 import { TrialList } from './trials';
 import { __ } from './words';
@@ -61,7 +61,7 @@ export class Inspector {
 
   constructor(
     private readonly send: (request: ControlRequest) => void,
-    compute: (request: ComputeRequest) => void
+    compute: (request: ComputeRequest) => number
   ) {
     this.trials = new TrialList(send);
     this.heads = new HeadsCard(send, compute);
@@ -170,6 +170,10 @@ export class Inspector {
 
   takeProfile(profile: Profile): void {
     this.profile.take(profile);
+  }
+
+  takeCalibrated(measured: Calibrated): void {
+    this.more.take(measured);
   }
 
   takeHeads(heads: Heads, buffers: DataView[]): void {

@@ -1,4 +1,5 @@
 /** What the colours and the marks of the map mean. */
+import { Changed } from './changed';
 import { depthEvents } from './depth';
 import { h } from './dom';
 import { type Colour, FLIP, type MapData } from './mapdata';
@@ -10,10 +11,17 @@ const SWATCHES = 32;
 
 export class MapLegend {
   readonly node = h('div', { class: 'wb-legend' });
+  private readonly changed = new Changed();
 
   show(data: MapData | null, colour: Colour): void {
     if (!data) {
       this.node.replaceChildren();
+      this.changed.by(null);
+      return;
+    }
+    // What flips and quantities say depends on every cell; the rest on the kind of run alone.
+    const counted = colour !== 'expert' && colour !== 'depth';
+    if (!this.changed.by(colour, data.whole, data.experts, data.choices, data.edited) && !counted) {
       return;
     }
     const parts: Node[] = colour === 'expert' ? this.experts(data) : colour === 'flip' ? this.flips(data) : colour === 'depth' ? this.depths(data) : this.scale(data, colour);

@@ -1,4 +1,5 @@
 /** The map with all that belongs to it: colours, zoom, load, legend, table, the marked box, and the tiles it asks for. */
+import { Changed } from './changed';
 import type { ControlRequest } from './channel';
 import { button, choice, h, setAttr, setText, setTitle } from './dom';
 import { wordsOf } from './edits';
@@ -38,9 +39,11 @@ export class MapCard {
   private readonly side: HTMLButtonElement;
   private readonly picture: HTMLButtonElement;
   private readonly runLabel = h('span', { class: 'wb-quiet wb-run' });
+  private readonly hint = h('p', { class: 'wb-note', text: __('Run a prompt: each of its tokens becomes a column here, each layer a row.') });
   private readonly boxBar: HTMLElement;
   private readonly boxText = h('span', { attrs: { role: 'status' } });
   private readonly asked = new Map<string, number>();
+  private readonly offered = new Changed();
   private box: Box | null = null;
   private colour: Colour = 'expert';
   private wants: Want[] = [];
@@ -68,6 +71,7 @@ export class MapCard {
     this.picture = button(__('Picture'), 'picture', __('Save the map in view as a PNG picture'), () =>
       savePicture(this.map.canvas, this.node, `routing-${this.data?.run ?? 'map'}.png`)
     );
+    this.picture.disabled = true;
     const zoom = (label: string, action: string, title: string, factor: number): HTMLButtonElement => {
       const node = button(label, action, title, () => this.map.zoomBy(factor));
       node.setAttribute('aria-label', title);
@@ -101,6 +105,7 @@ export class MapCard {
         h('span', { class: 'wb-grow' }),
         this.runLabel
       ),
+      this.hint,
       h('div', { class: 'wb-map-row' }, this.map.node, this.load.node),
       this.boxBar,
       this.legend.node,
@@ -112,13 +117,17 @@ export class MapCard {
   take(message: RoutingMap | null, buffers: DataView[] = []): void {
     const other = message?.run !== this.data?.run;
     this.data = message ? new MapData(message, buffers) : null;
+    this.hint.hidden = this.data !== null;
+    this.picture.disabled = this.data === null;
     this.asked.clear();
     this.wants = [];
     const colours = this.data?.colours ?? ['expert'];
     if (!colours.includes(this.colour)) {
       this.colour = colours[0] ?? 'expert';
     }
-    this.colours.replaceChildren(...colours.map(value => h('option', { text: nameOf(value), attrs: { value } })));
+    if (this.offered.by(colours)) {
+      this.colours.replaceChildren(...colours.map(value => h('option', { text: nameOf(value), attrs: { value } })));
+    }
     this.rows.hidden = !this.data?.choices;
     this.map.show(this.data);
     this.colourBy(this.colour);

@@ -1,12 +1,23 @@
 /** The next-token table: the likeliest tokens of the base run and of the edited run, side by side. */
-import { choice, h, setAttr, shown } from './dom';
-import type { Cell, NextTokens } from './protocol';
+import { choice, h, setAttr, setText, shown } from './dom';
+import type { Cell, NextRow, NextTokens } from './protocol';
 import { digits, signed } from './scale';
 import { __ } from './words';
+
+/** One candidate on the page. */
+interface Row {
+  node: HTMLElement;
+  token: HTMLElement;
+  base: HTMLElement;
+  edited: HTMLElement;
+  change: HTMLElement;
+  bars: [HTMLElement, HTMLElement];
+}
 
 export class NextTable {
   readonly node: HTMLElement;
   private readonly body = h('tbody');
+  private readonly rows: Row[] = [];
   private readonly summary = h('span', { class: 'wb-quiet' });
   private readonly empty = h('p', { class: 'wb-note', text: __('Run a prompt to see what the model would say next.') });
   private readonly table: HTMLTableElement;
@@ -76,36 +87,49 @@ export class NextTable {
     this.empty.hidden = next !== null;
     this.table.hidden = next === null;
     setAttr(this.table, 'data-wb-position', next ? String(next.position) : undefined);
-    this.summary.textContent =
-      next?.divergence === null || next?.divergence === undefined ? '' : __('KL %1 nats', digits(next.divergence));
+    setText(this.summary, next?.divergence === null || next?.divergence === undefined ? '' : __('KL %1 nats', digits(next.divergence)));
     this.summary.title = __('Kullback-Leibler divergence of the edited distribution from the base one');
     const most = Math.max(1e-12, ...(next?.rows ?? []).flatMap(row => [row.base, row.edited ?? 0]));
-    this.body.replaceChildren(
-      ...(next?.rows ?? []).map(row => {
-        const change = row.edited === null ? null : row.edited - row.base;
-        const bar = (share: number, kind: string): HTMLElement => {
-          const node = h('div', { class: `wb-bar ${kind}` });
-          node.style.width = `${((100 * share) / most).toFixed(1)}%`;
-          return node;
-        };
-        return h(
-          'tr',
-          { attrs: { 'data-wb-token': String(row.token) } },
-          h('th', { attrs: { scope: 'row' } }, h('code', { class: 'wb-token', text: shown(row.text) })),
-          h('td', { class: 'wb-number', text: digits(row.base) }),
-          h('td', { class: 'wb-number', text: row.edited === null ? '–' : digits(row.edited) }),
-          h('td', {
-            class: `wb-number ${change === null || change === 0 ? 'wb-quiet' : change > 0 ? 'wb-up' : 'wb-down'}`,
-            text: change === null ? '–' : signed(change)
-          }),
-          h(
-            'td',
-            { class: 'wb-bars', attrs: { 'aria-hidden': 'true' } },
-            bar(row.base, 'wb-base'),
-            row.edited === null ? null : bar(row.edited, 'wb-edited')
-          )
-        );
-      })
+    const rows = next?.rows ?? [];
+    while (this.rows.length > rows.length) {
+      this.rows.pop()!.node.remove();
+    }
+    rows.forEach((row, n) => this.fill(this.rows[n] ?? this.makeRow(), row, most));
+  }
+
+  private makeRow(): Row {
+    const number = (): HTMLElement => h('td', { class: 'wb-number' });
+    const row: Row = {
+      node: h('tr'),
+      token: h('code', { class: 'wb-token' }),
+      base: number(),
+      edited: number(),
+      change: number(),
+      bars: [h('div', { class: 'wb-bar wb-base' }), h('div', { class: 'wb-bar wb-edited' })]
+    };
+    row.node.append(
+      h('th', { attrs: { scope: 'row' } }, row.token),
+      row.base,
+      row.edited,
+      row.change,
+      h('td', { class: 'wb-bars', attrs: { 'aria-hidden': 'true' } }, ...row.bars)
     );
+    this.rows.push(row);
+    this.body.append(row.node);
+    return row;
+  }
+
+  private fill(row: Row, data: NextRow, most: number): void {
+    const change = data.edited === null ? null : data.edited - data.base;
+    setAttr(row.node, 'data-wb-token', String(data.token));
+    setText(row.token, shown(data.text));
+    setText(row.base, digits(data.base));
+    setText(row.edited, data.edited === null ? '–' : digits(data.edited));
+    setText(row.change, change === null ? '–' : signed(change));
+    setAttr(row.change, 'class', `wb-number ${change === null || change === 0 ? 'wb-quiet' : change > 0 ? 'wb-up' : 'wb-down'}`);
+    [data.base, data.edited].forEach((share, n) => {
+      row.bars[n]!.hidden = share === null;
+      row.bars[n]!.style.width = `${((100 * (share ?? 0)) / most).toFixed(1)}%`;
+    });
   }
 }

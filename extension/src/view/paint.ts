@@ -119,6 +119,8 @@ function paintCells(context: CanvasRenderingContext2D, scene: Scene, inks: Ink, 
   const values = colour !== 'expert' && colour !== 'flip' && colour !== 'depth' && width >= 34 && part >= 15;
   context.textAlign = 'center';
   context.textBaseline = 'middle';
+  // Once for all cells: a canvas asks the page for its styles whenever a font is set.
+  context.font = colour === 'depth' ? `600 11px ${inks.family}` : `${numbers ? 11 : 10}px ${inks.family}`;
   for (let token = first; token <= last; token++) {
     const tile = data.tile('', 1, token);
     const x = GUTTER + token * width - scroll;
@@ -139,14 +141,12 @@ function paintCells(context: CanvasRenderingContext2D, scene: Scene, inks: Ink, 
         if (fill && (numbers || values)) {
           const value = slots === 1 ? data.value(colour, layer, token) : colour === 'expert' ? tile.at('experts', layer, column, slot) : tile.at('weights', layer, column, slot);
           context.fillStyle = over;
-          context.font = `${numbers ? 11 : 10}px ${inks.family}`;
           context.fillText(numbers ? String(value) : digits(value, 2), x + (width - gap) / 2, y + (slot + 0.5) * part + 0.5);
         }
       }
       const event = colour === 'depth' ? events[tile.at('depth', layer, column)] : undefined;
       if (event?.sign && width >= 11 && height >= 11) {
         context.fillStyle = over;
-        context.font = `600 11px ${inks.family}`;
         context.fillText(event.sign, x + (width - gap) / 2, y + (height - gap) / 2 + 0.5);
       } else if (tile.at('skipped', layer, column) > 0) {
         hatch(context, x, y, width - gap, height - gap, inks.faint);
@@ -291,9 +291,15 @@ function pictureOf(tile: TileData, rows: number, name: string, colour: (row: num
   canvas.height = rows;
   const context = canvas.getContext('2d')!;
   const image = context.createImageData(tile.columns, rows);
+  const { data } = image;
+  let at = 0;
   for (let row = 0; row < rows; row++) {
     for (let column = 0; column < tile.columns; column++) {
-      image.data.set([...colour(row, column), 255], 4 * (row * tile.columns + column));
+      const [red, green, blue] = colour(row, column);
+      data[at++] = red;
+      data[at++] = green;
+      data[at++] = blue;
+      data[at++] = 255;
     }
   }
   context.putImageData(image, 0, 0);
@@ -304,16 +310,23 @@ function pictureOf(tile: TileData, rows: number, name: string, colour: (row: num
 function paintHead(context: CanvasRenderingContext2D, scene: Scene, inks: Ink, first: number, last: number): void {
   const { data, width, head, scroll } = scene;
   const column = scene.hovered?.position ?? scene.selected?.position;
+  const upright = context.getTransform();
+  const plain = `11px ${inks.family}`;
+  context.font = plain;
+  context.textAlign = 'left';
+  context.textBaseline = 'middle';
   const tick = (token: number, words: string, strong: boolean, colour: string): void => {
-    context.save();
     context.translate(GUTTER + (token + 0.5) * width - scroll - 1, head - 5);
     context.rotate(-SLANT);
-    context.textAlign = 'left';
-    context.textBaseline = 'middle';
-    context.font = `${strong ? '600 ' : ''}11px ${inks.family}`;
     context.fillStyle = colour;
+    if (strong) {
+      context.font = `600 ${plain}`;
+    }
     context.fillText(words, 0, 0);
-    context.restore();
+    if (strong) {
+      context.font = plain;
+    }
+    context.setTransform(upright);
   };
   const colourOf = (token: number): string => (token === scene.selected?.position || token === column ? inks.text : inks.faint);
   if (width < 4) {

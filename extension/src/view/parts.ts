@@ -186,6 +186,9 @@ export class Parts {
       case 'contributions':
         this.inspector.takeContributions(message);
         return true;
+      case 'calibrated':
+        this.inspector.takeCalibrated(message);
+        return true;
       case 'effects':
         this.planList.take(message);
         return true;

@@ -2,7 +2,7 @@
 import type { Channel, ComputeRequest, ControlRequest, Lane } from './channel';
 
 /** Requests that run the model. */
-const COMPUTES = ['run', 'recompute', 'open', 'step', 'try', 'effects_of', 'heads_of', 'contributions_of'];
+const COMPUTES = ['run', 'recompute', 'open', 'step', 'try', 'effects_of', 'heads_of', 'contributions_of', 'calibrate'];
 /** Requests that change nothing that anybody could wait for. */
 const SILENT = ['watch', 'seen', 'cancel', 'models_of', 'experiments_of'];
 /** Requests whose failure belongs to the query box. */

@@ -5,7 +5,7 @@ import { Figure } from './figure';
 import { save } from './files';
 import type { Catalogue, Chart, MacroCard, Table } from './protocol';
 import { digits } from './scale';
-import { __ } from './words';
+import { __, told } from './words';
 
 export interface SqlActions {
   send: (request: ControlRequest) => number;
@@ -187,7 +187,7 @@ export class SqlView {
 
   takeChart(chart: Chart): void {
     this.figure.node.hidden = false;
-    void this.figure.show(chart.spec as object | null, chart.note);
+    void this.figure.show(chart.spec as object | null, chart.note ? told(chart.note) : '');
   }
 
   /** The request with this number has been dealt with. */

@@ -1,4 +1,5 @@
-/** Strings for people pass through here, so that a host can translate them. */
+/** Strings for people pass through here, so that a host can translate them: the view's own, and those that the kernel sends. */
+import type { Sentence } from './protocol';
 
 export type Translate = (text: string, ...values: unknown[]) => string;
 
@@ -11,3 +12,8 @@ export function useTranslator(translator: Translate): void {
 }
 
 export const __: Translate = (text, ...values) => translate(text, ...values);
+
+/** What the kernel says: translated where it is of the panel's own making, else as it is. */
+export function told({ text, values }: Sentence): string {
+  return values === null ? text : __(text, ...values);
+}

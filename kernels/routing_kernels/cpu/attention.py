@@ -84,7 +84,9 @@ def block_attention(
     plain = all(t is None for t in (lengths, sinks, extra, starts)) and not window and not softcap
     live: Tensor | None = None
     # With values of another width torch's dense kernel forms the whole map.
-    dense = plain and isa != "avx512" and values == depth and q.dtype == torch.float32
+    dense = (
+        plain and loader.BENEATH.get(isa, isa) != "avx512" and values == depth and q.dtype == torch.float32
+    )
     if dense and (queries == keys or not causal):
         blocks, columns = -(-queries // block), -(-keys // block)
         each = batch * (blocks * (blocks + 1) // 2 if causal else blocks * columns)

@@ -81,7 +81,7 @@ class Connection:
         """Carry out one request; whatever goes wrong becomes an ``error`` message."""
         seq = data.get("seq") if isinstance(data, dict) else None
         seq = seq if isinstance(seq, int) else None
-        # What a click changes arrives as one message, as a token does; what computes longer says as it goes what it is about.
+        # What a click changes arrives as one message, as a token does; what computes longer tells as it goes.
         at_once = lane == "control" or (isinstance(data, dict) and data.get("type") == "step")
         with self.together() if at_once else nullcontext():
             self._answer(seq, lambda: self._take(lane, data))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 REST = 4.0
-"""A painter rests so many times as long as it has just painted: most of the time the machine is for the model and the text."""
+"""A painter rests so many times as long as it has just painted: mostly the machine is for model and text."""
 
 
 LONGEST_REST = 0.3

@@ -208,7 +208,7 @@ def block_attention(dtype: torch.dtype, flex: bool = True) -> Iterator[Case]:
             Ratio(f"attention, {named}, over SDPA with the mask", "SDPA same mask", "ours", ">= 3"),
             Ratio(f"attention, {named}: 16 extra columns", "ours with 16 extra columns", "ours", "<= 1.5"),
         ]
-        if share < 1 or routing_kernels.resolve("cpu")[1] == "avx512":
+        if share < 1 or routing_kernels.resolve("cpu")[1] in ("avx512", "amx"):
             # With every block kept and shorter vectors, torch's own attention gives the output and ours the statistics.
             ratios.append(
                 Ratio(f"attention, {named}: cost of statistics", "ours with statistics", "ours", "<= 1.08")

@@ -178,7 +178,8 @@ def test_every_block_kept_is_dense_attention(dtype, isa):
         dense = F.scaled_dot_product_attention(
             case["q"], case["k"], case["v"], is_causal=causal, enable_gqa=True
         )
-        if dtype == torch.float32 and isa != "avx512":  # torch's own, which is the faster one there
+        long_vectors = isa in ("avx512", "amx")
+        if dtype == torch.float32 and not long_vectors:  # torch's own, which is the faster one there
             assert torch.equal(out.o, dense)
         assert (out.o - dense).norm() <= NORM_TOLERANCE[dtype] * dense.norm()
         torch.testing.assert_close(out.block_mass.sum(), torch.tensor(2 * 4 * 100.0))

@@ -176,9 +176,11 @@ class FakeView:
         self.texts: dict[str, list[str]] = {"edited": [], "base": []}
         self.buffers: list[list[bytes]] = []
         self.posts = 0
+        self.posted: list[list[str]] = []
 
     def send(self, data: dict[str, Any], buffers: Any) -> None:
         rest = iter(buffers)
+        self.posted.append([message["type"] for message in data["messages"]])
         for message, count in zip(data["messages"], data["buffers"], strict=True):
             self.sent.append(message)
             self.messages.append({name: english(value) for name, value in message.items()})

@@ -10,7 +10,7 @@ import torch
 import workbench as wb
 from workbench.anatomy import prove, read
 from workbench.conformance.families import build
-from workbench.errors import EditRefused, SetupError
+from workbench.errors import EditRefused, ModelError, SetupError
 
 IDS = [5, 17, 3, 60, 22, 9, 41, 8, 33, 19]
 OTHER = IDS[::-1]
@@ -22,17 +22,22 @@ def first_stream_doubled(value: Any, place: Any) -> Any:
     return torch.cat([value[:, :, :1] * 2, value[:, :, 1:]], dim=2)
 
 
-def test_streams_and_shared_indices_are_found() -> None:
-    found = {}
-    for family in ("olmoe", "deepseek_v4", "hy_v4"):
-        anatomy = read(build(family))
-        prove(anatomy)
-        found[family] = [(block.streams, block.hands_on) for block in anatomy.blocks]
-    assert found == {
+def built(family: str) -> Any:
+    try:
+        return build(family)
+    except ModelError as error:
+        pytest.skip(error.problem)
+
+
+@pytest.mark.parametrize("family", ["olmoe", "deepseek_v4", "hy_v4"])
+def test_streams_and_shared_indices_are_found(family: str) -> None:
+    anatomy = read(built(family))
+    prove(anatomy)
+    assert [(block.streams, block.hands_on) for block in anatomy.blocks] == {
         "olmoe": [(1, False)] * 3,
         "deepseek_v4": [(2, False)] * 3,
         "hy_v4": [(4, False), (4, True), (4, False)],
-    }
+    }[family]
 
 
 def test_several_streams_are_measured_patched_and_written(bench: Any) -> None:
@@ -61,7 +66,7 @@ def test_several_streams_are_measured_patched_and_written(bench: Any) -> None:
 
 
 def test_a_layer_whose_indices_the_next_one_uses_stays(bench: Any) -> None:
-    one = bench(build("hy_v4"))
+    one = bench(built("hy_v4"))
     base = one.run(IDS)
     for edit in (
         wb.skip.block(1),

@@ -86,7 +86,9 @@ export class RoutingMapView {
     this.readout = h('div', { class: 'wb-readout', attrs: { 'aria-hidden': 'true' } });
     this.spoken = h('div', { class: 'wb-hidden', attrs: { role: 'status', 'aria-live': 'polite' } });
     this.node = h('div', { class: 'wb-map', attrs: { 'data-wb-map': '' } }, this.scroller, this.readout, this.spoken);
-    new ResizeObserver(() => this.layout()).observe(this.scroller);
+    const sizes = new ResizeObserver(() => this.layout());
+    sizes.observe(this.scroller);
+    sizes.observe(this.canvas); // it has no width while a theme's style sheets are exchanged, whatever its scroller has
   }
 
   show(data: MapData | null): void {
@@ -237,6 +239,9 @@ export class RoutingMapView {
   }
 
   private paint(): void {
+    if (!this.canvas.clientWidth) {
+      return; // not laid out, as for a moment after a change of theme: what stands there would be wiped away
+    }
     const data = this.data;
     if (this.wanted !== null) {
       this.scrollTo(this.wanted);

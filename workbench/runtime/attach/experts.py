@@ -71,7 +71,7 @@ def _composed(
     return routing_kernels.composed_experts(
         hidden, ids, weights, layer(name), layer("down_proj"),
         module._apply_gate if module.has_gate else module.act_fn,
-        module.post_expert_norm if module.has_post_expert_norm else None,
+        module.post_expert_norm if getattr(module, "has_post_expert_norm", False) else None,
         stats=bank.sink is not None, threshold=bank.threshold, backend=bank.backend,
     )  # fmt: skip
 
@@ -121,7 +121,12 @@ def unfit_bank(bank: Any) -> str:
 
 
 _PROOF = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 4e-2}
-_FLAGS = ("has_gate", "has_bias", "is_transposed", "is_concatenated", "has_post_expert_norm")
+_FLAGS = (
+    "has_gate",
+    "has_bias",
+    "is_transposed",
+    "is_concatenated",
+)  # of every release; has_post_expert_norm is younger
 
 
 def unfit_parts(module: Any, backend: str) -> str:

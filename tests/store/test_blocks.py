@@ -201,6 +201,7 @@ def test_only_runs_of_many_choices_keep_sums_by_pairs_of_their_own(record, monke
     assert store.sql("SELECT run, choices, pairs FROM summarised ORDER BY run").fetchall() == [
         (90, 330, True), (101, 102, False), (102, 102, False),
     ]  # fmt: skip
+    assert store.sql("FROM unpaired([90, 101, 102]) ORDER BY id").fetchall() == [(101,), (102,)]
     for table in summary.OF_PAIRS:
         assert store.sql(f"SELECT DISTINCT run FROM {table}").fetchall() == [(90,)]
     assert blocks(store) == {101: [101, 102]}

@@ -71,8 +71,11 @@ _PAINTED = """action => new Promise((done, fail) => {
   setTimeout(() => fail(new Error('not painted')), 60000);
   requestAnimationFrame(() => requestAnimationFrame(look));
 })"""
-# Turn to the list of runs and, as soon as it has come, open one.
+# Turn to the list of runs and, as soon as the one is there (among those whose model has that name), open it.
 _SHOW = """document.querySelector('[data-wb-tab="runs"]').click();
+const search = document.querySelector('[data-wb-view="runs"] input[type="search"]');
+search.value = 'synthetic';
+search.dispatchEvent(new Event('input'));
 const timer = setInterval(() => {
   const row = document.querySelector('[data-wb-run-row="RUN"] [data-wb-action="show"]');
   if (row) {

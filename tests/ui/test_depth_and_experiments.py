@@ -129,7 +129,9 @@ def test_sublayers_neurons_and_contributions(
     assert panel.locator("[data-wb-map]").get_attribute("data-wb-color") == "depth"
     assert "attention skipped, MLP skipped" in cell.inner_text()
     panel.get_by_text("The map as a table").click()
-    table = panel.locator(".wb-map-table tbody tr").nth(layer).locator("td").all_inner_texts()
+    row = panel.locator(".wb-map-table tbody tr").nth(layer).locator("td")
+    row.nth(tokens - 1).wait_for()
+    table = row.all_inner_texts()
     assert table == ["MLP skipped"] * token + ["attention skipped"] + ["MLP skipped"] * (
         len(table) - token - 1
     )
@@ -164,6 +166,7 @@ def test_the_picture_is_of_the_rows(page: Any, card: Callable[[], Any], idle: Ca
     panel = ran(page, card, idle)
     page.mouse.move(5, 5)
     panel.get_by_text("The map as a table").click()
+    panel.locator(".wb-map-table tbody tr").first.wait_for()
     rows = [row.locator("td").all_inner_texts() for row in panel.locator(".wb-map-table tbody tr").all()]
     chart = panel.locator("[data-wb-map]")
     tokens, layers = int(chart.get_attribute("data-wb-tokens")), int(chart.get_attribute("data-wb-layers"))

@@ -198,6 +198,7 @@ def test_every_colour_and_the_table_for_readers(
     panel.get_by_label("Colour by").select_option("expert")
     panel.get_by_text("The map as a table").click()
     table = panel.locator(".wb-map-table table")
+    table.wait_for()
     chart = panel.locator("[data-wb-map]")
     table.locator("tbody tr").first.wait_for()  # the browser tells of the opening after the click
     assert table.locator("tbody tr").count() == int(chart.get_attribute("data-wb-layers"))
@@ -263,6 +264,7 @@ def test_markup_in_a_prompt_stays_text(
     page.keyboard.press("Enter")
     idle(panel)
     panel.get_by_text("The map as a table").click()
+    panel.locator(".wb-map-table tbody tr").first.wait_for()
     assert page.evaluate("window.hacked") is None
     assert panel.locator("img, script, b").count() == 0
     assert "<script>" in panel.locator(".wb-strip").inner_text()
@@ -292,6 +294,7 @@ def test_themes_and_accessibility(
     page.wait_for_timeout(300)
     shot(theme.split()[1].lower())
     panel.get_by_text("The map as a table").click()
+    panel.locator(".wb-map-table tbody tr").first.wait_for()
     found = (
         Axe().run(page, context=".wb-panel", options={"resultTypes": ["violations"]}).response["violations"]
     )

@@ -198,7 +198,6 @@ def test_every_colour_and_the_table_for_readers(
     panel.get_by_label("Colour by").select_option("expert")
     panel.get_by_text("The map as a table").click()
     table = panel.locator(".wb-map-table table")
-    table.wait_for()
     chart = panel.locator("[data-wb-map]")
     table.locator("tbody tr").first.wait_for()  # the browser tells of the opening after the click
     assert table.locator("tbody tr").count() == int(chart.get_attribute("data-wb-layers"))

@@ -128,7 +128,7 @@ class Task(ABC):
 
 @cache
 def withdrawn() -> frozenset[int]:
-    """Digests of contents that are held out no longer: drills of brackets asked them while the demo model was trained."""
+    """Digests of contents that are held out no longer: drills asked them while the demo model or a relative was trained."""
     return frozenset(np.load(WITHDRAWN).tolist())
 
 

@@ -32,7 +32,7 @@ from figures import figure, publish
 
 from workbench.store import Store
 from workbench.store.schema import TABLE_MACROS, macro_docs
-from workbench.store.summary import BLOCKS, SUMS
+from workbench.store.summary import BLOCK_TABLES, SUMS
 
 LAYERS, EXPERTS, TOP_K, TOKENS = 16, 64, 8, 2048
 SHORT = 64
@@ -74,6 +74,13 @@ HELPERS = (
     "pair_totals",
     "next_totals",
     "place_totals",
+    "across_totals",
+    "token_totals",
+    "label_totals",
+    "label_marks",
+    "set_cells",
+    "top_cells",
+    "unset",
 )
 EFFECTS = ("skip_matrix", "layer_effect", "recovery_layer", "tolerable_sparsity")
 """Macros over what experiments measured, which is small whatever was recorded."""
@@ -142,15 +149,19 @@ def measure_short(runs: int, folder: Path) -> dict[str, Any]:
         start = time.process_time()
         store.summarise()
         seconds = time.process_time() - start
-        sums = {
-            table: store.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in (*SUMS, *BLOCKS)
-        }
+        sums = _rows(store)
     choices = runs * LAYERS * SHORT * TOP_K
     return {
         "runs": runs, "tokens": SHORT, "choices": choices, "bytes_per_choice": round(before / choices, 2),
         "bytes_per_choice_with_sums": round(path.stat().st_size / choices, 2), "summarise_cpu_seconds": round(seconds, 1),
         "rows_of_sums": sums,
     }  # fmt: skip
+
+
+def _rows(store: Store) -> dict[str, int]:
+    """How many rows of sums there are, by table."""
+    tables = (*SUMS, "set_sum", *BLOCK_TABLES)
+    return {table: store.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in tables}
 
 
 def time_macros(choices: int, asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -170,7 +181,7 @@ def time_macros(choices: int, asked: argparse.Namespace, folder: Path) -> dict[s
     summed = store.summarise()
     found["summarise"] = {
         "runs": summed, "seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu,
-        "rows": {table: store.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in (*SUMS, *BLOCKS)},
+        "rows": _rows(store),
     }  # fmt: skip
     _say(f"sums of {summed} runs kept in {found['summarise']['seconds']:.1f} s: {found['summarise']['rows']}")
     found |= _time_all(store, questions, asked)

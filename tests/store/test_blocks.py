@@ -207,6 +207,101 @@ def test_only_runs_of_many_choices_keep_sums_by_pairs_of_their_own(record, monke
     assert blocks(store) == {101: [101, 102]}
 
 
+def count_across(routing: pd.DataFrame) -> Counter:
+    """Tokens by best experts of two layers, counted in the frame."""
+    best = routing[routing["rank"] == 0].set_index(["run", "position", "layer"]).expert.to_dict()
+    found: Counter[tuple] = Counter()
+    for (run, position, layer), expert in best.items():
+        for other in (2, 5):
+            if layer < other:
+                found[layer, other, expert, best[run, position, other], position == 0] += 1
+    return found
+
+
+def test_large_blocks_hold_sums_across_layers_by_token_and_by_label(half_summed, monkeypatch):
+    monkeypatch.setattr(summary, "VALUES", 3)
+    store, routing = half_summed.store, half_summed.routing
+    summary.drop_blocks(store.cursor(), half_summed.runs)  # made anew, with tokens and labels
+    places = routing[["run", "position"]].drop_duplicates()
+    token = {(r.run, r.position): (r.run * 7 + r.position) % 5 for r in places.itertuples()}
+    label = {place: "abc"[number % 3] for place, number in token.items()}
+    at = {"run": places.run.to_numpy(), "position": places.position.to_numpy()}
+    store.write("token", {**at, "step": 0, "token": list(token.values()), "text": "x"})
+    store.write("token_label", {**at, "label": "kind", "value": list(label.values())})
+    store.write("token_label", {**at, "label": "place", "value": [str(place) for place in token]})
+    store.summarise([])
+    assert store.sql("SELECT DISTINCT large FROM block_run").fetchall() == [(True,)]
+    assert store.sql("SELECT DISTINCT label FROM label_block").fetchall() == [("kind",)], (
+        "'place' has too many values"
+    )
+    asked = half_summed.runs
+    across = "SELECT layer, other_layer, expert, other_expert, opening, sum(tokens) FROM across_totals(?) GROUP BY ALL"
+    assert {row[:5]: row[5] for row in store.sql(across, [asked]).fetchall()} == count_across(routing)
+    tokens, tops, labels = Counter(), Counter(), Counter()
+    for row in routing.itertuples():
+        place = (row.run, row.position)
+        tokens[row.layer, token[place], row.expert, row.position == 0] += 1
+        tops[row.layer, token[place], row.expert, row.position == 0] += row.rank == 0
+        labels[row.layer, label[place], row.expert, row.position == 0] += 1
+    by_token = (
+        "SELECT layer, token, expert, opening, sum(choices), sum(tops) FROM token_totals(?) GROUP BY ALL"
+    )
+    found = store.sql(by_token, [asked]).fetchall()
+    assert {row[:4]: row[4] for row in found} == tokens and {row[:4]: row[5] for row in found} == tops
+    by_label = "SELECT layer, value, expert, opening, sum(choices) FROM label_totals(?, 'kind') GROUP BY ALL"
+    assert {row[:4]: row[4] for row in store.sql(by_label, [asked]).fetchall()} == labels
+    for table in ("across_block", "token_block", "label_block"):  # they are what answers
+        before = store.sql(f"SELECT count(*) FROM {table}").fetchall()
+        assert before > [(0,)]
+        store.cursor().execute(f"DELETE FROM {table}")
+    assert not store.sql(f"FROM across_totals({[101, 102]})").fetchall()
+    assert not store.sql(f"FROM token_totals({[101, 102]})").fetchall()
+    assert not store.sql(f"FROM label_totals({[101, 102]}, 'kind')").fetchall()
+    assert store.sql(f"FROM token_totals({[101]})").fetchall(), "a run of a block is counted"
+
+
+def test_labels_written_to_a_summed_run_are_seen(half_summed):
+    store = half_summed.store
+    summary.drop_blocks(store.cursor(), half_summed.runs)
+    at = {"run": 101, "position": np.arange(17)}
+    store.write("token_label", {**at, "label": "kind", "value": "old"})
+    store.summarise([])
+    assert store.sql("SELECT block, label FROM block_label").fetchall() == [(101, "kind")]
+    (marks,) = store.sql("FROM label_marks([101, 102])").fetchall()
+    assert marks == store.sql("FROM block_label").fetchall()[0]
+    question = "SELECT value, sum(choices) FROM label_totals(?, 'kind') GROUP BY value ORDER BY value"
+    assert store.sql(question, [half_summed.runs]).fetchall() == [("old", 17 * 3 * 2)]
+    store.cursor().execute("UPDATE token_label SET value = 'new' WHERE position < 5")
+    store.write("token_label", {"run": 102, "position": 3, "label": "kind", "value": "old"})
+    wanted = [("new", 5 * 3 * 2), ("old", 12 * 3 * 2 + 3 * 2)]
+    assert store.sql(question, [half_summed.runs]).fetchall() == wanted
+
+
+def test_choice_sets_are_kept_as_bits_where_they_are_few_words(record, monkeypatch):
+    monkeypatch.setattr(summary, "SETS", 2)
+    recording = record(6, runs=1, tokens=9)  # two of six experts: one word
+    store = recording.store
+    at, slot = np.repeat(np.arange(9), 3), np.tile(np.arange(3), 9)
+    spread = {"layer": 1, "slot": slot, "expert": slot * 64 + at, "weight": 0.5, "rank": 2 - slot}
+    store.write("routing", {"run": 90, "step": 0, "position": at, **spread})  # one expert a word
+    store.write("run", {"run": [90]})
+    before = store.sql("FROM set_cells([90, 101]) ORDER BY ALL").fetchall()
+    assert [row[4:] for row in before if row[0] == 90 and row[2] == 4] == [
+        (0, 16, None),
+        (1, 16, None),
+        (2, 16, 132),
+    ]
+    assert store.sql("SELECT count(*) FROM unset([90, 101])").fetchall() == [(2,)]
+    store.summarise()
+    assert store.sql("SELECT run, kept FROM set_run ORDER BY run").fetchall() == [(90, False), (101, True)]
+    assert store.sql("FROM unset([90, 101])").fetchall() == [(90,)]
+    assert store.sql("SELECT DISTINCT run FROM set_sum").fetchall() == [(101,)]
+    assert store.sql("FROM set_cells([90, 101]) ORDER BY ALL").fetchall() == before
+    tops = recording.routing[recording.routing["rank"] == 0]
+    found = store.sql("SELECT position, layer, expert FROM top_cells(101) ORDER BY ALL").fetchall()
+    assert found == sorted(zip(tops.position, tops.layer, tops.expert, strict=True))
+
+
 def test_small_blocks_are_joined_to_a_large_one(record, monkeypatch):
     for name, value in (("WORTH", 1000), ("FIRST", 200), ("BLOCK", 600)):
         monkeypatch.setattr(summary, name, value)
@@ -214,9 +309,12 @@ def test_small_blocks_are_joined_to_a_large_one(record, monkeypatch):
     store, runs = recording.store, recording.runs
     store.summarise(runs[:4])
     assert blocks(store) == {101: [101, 102], 103: [103, 104]}
+    assert store.sql("SELECT DISTINCT large FROM block_run").fetchall() == [(False,)]
+    assert store.sql("SELECT count(*) FROM across_block").fetchall() == [(0,)]
     store.summarise(runs[:6])
     assert blocks(store) == {101: [101, 102, 103, 104, 105, 106]}
-    for table in summary.BLOCKS:
+    assert store.sql("SELECT DISTINCT large FROM block_run").fetchall() == [(True,)]
+    for table in (*summary.BLOCKS, "across_block"):
         assert store.sql(f"SELECT DISTINCT block FROM {table}").fetchall() == [(101,)]
     store.summarise()
     assert blocks(store) == {101: [101, 102, 103, 104, 105, 106]}, "one run more is no block yet"
@@ -231,17 +329,37 @@ def two_stores():
 
 
 READ_PAIRS = ("coactivation", "expert_affinity", "lookahead", "chunk_sparsity", "pair_cells", "next_cells")
+READ_LARGE = (
+    "layer_information",
+    "context_independence",
+    "token_specialisation",
+    "path_counts",
+    "path_summary",
+)
+READ_SETS = ("set_cells", "top_cells")
 
 
 def write_run(stores, run: int, tokens: int, experts: int, k: int, seed: int) -> None:
+    """A run of which every other has its last position computed twice, with tokens and two labels of them."""
     rng = np.random.default_rng(seed)
+    at = np.append(np.arange(tokens), tokens - 1) if seed % 2 else np.arange(tokens)
+    step = np.append(np.zeros(tokens, int), 1) if seed % 2 else np.zeros(tokens, int)
+    words = rng.integers(0, 5, tokens)
+    for store in stores:
+        store.write("token", {"run": run, "step": 0, "position": np.arange(tokens), "token": words,
+                              "text": [f" {word}" for word in words]})  # fmt: skip
+        for label, values in (("kind", "abc"), ("own", "defghijk")):
+            value = [values[position % len(values)] for position in range(tokens)]
+            store.write(
+                "token_label", {"run": run, "position": np.arange(tokens), "label": label, "value": value}
+            )
     for layer in (1, 2, 5):
-        chosen = np.stack([rng.permutation(experts)[:k] for _ in range(tokens)]).reshape(-1)
-        slot = np.tile(np.arange(k), tokens)
+        chosen = np.stack([rng.permutation(experts)[:k] for _ in at]).reshape(-1)
+        slot = np.tile(np.arange(k), len(at))
         columns = {"layer": layer, "slot": slot, "expert": chosen, "weight": 1 / k, "rank": slot}
         for store in stores:
             store.write(
-                "routing", {"run": run, "step": 0, "position": np.repeat(np.arange(tokens), k), **columns}
+                "routing", {"run": run, "step": np.repeat(step, k), "position": np.repeat(at, k), **columns}
             )
     for store in stores:
         store.write("run", {"run": run, "num_experts": experts})
@@ -251,8 +369,10 @@ def write_run(stores, run: int, tokens: int, experts: int, k: int, seed: int) ->
 @settings(max_examples=12, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=7),
-    shape=st.sampled_from([(4, 1), (4, 2), (6, 3)]),
+    shape=st.sampled_from([(4, 1), (4, 2), (6, 3), (150, 3)]),
     worth=st.sampled_from([0, 1, 2, 1000]),
+    bits=st.sampled_from([0, 1, 2, 1000]),
+    values=st.sampled_from([0, 3, 64]),
     steps=st.lists(
         st.tuples(st.sampled_from(["sum some", "sum all", "delete"]), st.integers(0, 6)), max_size=6
     ),
@@ -260,14 +380,15 @@ def write_run(stores, run: int, tokens: int, experts: int, k: int, seed: int) ->
     seed=st.integers(0, 2**20),
 )
 def test_whatever_is_summed_and_deleted_the_answers_are_those_of_the_rows(
-    two_stores, sizes, shape, worth, steps, asked, seed
+    two_stores, sizes, shape, worth, bits, values, steps, asked, seed
 ):
     kept, plain = two_stores
     runs = list(range(1, len(sizes) + 1))
     for run, tokens in zip(runs, sizes, strict=True):
         write_run(two_stores, run, tokens, *shape, seed + run)
     with pytest.MonkeyPatch.context() as small:
-        for name, value in (("PIECE", 50), ("FIRST", 100), ("BLOCK", 300), ("WORTH", worth)):
+        limits = {"PIECE": 50, "FIRST": 100, "BLOCK": 300, "WORTH": worth, "SETS": bits, "VALUES": values}
+        for name, value in limits.items():
             small.setattr(summary, name, value)
         for what, number in steps:
             some = [run for run in runs if run % 7 <= number]
@@ -276,10 +397,19 @@ def test_whatever_is_summed_and_deleted_the_answers_are_those_of_the_rows(
             else:
                 kept.summarise(some if what == "sum some" else None)
     ask = [run for run in runs if run - 1 in asked] or runs
-    for macro in READ_PAIRS:
-        query = f"FROM {macro}({ask}) ORDER BY ALL"
+    questions = {f"{macro}({ask})": 1e-12 for macro in (*READ_PAIRS, *READ_SETS)}
+    questions |= {f"{macro}({ask})": 1e-9 for macro in READ_LARGE}
+    questions |= {f"token_specialisation_by_label({ask}, '{label}')": 1e-12 for label in ("kind", "own")}
+    questions |= {f"route_stability({ask[0]}, {ask})": 1e-12}
+    for question, rtol in questions.items():
+        query = f"FROM {question} ORDER BY ALL"
         pd.testing.assert_frame_equal(
-            kept.sql(query).df(), plain.sql(query).df(), rtol=1e-12, check_dtype=False
+            kept.sql(query).df(),
+            plain.sql(query).df(),
+            rtol=rtol,
+            atol=1e-12,
+            check_dtype=False,
+            obj=question,
         )
     kept.delete(runs), plain.delete(runs)
     assert kept.sql("SELECT count(*) FROM block_run").fetchone() == (0,)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import entropy
+from scipy.stats import entropy, hypergeom
 from sklearn.metrics import mutual_info_score
 
 
@@ -105,22 +105,40 @@ def conditional(experts: pd.Series, ids: pd.Series) -> float:
     )
 
 
-def test_context_independence(record):
-    recording = record(1, runs=3)
-    tokens = write_tokens(recording)
-    places = sorted(place for place in tokens if place[1] > 0)
-    order = sorted(places, key=lambda place: digest(f"{place[0]}:{place[1]}"))
-    dealt = {here: tokens[there] for here, there in zip(places, order, strict=True)}
+def expected_null(experts: pd.Series, keys: list, tokens: dict) -> float:
+    """H(expert | id) where the ids are dealt anew, as expected: term by term of the hypergeometric distribution."""
+    places = sorted(set(keys))
+    k = len(experts) / len(places)
+    total = 0.0
+    for n in np.bincount([tokens[place] for place in places]):
+        if n:
+            total -= n * k * np.log(n * k)
+            for held in np.bincount(experts):
+                x = np.arange(1, n + 1)
+                total += float(hypergeom.pmf(x, len(places), held, n) @ (x * np.log(x)))
+    return -total / len(experts)
+
+
+@pytest.mark.parametrize(("ids", "tokens"), [(4, 17), (2, 300), (90, 300)])
+def test_context_independence(record, ids, tokens):
+    recording = record(1, runs=3, tokens=tokens)
+    rng = np.random.default_rng(0)
+    ids_of = {(run, position): int(rng.integers(ids)) for run in recording.runs for position in range(tokens)}
+    recording.store.write("token", {"run": [r for r, _ in ids_of], "step": 0, "position": [p for _, p in ids_of],
+                                    "token": list(ids_of.values())})  # fmt: skip
+    recording.store.flush()
     got = recording.ask("FROM context_independence(?)", [recording.runs])
+    assert len(got) == len(recording.layers)
     for row in got.itertuples():
         at = kept(recording).query("layer == @row.layer")
         keys = list(zip(at.run, at.position, strict=True))
         h = entropy(np.bincount(at.expert))
-        own, null = (
-            conditional(at.expert, pd.Series([source[key] for key in keys])) for source in (tokens, dealt)
-        )
-        np.testing.assert_allclose([row.choices, row.ids, row.conditional, row.entropy, row.share, row.null_share],
-                                   [len(at), 4, own, h, own / h, null / h])  # fmt: skip
+        own = conditional(at.expert, pd.Series([ids_of[key] for key in keys]))
+        null = expected_null(at.expert, keys, ids_of)
+        np.testing.assert_allclose([row.choices, row.ids, row.conditional, row.entropy, row.share],
+                                   [len(at), ids, own, h, own / h])  # fmt: skip
+        # Entropies of hundreds of choices differ from ln 6 by little: what is held is how far the null is from H.
+        assert 1 - row.null_share == pytest.approx(1 - null / h, rel=1e-6 if ids > 2 else 0.01)
 
 
 def test_experts_fixed_by_the_id_leave_no_entropy(record):

@@ -19,7 +19,7 @@ import duckdb
 from workbench.errors import StoreError
 from workbench.store import schema
 from workbench.store.sharing import first_line, quote
-from workbench.store.summary import BLOCKS
+from workbench.store.summary import BLOCK_TABLES
 
 FORMATS = (".parquet", ".html", ".duckdb")
 """Suffixes that :func:`export` knows."""
@@ -168,7 +168,10 @@ def _selection(cursor: duckdb.DuckDBPyConnection, table: str, runs: list[int] | 
     """The rows of ``table`` that belong to ``runs``; of tables without runs, those that these runs need."""
     if runs is None:  # rows of runs that have not ended, too
         return f'SELECT * FROM "{table}"'
-    if table in ("block_run", *BLOCKS):  # sums over other runs too: made anew from the sums of single runs
+    if table in (
+        "block_run",
+        *BLOCK_TABLES,
+    ):  # sums over other runs too: made anew from the sums of single runs
         return f'SELECT * FROM "{table}" LIMIT 0'
     ids = f"[{', '.join(map(str, runs))}]::BIGINT[]"
     if any(name == "run" for name, _ in _columns(cursor, table)):

@@ -16,7 +16,7 @@ from workbench.store.transaction import transaction
 
 _HERE = Path(__file__).parent
 
-VERSION = 5
+VERSION = 6
 """Version of ``schema.sql``."""
 
 MIGRATIONS: dict[int, str] = {

@@ -372,6 +372,21 @@ CREATE TABLE next_sum (
     tried       DOUBLE               -- likewise
 );
 
+CREATE TABLE set_sum (
+    run      BIGINT NOT NULL,
+    step     INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    layer    USMALLINT NOT NULL,
+    word     USMALLINT NOT NULL,     -- columns of set_cells
+    chosen   UBIGINT NOT NULL,       -- likewise
+    top      USMALLINT               -- likewise
+);
+
+CREATE TABLE set_run (
+    run  BIGINT NOT NULL,            -- a summarised run of which it is settled
+    kept BOOLEAN NOT NULL            -- whether set_sum holds it: it does where it has many choices for each word
+);
+
 CREATE TABLE layer_sum (
     run       BIGINT NOT NULL,
     layer     USMALLINT NOT NULL,
@@ -434,13 +449,14 @@ CREATE TABLE sparsity_sum (
     hoyer       DOUBLE               -- likewise
 );
 
--- Sums of sums: those of the tables above that are nearly as many as choices, over whole blocks of summarised runs, so that
--- questions about all runs read few rows.  A question about some runs of a block reads their own sums, or their choices where
--- those are fewer.  The macros pair_totals, next_totals and place_totals choose.  A block that loses a run must be dropped
--- (Store.delete does it); its runs keep what they have alone.
+-- Sums over whole blocks of summarised runs, so that questions about all runs read few rows: of what is nearly as many rows as
+-- choices in a single run.  A question about some runs of a block reads their own sums, or their choices where those are fewer
+-- or no sums of single runs are kept.  The macros of the same names with _totals choose.  A block that loses a run must be
+-- dropped (Store.delete does it); its runs keep what they have alone.
 CREATE TABLE block_run (
     block BIGINT NOT NULL,           -- the block: the smallest of its runs
-    run   BIGINT NOT NULL            -- one of its runs; a run is in one block at most
+    run   BIGINT NOT NULL,           -- one of its runs; a run is in one block at most
+    large BOOLEAN                    -- whether across_block, token_block and label_block hold it: they do where it has many choices
 );
 
 CREATE TABLE pair_block (
@@ -471,6 +487,43 @@ CREATE TABLE place_block (
     expert  USMALLINT NOT NULL,
     opening BOOLEAN NOT NULL,        -- about position 0
     choices BIGINT                   -- sum over the runs of place_sum
+);
+
+CREATE TABLE across_block (
+    block        BIGINT NOT NULL,    -- of block_run
+    layer        USMALLINT NOT NULL,
+    other_layer  USMALLINT NOT NULL, -- any later one
+    expert       USMALLINT NOT NULL,
+    other_expert USMALLINT NOT NULL, -- of other_layer
+    opening      BOOLEAN NOT NULL,   -- about position 0
+    tokens       BIGINT              -- column of across_totals
+);
+
+CREATE TABLE token_block (
+    block   BIGINT NOT NULL,         -- of block_run
+    layer   USMALLINT NOT NULL,
+    token   INTEGER NOT NULL,        -- id in the vocabulary
+    expert  USMALLINT NOT NULL,
+    opening BOOLEAN NOT NULL,        -- about position 0
+    choices BIGINT,                  -- columns of token_totals
+    tops    BIGINT                   -- likewise
+);
+
+CREATE TABLE label_block (
+    block   BIGINT NOT NULL,         -- of block_run
+    label   VARCHAR NOT NULL,        -- of token_label
+    value   VARCHAR NOT NULL,        -- likewise
+    layer   USMALLINT NOT NULL,
+    expert  USMALLINT NOT NULL,
+    opening BOOLEAN NOT NULL,        -- about position 0
+    choices BIGINT                   -- column of label_totals
+);
+
+-- Which labels label_block holds of a block, and how they stood when they were summed: labels may be written to a run later.
+CREATE TABLE block_label (
+    block BIGINT NOT NULL,           -- of block_run
+    label VARCHAR NOT NULL,          -- of token_label
+    mark  UBIGINT NOT NULL           -- column of label_marks
 );
 
 -- The choice of one token in one layer as one row: experts and weights in slot order.

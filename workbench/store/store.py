@@ -320,12 +320,7 @@ class Store:
         A bench sees to its own runs, once enough of them have ended.
         """
         with self._summing, self.cursor() as cursor:
-            waiting = summary.ended(cursor, runs)
-            for piece in summary.pieces(waiting):
-                summary.keep(cursor, piece)
-            for block in summary.due(cursor):
-                summary.close(cursor, block)
-        return len(waiting)
+            return sum(summary.work(cursor, runs))
 
     def delete(self, runs: int | Sequence[int]) -> int:
         """Delete everything recorded about ``runs`` (one id or several), and what was summed from it.
@@ -368,14 +363,9 @@ class Store:
     def _sum_up(self) -> None:
         try:
             with self._summing, self.cursor() as cursor:
-                for piece in summary.pieces(summary.ended(cursor, None)):
+                for _ in summary.work(cursor):
                     if self._closing:
                         return
-                    summary.keep(cursor, piece)
-                for block in summary.due(cursor):
-                    if self._closing:
-                        return
-                    summary.close(cursor, block)
         except (duckdb.Error, StoreError):
             _log.warning(
                 "Sums of ended runs could not be kept; answers are right, but slower.", exc_info=True

@@ -6,6 +6,9 @@ of all others. Keeping the sums of a run is storing what its cells are before it
 Sums by pairs of experts are nearly as many as choices, and in a run of few tokens many more: such a run keeps none of its
 own. Those by place are many. They are summed once more, over blocks of runs, by the ``*_totals`` macros: those read whole
 blocks where a question asks for them, and for the rest the sums of single runs, or their choices where those are fewer.
+Sums by pairs of layers, by token and by label are kept of large blocks alone.
+
+Questions that compare choice sets one by one read them as bits (``set_sum``), an eighth of the rows where eight are chosen.
 """
 
 from __future__ import annotations
@@ -48,6 +51,19 @@ BLOCKS = {
 }
 """By table of sums over blocks of runs: the macro that defines it, its keys and its sums."""
 
+LARGE = {
+    "across_block": (
+        "across_totals",
+        ("layer", "other_layer", "expert", "other_expert", "opening"),
+        ("tokens",),
+    ),
+    "token_block": ("token_totals", ("layer", "token", "expert", "opening"), ("choices", "tops")),
+}
+"""The same for those of large blocks alone: in a small one they are as many as choices."""
+
+BLOCK_TABLES = (*BLOCKS, *LARGE, "label_block", "block_label")
+"""All that is kept of blocks; ``block_run`` says which there are."""
+
 BLOCK = 2**23
 """Choices that make a block: many times the sums of a block, few enough to be read one run at a time until then."""
 
@@ -55,8 +71,28 @@ FIRST = BLOCK // 32
 """Choices of runs without sums by pairs that make a block for the time being: few enough to be read until then. Such blocks
 are joined to one of :data:`BLOCK` choices."""
 
-PIECE = 250_000
-"""Choices that are summed in one transaction (a longer run goes alone)."""
+PIECE = 1_000_000
+"""Choices that are summed in one transaction (a longer run goes alone): every question scans the table once."""
+
+SETS = 4
+"""Choices that a run has for each word of its choice sets, where they are kept as bits; below that they are hardly fewer."""
+
+VALUES = 64
+"""Values that a label of tokens has in a block at most, where its sums are kept: those of a label that names every token
+would be as many as choices."""
+
+
+def work(connection: duckdb.DuckDBPyConnection, runs: Sequence[int] | None = None) -> Iterator[int]:
+    """Keep all sums that are due, of ``runs`` alone if given; yields after each transaction how many it summed."""
+    for piece in pieces(ended(connection, runs)):
+        keep(connection, piece)
+        yield len(piece)
+    for piece in pieces(unset(connection)):
+        keep_sets(connection, piece)
+        yield 0
+    for block in due(connection):
+        close(connection, block)
+        yield 0
 
 
 def ended(connection: duckdb.DuckDBPyConnection, runs: Sequence[int] | None) -> list[tuple[int, int]]:
@@ -121,6 +157,37 @@ def _paired(connection: duckdb.DuckDBPyConnection, runs: Sequence[tuple[int, int
     return {run for run, choices in runs if choices >= WORTH * most.get(run, 0)}
 
 
+def unset(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
+    """Summarised runs of which it is not settled whether their choice sets are kept as bits, with their choices."""
+    return connection.execute(
+        "SELECT s.run, s.choices FROM summarised AS s WHERE s.run NOT IN (SELECT q.run FROM set_run AS q) ORDER BY s.run"
+    ).fetchall()
+
+
+def keep_sets(connection: duckdb.DuckDBPyConnection, runs: Sequence[tuple[int, int]]) -> None:
+    """Keep the choice sets of those of ``runs`` (with their choices) that are few words beside them, in one transaction."""
+    ids = [run for run, _ in runs]
+    with transaction(connection):
+        connection.execute(
+            "CREATE OR REPLACE TEMP TABLE set_words AS FROM set_cells($1::BIGINT[]) "
+            "ORDER BY run, layer, step, position, word",
+            [ids],
+        )
+        words = dict(
+            connection.execute("SELECT w.run, count(*) FROM set_words AS w GROUP BY w.run").fetchall()
+        )
+        kept = {run for run, choices in runs if choices >= SETS * words.get(run, 0)}
+        connection.execute(
+            "INSERT INTO set_sum FROM set_words AS w WHERE w.run IN (SELECT unnest($1::BIGINT[]))",
+            [sorted(kept)],
+        )
+        connection.execute(
+            "INSERT INTO set_run SELECT unnest($1::BIGINT[]), unnest($2::BOOLEAN[])",
+            [ids, [run in kept for run in ids]],
+        )
+        connection.execute("DROP TABLE set_words")
+
+
 def due(connection: duckdb.DuckDBPyConnection) -> list[list[int]]:
     """Blocks that can be made, in this order, each as its runs.
 
@@ -161,23 +228,76 @@ def close(connection: duckdb.DuckDBPyConnection, runs: Sequence[int]) -> None:
     """Make one block of ``runs``, in one transaction; it takes the place of the blocks that they make up."""
     block, ids = min(runs), list(runs)
     with transaction(connection):
-        for table, (macro, keys, sums) in BLOCKS.items():
-            added = ", ".join(f"sum(t.{name}) AS {name}" for name in sums)
-            by = ", ".join(f"t.{name}" for name in keys)
-            # Summed before the blocks it is made from go, of which one has the same number.
+        large = _choices(connection, ids) >= BLOCK
+        # Summed before the blocks it is made from go, of which one has the same number.
+        added = {
+            table: _added(connection, table, macro, keys, sums, ids)
+            for table, (macro, keys, sums) in (BLOCKS | LARGE if large else BLOCKS).items()
+        }
+        labels = _label_sums(connection, ids) if large else []
+        _drop(connection, connection.execute("FROM whole_blocks($1::BIGINT[])", [ids]).fetchall())
+        for table, sums in added.items():
             connection.execute(
-                f"CREATE OR REPLACE TEMP TABLE block_sums AS SELECT $1::BIGINT AS block, {by}, {added} "
-                f"FROM {macro}($2::BIGINT[]) AS t GROUP BY {by}",
-                [block, ids],
+                f"INSERT INTO {table} BY NAME SELECT $1::BIGINT AS block, s.* FROM {sums} AS s", [block]
             )
+            connection.execute(f"DROP TABLE {sums}")
+        connection.execute("INSERT INTO block_run SELECT $1, unnest($2::BIGINT[]), $3", [block, ids, large])
+        if labels:
             connection.execute(
-                f"DELETE FROM {table} AS b WHERE b.block IN (SELECT w.block FROM whole_blocks($1::BIGINT[]) AS w)",
-                [ids],
+                "INSERT INTO label_block BY NAME SELECT $1::BIGINT AS block, s.* FROM label_sums AS s",
+                [block],
             )
-            connection.execute(f"INSERT INTO {table} BY NAME FROM block_sums")
-        connection.execute("DROP TABLE block_sums")
-        connection.execute("DELETE FROM block_run AS b WHERE b.run IN (SELECT unnest($1::BIGINT[]))", [ids])
-        connection.execute("INSERT INTO block_run SELECT $1, unnest($2::BIGINT[])", [block, ids])
+            connection.execute("DROP TABLE label_sums")
+            connection.execute(
+                "INSERT INTO block_label FROM label_marks($1::BIGINT[]) AS m "
+                "WHERE m.label IN (SELECT unnest($2::VARCHAR[]))",
+                [ids, labels],
+            )
+
+
+def _choices(connection: duckdb.DuckDBPyConnection, runs: Sequence[int]) -> int:
+    (found,) = connection.execute(
+        "SELECT coalesce(sum(s.choices), 0) FROM summarised AS s WHERE s.run IN (SELECT unnest($1::BIGINT[]))",
+        [list(runs)],
+    ).fetchall()
+    return int(found[0])
+
+
+def _added(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    macro: str,
+    keys: Sequence[str],
+    sums: Sequence[str],
+    runs: Sequence[int],
+) -> str:
+    """Name of a table of the sums over ``runs`` that ``table`` keeps of a block."""
+    name = f"added_{table}"
+    by = ", ".join(f"t.{key}" for key in keys)
+    total = ", ".join(f"sum(t.{each}) AS {each}" for each in sums)
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT {by}, {total} FROM {macro}($1::BIGINT[]) AS t GROUP BY {by}",
+        [list(runs)],
+    )
+    return name
+
+
+def _label_sums(connection: duckdb.DuckDBPyConnection, runs: Sequence[int]) -> list[str]:
+    """Labels of the tokens of ``runs`` that have few values; their sums go to the table ``label_sums``."""
+    found = connection.execute(
+        "SELECT t.label FROM token_label AS t WHERE t.run IN (SELECT unnest($1::BIGINT[])) GROUP BY t.label "
+        "HAVING count(DISTINCT t.value) BETWEEN 1 AND $2 ORDER BY t.label",
+        [list(runs), VALUES],
+    ).fetchall()
+    labels = [label for (label,) in found]
+    for number, label in enumerate(labels):
+        connection.execute(
+            ("INSERT INTO label_sums " if number else "CREATE OR REPLACE TEMP TABLE label_sums AS ")
+            + "SELECT $2::VARCHAR AS label, t.value, t.layer, t.expert, t.opening, sum(t.choices) AS choices "
+            "FROM label_totals($1::BIGINT[], $2::VARCHAR) AS t GROUP BY t.value, t.layer, t.expert, t.opening",
+            [list(runs), label],
+        )
+    return labels
 
 
 def drop_blocks(connection: duckdb.DuckDBPyConnection, runs: Sequence[int]) -> None:
@@ -186,8 +306,10 @@ def drop_blocks(connection: duckdb.DuckDBPyConnection, runs: Sequence[int]) -> N
         "SELECT DISTINCT b.block FROM block_run AS b WHERE b.run IN (SELECT unnest($1::BIGINT[]))",
         [list(runs)],
     ).fetchall()
-    blocks = [block for (block,) in found]
-    for table in (*BLOCKS, "block_run"):
-        connection.execute(
-            f"DELETE FROM {table} AS b WHERE b.block IN (SELECT unnest($1::BIGINT[]))", [blocks]
-        )
+    _drop(connection, found)
+
+
+def _drop(connection: duckdb.DuckDBPyConnection, blocks: Sequence[tuple[int]]) -> None:
+    ids = [block for (block,) in blocks]
+    for table in ("block_run", *BLOCK_TABLES):
+        connection.execute(f"DELETE FROM {table} AS b WHERE b.block IN (SELECT unnest($1::BIGINT[]))", [ids])

@@ -35,6 +35,36 @@ CREATE OR REPLACE MACRO unpaired(run) AS TABLE
 SELECT q.id FROM (SELECT DISTINCT unnest(run_ids(run)) AS id) AS q
 WHERE q.id NOT IN (SELECT s.run FROM summarised AS s WHERE s.pairs);
 
+-- unset: those of `run` (one id or a list) whose choice sets are not kept as bits.
+--   ids of `run` without a row in set_run that says kept.
+-- Source: bookkeeping of this store.
+CREATE OR REPLACE MACRO unset(run) AS TABLE
+SELECT q.id FROM (SELECT DISTINCT unnest(run_ids(run)) AS id) AS q
+WHERE q.id NOT IN (SELECT s.run FROM set_run AS s WHERE s.kept);
+
+-- set_cells: choice sets as bits, one row for each 64 experts of which a set has one,
+--   word = expert // 64,  chosen = sum of 2^(expert % 64) over the experts of the set in that word,
+--   top = expert of rank 0 where it is in that word.
+-- Source: the rows of routing.
+CREATE OR REPLACE MACRO set_cells(run) AS TABLE
+SELECT s.run, s.step, s.position, s.layer, s.word, s.chosen, s.top
+FROM set_sum AS s WHERE s.run IN (SELECT unnest(run_ids(run)))
+UNION ALL
+SELECT r.run, r.step, r.position, r.layer, r.expert >> 6 AS word, bit_or(1::UBIGINT << (r.expert & 63)),
+       min(r.expert) FILTER (r.rank = 0)
+FROM routing AS r WHERE r.run IN (SELECT u.id FROM unset(run) AS u)
+GROUP BY r.run, r.step, r.position, r.layer, word;
+
+-- top_cells: the expert of rank 0 of every choice set,
+--   expert = that of rank 0.
+-- Source: the rows of routing.
+CREATE OR REPLACE MACRO top_cells(run) AS TABLE
+SELECT s.run, s.step, s.position, s.layer, s.top AS expert
+FROM set_sum AS s WHERE s.run IN (SELECT unnest(run_ids(run))) AND s.top IS NOT NULL
+UNION ALL
+SELECT r.run, r.step, r.position, r.layer, r.expert
+FROM routing AS r WHERE r.run IN (SELECT u.id FROM unset(run) AS u) AND r.rank = 0;
+
 -- expert_cells: sums by run, layer and expert,
 --   choices = slots,  tops = slots of rank 0,  weight = sum of w,  share = sum of w / (sum of the weights of that choice),
 --   share_ln = sum of share ln share,  normed = slots with a norm, over which  norm_weight = sum w,  norm = sum |y|,

@@ -69,7 +69,7 @@ ORDER BY f.position, f.layer;
 --   overlap = mean |A and B| / |A|,  jaccard = mean |A and B| / |A or B|,  unchanged = share with A = B,
 --   top = share with the same best-weighted expert,  chance = mean |B| / E, the overlap of sets drawn at random.
 -- With `base` the last checkpoint and `run` earlier ones, overlap is their saturation.
--- With `most`, over so many tokens' worth of `run` alone (some_runs): a scan of every choice is what it takes.
+-- With `most`, over so many tokens' worth of `run` alone (some_runs): every choice set is read.
 -- Source: router saturation of OLMoE (Muennighoff et al. 2024); route fluctuation by Jaccard of StableMoE (Dai et al. 2022).
 CREATE OR REPLACE MACRO route_stability(base, run, first := false, most := NULL) AS TABLE
 WITH base_ids AS (
@@ -84,42 +84,41 @@ WITH base_ids AS (
     FROM other_ids AS t LEFT JOIN base_ids AS b ON b.position = t.position
     GROUP BY t.run
 ), left_words AS (
-    -- A set as bits, 64 experts a word, and its best expert as the smallest of rank and expert in one number.
-    SELECT r.position, r.layer, r.step, r.expert >> 6 AS word, bit_or(1::UBIGINT << (r.expert & 63)) AS chosen,
-           min(CAST(r.rank AS UINTEGER) << 16 | r.expert) AS top
-    FROM routing AS r
-    WHERE r.run = base AND (first OR r.position > 0)
-    GROUP BY r.position, r.layer, r.step, word
-    QUALIFY r.step = max(r.step) OVER (PARTITION BY r.position, r.layer)
+    SELECT w.position, w.layer, w.word, w.chosen, w.top
+    FROM set_cells(base) AS w
+    WHERE first OR w.position > 0
+    QUALIFY w.step = max(w.step) OVER (PARTITION BY w.position, w.layer)
 ), left_side AS (
-    SELECT w.position, w.layer, sum(bit_count(w.chosen)) AS size, min(w.top) & 65535 AS top
+    SELECT w.position, w.layer, sum(bit_count(w.chosen)) AS size, max(w.top) AS top,
+           coalesce(max(w.chosen) FILTER (w.word = 0), 0) AS chosen
     FROM left_words AS w
     GROUP BY w.position, w.layer
+), shapes AS (
+    -- Runs of one step whose sets are one word each, the most frequent kind by far, need no grouping by set.
+    SELECT w.run, min(w.step) = max(w.step) AND max(w.word) = 0 AS plain
+    FROM set_cells((SELECT coalesce(list(p.run), []) FROM prefix AS p)) AS w
+    GROUP BY w.run
 ), right_words AS (
-    -- Every step of a position that was computed more than once.
-    SELECT r.run, r.position, r.layer, r.step, r.expert >> 6 AS word, bit_or(1::UBIGINT << (r.expert & 63)) AS chosen,
-           min(CAST(r.rank AS UINTEGER) << 16 | r.expert) AS top
-    FROM routing AS r JOIN prefix AS p ON p.run = r.run AND r.position < p.positions
-    WHERE first OR r.position > 0
-    GROUP BY r.run, r.position, r.layer, r.step, word
+    SELECT w.run, w.position, w.layer, w.step, w.word, w.chosen, w.top
+    FROM set_cells((SELECT coalesce(list(s.run), []) FROM shapes AS s WHERE NOT s.plain)) AS w
+    JOIN prefix AS p ON p.run = w.run AND w.position < p.positions
+    WHERE first OR w.position > 0
+    -- Where a position was computed in several steps the last one stands.
+    QUALIFY w.step = max(w.step) OVER (PARTITION BY w.run, w.position, w.layer)
 ), right_side AS (
-    SELECT w.run, w.position, w.layer, w.step, sum(bit_count(w.chosen)) AS size,
-           sum(bit_count(w.chosen & coalesce(a.chosen, 0))) AS shared, min(w.top) & 65535 AS top
+    SELECT w.run, w.position, w.layer, sum(bit_count(w.chosen)) AS size,
+           sum(bit_count(w.chosen & coalesce(a.chosen, 0))) AS shared, max(w.top) AS top
     FROM right_words AS w
     LEFT JOIN left_words AS a ON a.position = w.position AND a.layer = w.layer AND a.word = w.word
-    GROUP BY w.run, w.position, w.layer, w.step
-), repeated AS (
-    SELECT b.run, b.position, b.layer, max(b.step) AS step
-    FROM right_side AS b
-    WHERE b.run IN (SELECT q.run FROM right_side AS q GROUP BY q.run HAVING min(q.step) < max(q.step))
-    GROUP BY b.run, b.position, b.layer
-    HAVING count(*) > 1
+    GROUP BY w.run, w.position, w.layer
 ), pairs AS (
-    SELECT b.run, b.layer, a.top = b.top AS same, a.size AS a, b.size AS b, b.shared
-    FROM right_side AS b
-    JOIN left_side AS a ON a.position = b.position AND a.layer = b.layer
-    LEFT JOIN repeated AS l ON l.run = b.run AND l.position = b.position AND l.layer = b.layer
-    WHERE l.step IS NULL OR l.step = b.step
+    SELECT w.run, w.layer, a.top = w.top AS same, a.size AS a, bit_count(w.chosen) AS b, bit_count(a.chosen & w.chosen) AS shared
+    FROM set_cells((SELECT coalesce(list(s.run), []) FROM shapes AS s WHERE s.plain)) AS w
+    JOIN left_side AS a ON a.position = w.position AND a.layer = w.layer
+    JOIN prefix AS p ON p.run = w.run AND w.position < p.positions
+    UNION ALL
+    SELECT b.run, b.layer, a.top = b.top, a.size, b.size, b.shared
+    FROM right_side AS b JOIN left_side AS a ON a.position = b.position AND a.layer = b.layer
 )
 SELECT p.run, p.layer, count(*) AS tokens, avg(p.shared / p.a) AS overlap, avg(p.shared / (p.a + p.b - p.shared)) AS jaccard,
        avg(CAST(p.shared = p.a AND p.a = p.b AS INTEGER)) AS unchanged, avg(CAST(p.same AS INTEGER)) AS top,

@@ -146,91 +146,118 @@ ORDER BY difference DESC, c.layer, c.expert;
 
 -- context_independence: how far the token's id alone fixes its experts,
 --   conditional = H(expert | id),  entropy = H(expert),  share = conditional / entropy  (0: by the id, 1: the id says nothing),
---   null_share = the same with the ids dealt anew among the tokens, in the order of md5('run:position'): a rare id fixes
---                its experts by being rare, and this is how much.
--- With `most`, over so many tokens' worth of runs alone (some_runs): a scan of every choice is what it takes.
+--   null_share = the same as it is to be expected where the ids are dealt anew among the tokens: a rare id fixes its experts by
+--                being rare, and this is how much.  An expert that K of N tokens chose is then chosen X times under an id of n
+--                tokens, X hypergeometric, and E[X ln X] is summed term by term, or where E[X] >= 16 by the moments of X,
+--                mu ln mu + m2 / (2 mu) - m3 / (6 mu^2) + m4 / (12 mu^3), to 1e-4 of it.
 -- Source: context-independent specialisation of OpenMoE (Xue et al. 2024), with a frequency-matched null.
-CREATE OR REPLACE MACRO context_independence(run, first := false, most := NULL) AS TABLE
-WITH ids AS (
-    SELECT t.run, t.position, arg_max(t.token, t.step) AS token
-    FROM token AS t
-    WHERE t.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR t.position > 0)
-    GROUP BY t.run, t.position
-), numbered AS (
-    SELECT i.run, i.position, i.token, row_number() OVER (ORDER BY i.run, i.position) AS here,
-           row_number() OVER (ORDER BY md5(concat(i.run, ':', i.position)), i.run, i.position) AS there
-    FROM ids AS i
-), dealt AS (
-    SELECT a.run, a.position, a.token, b.token AS other FROM numbered AS a JOIN numbered AS b ON b.there = a.here
-), joined AS (
-    SELECT r.layer, r.expert, d.token, d.other
-    FROM routing AS r JOIN dealt AS d ON d.run = r.run AND d.position = r.position
-    WHERE r.run IN (SELECT s.id FROM some_runs(run, most) AS s)
-), cells AS (
-    SELECT true AS observed, j.layer, j.expert, j.token, count(*) AS n FROM joined AS j GROUP BY j.layer, j.expert, j.token
-    UNION ALL
-    SELECT false, j.layer, j.expert, j.other, count(*) FROM joined AS j GROUP BY j.layer, j.expert, j.other
+CREATE OR REPLACE MACRO context_independence(run, first := false) AS TABLE
+WITH cells AS (
+    SELECT c.layer, c.token, c.expert, CAST(sum(c.choices) AS DOUBLE) AS n, sum(c.tops) AS tops
+    FROM token_totals(run) AS c
+    WHERE first OR NOT c.opening
+    GROUP BY c.layer, c.token, c.expert
 ), of_token AS (
-    SELECT c.observed, c.layer, sum(c.n) AS n, sum(c.n * ln(c.n)) - sum(c.n) * ln(sum(c.n)) AS term
+    SELECT c.layer, CAST(sum(c.tops) AS BIGINT) AS tokens, sum(c.n) AS n, sum(c.n * ln(c.n)) - sum(c.n) * ln(sum(c.n)) AS term
     FROM cells AS c
-    GROUP BY c.observed, c.layer, c.token
-), conditional AS (
-    SELECT t.layer, count(*) FILTER (t.observed) AS ids, sum(t.n) FILTER (t.observed) AS n,
-           -(sum(t.term) FILTER (t.observed)) / (sum(t.n) FILTER (t.observed)) AS conditional,
-           -(sum(t.term) FILTER (NOT t.observed)) / (sum(t.n) FILTER (NOT t.observed)) AS null_conditional
+    GROUP BY c.layer, c.token
+), of_expert AS (
+    SELECT c.layer, sum(c.n) AS n FROM cells AS c GROUP BY c.layer, c.expert
+), whole AS (
+    SELECT t.layer, count(*) AS ids, CAST(sum(t.tokens) AS BIGINT) AS tokens, sum(t.n) AS n, -sum(t.term) / sum(t.n) AS conditional
     FROM of_token AS t
     GROUP BY t.layer
 ), marginal AS (
-    SELECT q.layer, ln(sum(q.n)) - sum(q.n * ln(q.n)) / sum(q.n) AS entropy
-    FROM (SELECT c.layer, sum(c.n) AS n FROM cells AS c WHERE c.observed GROUP BY c.layer, c.expert) AS q
-    GROUP BY q.layer
+    SELECT e.layer, ln(sum(e.n)) - sum(e.n * ln(e.n)) / sum(e.n) AS entropy FROM of_expert AS e GROUP BY e.layer
+), sizes AS (
+    SELECT t.layer, t.tokens, count(*) AS ids FROM of_token AS t WHERE t.tokens > 0 GROUP BY t.layer, t.tokens
+), held AS (
+    -- Experts that equally many tokens chose are one case.
+    SELECT e.layer, least(CAST(e.n AS BIGINT), w.tokens) AS chosen, w.tokens AS of_layer, count(*) AS experts
+    FROM of_expert AS e JOIN whole AS w ON w.layer = e.layer
+    GROUP BY e.layer, chosen, w.tokens
+), cases AS (
+    SELECT s.layer, s.tokens AS n, h.chosen AS k, h.of_layer AS of_all, s.ids * h.experts AS weight,
+           CAST(s.tokens AS DOUBLE) * h.chosen / h.of_layer AS mu
+    FROM sizes AS s JOIN held AS h ON h.layer = s.layer
+), summed AS (
+    SELECT c.layer, sum(c.weight * x.x * ln(x.x) * exp(
+               lgamma(c.k + 1) - lgamma(x.x + 1) - lgamma(c.k - x.x + 1)
+               + lgamma(c.of_all - c.k + 1) - lgamma(c.n - x.x + 1) - lgamma(c.of_all - c.k - c.n + x.x + 1)
+               - lgamma(c.of_all + 1) + lgamma(c.n + 1) + lgamma(c.of_all - c.n + 1)
+           )) AS term
+    FROM cases AS c JOIN (SELECT unnest(range(2, 80)) AS x) AS x
+      ON x.x <= c.n AND x.x <= c.k AND c.n - x.x <= c.of_all - c.k AND x.x <= c.mu + 10 * sqrt(c.mu) + 8
+    WHERE c.mu < 16
+    GROUP BY c.layer
+), moments AS (
+    SELECT c.layer, c.weight, c.mu, 1 - 2 * c.k / c.of_all AS skew,
+           c.mu * (1 - c.k / c.of_all) * (c.of_all - c.n) / (c.of_all - 1) AS m2, c.n, c.of_all, c.k / c.of_all AS p
+    FROM cases AS c
+    WHERE c.mu >= 16
+), approached AS (
+    SELECT m.layer, sum(m.weight * (
+               m.mu * ln(m.mu) + m.m2 / (2 * m.mu)
+               - m.m2 * m.skew * (m.of_all - 2 * m.n) / greatest(m.of_all - 2, 1) / (6 * m.mu * m.mu)
+               + (3 * m.m2 * m.m2 + m.m2 * (1 - 6 * m.p * (1 - m.p))) / (12 * m.mu * m.mu * m.mu)
+           )) AS term
+    FROM moments AS m
+    GROUP BY m.layer
+), dealt AS (
+    -- Under every id as many choices as its tokens have on average.
+    SELECT s.layer, sum(s.ids * (s.tokens * w.n / w.tokens) * ln(s.tokens * w.n / w.tokens)) AS term
+    FROM sizes AS s JOIN whole AS w ON w.layer = s.layer
+    GROUP BY s.layer
 )
-SELECT c.layer, CAST(c.n AS BIGINT) AS choices, c.ids, c.conditional, m.entropy,
-       CASE WHEN m.entropy > 0 THEN c.conditional / m.entropy END AS share,
-       CASE WHEN m.entropy > 0 THEN c.null_conditional / m.entropy END AS null_share
-FROM conditional AS c JOIN marginal AS m ON m.layer = c.layer
-ORDER BY c.layer;
+SELECT w.layer, CAST(w.n AS BIGINT) AS choices, w.ids, w.conditional, m.entropy,
+       CASE WHEN m.entropy > 0 THEN w.conditional / m.entropy END AS share,
+       CASE WHEN m.entropy > 0
+            THEN (d.term - coalesce(s.term, 0) - coalesce(a.term, 0)) / w.n / m.entropy END AS null_share
+FROM whole AS w
+JOIN marginal AS m ON m.layer = w.layer
+LEFT JOIN dealt AS d ON d.layer = w.layer
+LEFT JOIN summed AS s ON s.layer = w.layer
+LEFT JOIN approached AS a ON a.layer = w.layer
+ORDER BY w.layer;
 
 -- token_specialisation: the expert that most often weighs most for one vocabulary item, for items seen `least` times or more,
 --   share = n(id, expert) / n(id),  lift = share / (n(expert) / n)  over the best-weighted experts of the layer.
--- With `most`, over so many tokens' worth of runs alone (some_runs): a scan of every choice is what it takes.
 -- Source: vocabulary specialisation of OLMoE (Muennighoff et al. 2024).
-CREATE OR REPLACE MACRO token_specialisation(run, least := 5, first := false, most := NULL) AS TABLE
-WITH ids AS (
-    SELECT t.run, t.position, arg_max(t.token, t.step) AS token, arg_max(t.text, t.step) AS text
-    FROM token AS t
-    WHERE t.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR t.position > 0)
-    GROUP BY t.run, t.position
-), cells AS (
-    SELECT r.layer, i.token, any_value(i.text) AS text, r.expert, count(*) AS n
-    FROM routing AS r JOIN ids AS i ON i.run = r.run AND i.position = r.position
-    WHERE r.rank = 0 AND r.run IN (SELECT s.id FROM some_runs(run, most) AS s)
-    GROUP BY r.layer, i.token, r.expert
+CREATE OR REPLACE MACRO token_specialisation(run, least := 5, first := false) AS TABLE
+WITH cells AS (
+    SELECT c.layer, c.token, c.expert, sum(c.tops) AS n
+    FROM token_totals(run) AS c
+    WHERE (first OR NOT c.opening) AND c.tops > 0
+    GROUP BY c.layer, c.token, c.expert
 ), sums AS (
-    SELECT c.layer, c.token, c.text, c.expert, c.n,
+    SELECT c.layer, c.token, c.expert, c.n,
            sum(c.n) OVER (PARTITION BY c.layer, c.token) AS of_token,
            sum(c.n) OVER (PARTITION BY c.layer, c.expert) AS of_expert, sum(c.n) OVER (PARTITION BY c.layer) AS of_layer
     FROM cells AS c
+), texts AS (
+    SELECT t.token, any_value(t.text) AS text FROM token AS t
+    WHERE t.run IN (SELECT unnest(run_ids(run))) GROUP BY t.token
+), best AS (
+    SELECT s.layer, s.token, s.expert, s.n, s.of_token, s.of_expert, s.of_layer
+    FROM sums AS s
+    WHERE s.of_token >= least
+    QUALIFY row_number() OVER (PARTITION BY s.layer, s.token ORDER BY s.n DESC, s.expert) = 1
 )
-SELECT s.layer, s.token, s.text, CAST(s.of_token AS BIGINT) AS tokens, s.expert, s.n / s.of_token AS share,
-       s.n / s.of_token / (s.of_expert / s.of_layer) AS lift
-FROM sums AS s
-WHERE s.of_token >= least
-QUALIFY row_number() OVER (PARTITION BY s.layer, s.token ORDER BY s.n DESC, s.expert) = 1
-ORDER BY s.layer, share DESC, tokens DESC, s.token;
+SELECT b.layer, b.token, t.text, CAST(b.of_token AS BIGINT) AS tokens, b.expert, b.n / b.of_token AS share,
+       b.n / b.of_token / (b.of_expert / b.of_layer) AS lift
+FROM best AS b JOIN texts AS t ON t.token = b.token
+ORDER BY b.layer, share DESC, tokens DESC, b.token;
 
 -- token_specialisation_by_label: how the experts of a layer divide the values of a label of the tokens (`key` in token_label),
 --   load  = n(e, v) / n(v),  share = n(e, v) / n(e),  lift = n(e, v) * n / (n(e) * n(v)),
 -- as in specialisation, over the choices of the tokens that have the label.
--- With `most`, over so many tokens' worth of runs alone (some_runs): a scan of every choice is what it takes.
 -- Source: domain specialisation of OLMoE (Muennighoff et al. 2024), by token.
-CREATE OR REPLACE MACRO token_specialisation_by_label(run, key, first := false, most := NULL) AS TABLE
+CREATE OR REPLACE MACRO token_specialisation_by_label(run, key, first := false) AS TABLE
 WITH cells AS (
-    SELECT r.layer, r.expert, t.value AS label, count(*) AS choices
-    FROM routing AS r JOIN token_label AS t ON t.run = r.run AND t.position = r.position
-    WHERE r.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR r.position > 0) AND t.label = key
-      AND t.value IS NOT NULL
-    GROUP BY r.layer, r.expert, t.value
+    SELECT c.layer, c.expert, c.value AS label, CAST(sum(c.choices) AS BIGINT) AS choices
+    FROM label_totals(run, key) AS c
+    WHERE first OR NOT c.opening
+    GROUP BY c.layer, c.expert, c.value
 ), sums AS (
     SELECT c.layer, c.expert, c.label, c.choices,
            sum(c.choices) OVER (PARTITION BY c.layer, c.label) AS of_label,

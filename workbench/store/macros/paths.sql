@@ -111,14 +111,14 @@ ORDER BY p.layer;
 -- path_counts: the ways tokens take through the network by the best-weighted expert of every routed layer,
 --   share = n(path) / n,  expected = prod_l p_l(e_l)  if layers chose independently,  lift = share / expected.
 -- Tokens that miss a layer are left out.
--- With `most`, over so many tokens' worth of runs alone (some_runs): a scan of every choice is what it takes.
+-- With `most`, over so many tokens' worth of runs alone (some_runs): every token is read.
 -- Source: expert paths of ExFlow (Yao et al. 2024).
 CREATE OR REPLACE MACRO path_counts(run, first := false, most := NULL) AS TABLE
 WITH ways AS (
     -- One number a step of the path, layer before expert: numbers sort many times faster than a list with ORDER BY.
     SELECT list_sort(list(CAST(r.layer AS INTEGER) * 65536 + r.expert)) AS packed
-    FROM routing AS r
-    WHERE r.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR r.position > 0) AND r.rank = 0
+    FROM top_cells((SELECT coalesce(list(s.id), []) FROM some_runs(run, most) AS s)) AS r
+    WHERE first OR r.position > 0
     GROUP BY r.run, r.step, r.position
 ), counted AS (
     SELECT w.packed, len(w.packed) AS layers, count(*) AS tokens, row_number() OVER () AS id FROM ways AS w GROUP BY w.packed
@@ -148,7 +148,7 @@ ORDER BY c.tokens DESC, path;
 -- path_summary: how many of those ways are in use, and how far one layer's choice fixes the others',
 --   entropy = - sum_path p ln p,  effective = exp(entropy),  independent = sum over layers of the entropy of its best expert,
 --   correlation = independent - entropy  (0 for independent layers; biased upwards where paths are seldom seen twice).
--- With `most`, over so many tokens' worth of runs alone (some_runs): a scan of every choice is what it takes.
+-- With `most`, over so many tokens' worth of runs alone (some_runs): every token is read.
 -- Source: total correlation (Watanabe 1960) over the paths of ExFlow (Yao et al. 2024).
 CREATE OR REPLACE MACRO path_summary(run, first := false, most := NULL) AS TABLE
 WITH ways AS (
@@ -170,37 +170,27 @@ WHERE w.paths > 0;
 
 -- layer_information: how much the best expert of one layer says about the best expert of another (layer < other),
 --   information = sum p(a, b) ln( p(a, b) / (p(a) p(b)) ),  share = information / min(H(a), H(b)).
--- With `most`, over so many tokens' worth of runs alone (some_runs): a scan of every choice is what it takes.
 -- Source: redundancy of layer-wise routers of Read-ME (Cai et al. 2024), by the mutual information of Shannon.
-CREATE OR REPLACE MACRO layer_information(run, first := false, most := NULL) AS TABLE
-WITH ways AS (
-    -- One number a routed layer, layer before expert: a larger number is a later layer.
-    SELECT list(CAST(r.layer AS INTEGER) * 65536 + r.expert) AS packed
-    FROM routing AS r
-    WHERE r.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR r.position > 0) AND r.rank = 0
-    GROUP BY r.run, r.step, r.position
-), cells AS (
-    -- Two unnests of a list are cheaper than joining the layers of a token with themselves.
-    SELECT q.here, q.there, CAST(count(*) AS DOUBLE) AS n
-    FROM (SELECT o.here, unnest(o.packed) AS there FROM (SELECT unnest(w.packed) AS here, w.packed FROM ways AS w) AS o) AS q
-    WHERE q.there > q.here
-    GROUP BY q.here, q.there
+CREATE OR REPLACE MACRO layer_information(run, first := false) AS TABLE
+WITH cells AS (
+    SELECT q.layer, q.other_layer AS other, q.expert, q.other_expert, CAST(sum(q.tokens) AS DOUBLE) AS n
+    FROM across_totals(run) AS q
+    WHERE first OR NOT q.opening
+    GROUP BY q.layer, q.other_layer, q.expert, q.other_expert
 ), pair AS (
-    SELECT c.here // 65536 AS layer, c.there // 65536 AS other, sum(c.n) AS n, sum(c.n * ln(c.n)) AS nlnn
+    SELECT c.layer, c.other, sum(c.n) AS n, sum(c.n * ln(c.n)) AS nlnn
     FROM cells AS c
-    GROUP BY layer, other
+    GROUP BY c.layer, c.other
 ), heres AS (
     SELECT q.layer, q.other, sum(q.n * ln(q.n)) AS nlnn
     FROM (
-        SELECT c.here // 65536 AS layer, c.there // 65536 AS other, c.here, sum(c.n) AS n FROM cells AS c
-        GROUP BY layer, other, c.here
+        SELECT c.layer, c.other, sum(c.n) AS n FROM cells AS c GROUP BY c.layer, c.other, c.expert
     ) AS q
     GROUP BY q.layer, q.other
 ), theres AS (
     SELECT q.layer, q.other, sum(q.n * ln(q.n)) AS nlnn
     FROM (
-        SELECT c.here // 65536 AS layer, c.there // 65536 AS other, c.there, sum(c.n) AS n FROM cells AS c
-        GROUP BY layer, other, c.there
+        SELECT c.layer, c.other, sum(c.n) AS n FROM cells AS c GROUP BY c.layer, c.other, c.other_expert
     ) AS q
     GROUP BY q.layer, q.other
 ), sums AS (
@@ -211,7 +201,7 @@ WITH ways AS (
     JOIN heres AS a ON a.layer = p.layer AND a.other = p.other
     JOIN theres AS b ON b.layer = p.layer AND b.other = p.other
 )
-SELECT CAST(s.layer AS USMALLINT) AS layer, CAST(s.other AS USMALLINT) AS other, CAST(s.n AS BIGINT) AS tokens, s.information,
+SELECT s.layer, s.other, CAST(s.n AS BIGINT) AS tokens, s.information,
        CASE WHEN least(s.entropy, s.other_entropy) > 1e-12
             THEN s.information / least(s.entropy, s.other_entropy) END AS share
 FROM sums AS s

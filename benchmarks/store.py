@@ -75,7 +75,6 @@ HELPERS = (
     "next_totals",
     "place_totals",
     "across_totals",
-    "token_totals",
     "label_totals",
     "label_marks",
     "set_cells",

@@ -218,17 +218,15 @@ def count_across(routing: pd.DataFrame) -> Counter:
     return found
 
 
-def test_large_blocks_hold_sums_across_layers_by_token_and_by_label(half_summed, monkeypatch):
+def test_large_blocks_hold_sums_across_layers_and_by_label(half_summed, monkeypatch):
     monkeypatch.setattr(summary, "VALUES", 3)
     store, routing = half_summed.store, half_summed.routing
-    summary.drop_blocks(store.cursor(), half_summed.runs)  # made anew, with tokens and labels
+    summary.drop_blocks(store.cursor(), half_summed.runs)  # made anew, with labels
     places = routing[["run", "position"]].drop_duplicates()
-    token = {(r.run, r.position): (r.run * 7 + r.position) % 5 for r in places.itertuples()}
-    label = {place: "abc"[number % 3] for place, number in token.items()}
+    label = {(r.run, r.position): "abc"[(r.run * 7 + r.position) % 3] for r in places.itertuples()}
     at = {"run": places.run.to_numpy(), "position": places.position.to_numpy()}
-    store.write("token", {**at, "step": 0, "token": list(token.values()), "text": "x"})
     store.write("token_label", {**at, "label": "kind", "value": list(label.values())})
-    store.write("token_label", {**at, "label": "place", "value": [str(place) for place in token]})
+    store.write("token_label", {**at, "label": "place", "value": [str(place) for place in label]})
     store.summarise([])
     assert store.sql("SELECT DISTINCT large FROM block_run").fetchall() == [(True,)]
     assert store.sql("SELECT DISTINCT label FROM label_block").fetchall() == [("kind",)], (
@@ -237,27 +235,18 @@ def test_large_blocks_hold_sums_across_layers_by_token_and_by_label(half_summed,
     asked = half_summed.runs
     across = "SELECT layer, other_layer, expert, other_expert, opening, sum(tokens) FROM across_totals(?) GROUP BY ALL"
     assert {row[:5]: row[5] for row in store.sql(across, [asked]).fetchall()} == count_across(routing)
-    tokens, tops, labels = Counter(), Counter(), Counter()
-    for row in routing.itertuples():
-        place = (row.run, row.position)
-        tokens[row.layer, token[place], row.expert, row.position == 0] += 1
-        tops[row.layer, token[place], row.expert, row.position == 0] += row.rank == 0
-        labels[row.layer, label[place], row.expert, row.position == 0] += 1
-    by_token = (
-        "SELECT layer, token, expert, opening, sum(choices), sum(tops) FROM token_totals(?) GROUP BY ALL"
+    labels = Counter(
+        (r.layer, label[r.run, r.position], r.expert, r.position == 0) for r in routing.itertuples()
     )
-    found = store.sql(by_token, [asked]).fetchall()
-    assert {row[:4]: row[4] for row in found} == tokens and {row[:4]: row[5] for row in found} == tops
     by_label = "SELECT layer, value, expert, opening, sum(choices) FROM label_totals(?, 'kind') GROUP BY ALL"
     assert {row[:4]: row[4] for row in store.sql(by_label, [asked]).fetchall()} == labels
-    for table in ("across_block", "token_block", "label_block"):  # they are what answers
+    for table in ("across_block", "label_block"):  # they are what answers
         before = store.sql(f"SELECT count(*) FROM {table}").fetchall()
         assert before > [(0,)]
         store.cursor().execute(f"DELETE FROM {table}")
     assert not store.sql(f"FROM across_totals({[101, 102]})").fetchall()
-    assert not store.sql(f"FROM token_totals({[101, 102]})").fetchall()
     assert not store.sql(f"FROM label_totals({[101, 102]}, 'kind')").fetchall()
-    assert store.sql(f"FROM token_totals({[101]})").fetchall(), "a run of a block is counted"
+    assert store.sql(f"FROM across_totals({[101]})").fetchall(), "a run of a block is counted"
 
 
 def test_labels_written_to_a_summed_run_are_seen(half_summed):

@@ -133,7 +133,7 @@ def test_a_question_may_read_some_runs_alone(record):
         (run,) for run in chosen
     ]
     assert store.sql("SELECT count(*) FROM some_runs(?, 1)", [runs]).fetchone() == (1,)
-    for macro in ("path_counts", "path_summary"):
+    for macro in ("path_counts", "path_summary", "context_independence", "token_specialisation"):
         some, same = f"FROM {macro}({runs}, most := 41)", f"FROM {macro}({chosen})"
         assert (
             store.sql(some).fetchall()

@@ -456,7 +456,7 @@ CREATE TABLE sparsity_sum (
 CREATE TABLE block_run (
     block BIGINT NOT NULL,           -- the block: the smallest of its runs
     run   BIGINT NOT NULL,           -- one of its runs; a run is in one block at most
-    large BOOLEAN                    -- whether across_block, token_block and label_block hold it: they do where it has many choices
+    large BOOLEAN                    -- whether across_block and label_block hold it: they do where it has many choices
 );
 
 CREATE TABLE pair_block (
@@ -497,16 +497,6 @@ CREATE TABLE across_block (
     other_expert USMALLINT NOT NULL, -- of other_layer
     opening      BOOLEAN NOT NULL,   -- about position 0
     tokens       BIGINT              -- column of across_totals
-);
-
-CREATE TABLE token_block (
-    block   BIGINT NOT NULL,         -- of block_run
-    layer   USMALLINT NOT NULL,
-    token   INTEGER NOT NULL,        -- id in the vocabulary
-    expert  USMALLINT NOT NULL,
-    opening BOOLEAN NOT NULL,        -- about position 0
-    choices BIGINT,                  -- columns of token_totals
-    tops    BIGINT                   -- likewise
 );
 
 CREATE TABLE label_block (

@@ -6,7 +6,7 @@ of all others. Keeping the sums of a run is storing what its cells are before it
 Sums by pairs of experts are nearly as many as choices, and in a run of few tokens many more: such a run keeps none of its
 own. Those by place are many. They are summed once more, over blocks of runs, by the ``*_totals`` macros: those read whole
 blocks where a question asks for them, and for the rest the sums of single runs, or their choices where those are fewer.
-Sums by pairs of layers, by token and by label are kept of large blocks alone.
+Sums by pairs of layers and by label are kept of large blocks alone.
 
 Questions that compare choice sets one by one read them as bits (``set_sum``), an eighth of the rows where eight are chosen.
 """
@@ -57,7 +57,6 @@ LARGE = {
         ("layer", "other_layer", "expert", "other_expert", "opening"),
         ("tokens",),
     ),
-    "token_block": ("token_totals", ("layer", "token", "expert", "opening"), ("choices", "tops")),
 }
 """The same for those of large blocks alone: in a small one they are as many as choices."""
 

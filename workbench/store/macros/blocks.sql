@@ -73,23 +73,6 @@ FROM (
 WHERE q.there >> 16 > q.here >> 16
 GROUP BY q.here, q.there, q.opening;
 
--- token_totals: choices by layer, expert and id of the token, several rows each,
---   choices = slots,  tops = slots of rank 0, of large blocks of runs where there are such, else counted.
--- Source: sums over the rows of routing and token.
-CREATE OR REPLACE MACRO token_totals(run) AS TABLE
-SELECT b.layer, b.token, b.expert, b.opening, b.choices, b.tops
-FROM token_block AS b WHERE b.block IN (SELECT w.block FROM whole_blocks(run, only_large := true) AS w)
-UNION ALL
-SELECT r.layer, i.token, r.expert, r.position = 0 AS opening, count(*), count(*) FILTER (r.rank = 0)
-FROM routing AS r
-JOIN (
-    SELECT t.run, t.position, arg_max(t.token, t.step) AS token
-    FROM token AS t WHERE t.run IN (SELECT o.id FROM runs_outside(run, only_large := true) AS o)
-    GROUP BY t.run, t.position
-) AS i ON i.run = r.run AND i.position = r.position
-WHERE r.run IN (SELECT o.id FROM runs_outside(run, only_large := true) AS o)
-GROUP BY r.layer, i.token, r.expert, opening;
-
 -- label_marks: how the labels of the tokens of whole large blocks stand now,
 --   mark = sum of the hashes of (run, position, value) modulo 2^64, by block and label.
 -- Source: bookkeeping of this store.

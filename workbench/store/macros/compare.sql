@@ -119,13 +119,19 @@ WITH base_ids AS (
     UNION ALL
     SELECT b.run, b.layer, a.top = b.top, a.size, b.size, b.shared
     FROM right_side AS b JOIN left_side AS a ON a.position = b.position AND a.layer = b.layer
+), counted AS (
+    -- Pairs of equal sizes are one row from here on.
+    SELECT p.run, p.layer, p.a, p.b, p.shared, count(*) AS tokens, count(*) FILTER (p.same) AS same
+    FROM pairs AS p
+    GROUP BY p.run, p.layer, p.a, p.b, p.shared
 )
-SELECT p.run, p.layer, count(*) AS tokens, avg(p.shared / p.a) AS overlap, avg(p.shared / (p.a + p.b - p.shared)) AS jaccard,
-       avg(CAST(p.shared = p.a AND p.a = p.b AS INTEGER)) AS unchanged, avg(CAST(p.same AS INTEGER)) AS top,
-       avg(p.b / i.num_experts) AS chance
-FROM pairs AS p LEFT JOIN run AS i ON i.run = p.run
-GROUP BY p.run, p.layer
-ORDER BY p.run, p.layer;
+SELECT c.run, c.layer, CAST(sum(c.tokens) AS BIGINT) AS tokens, sum(c.tokens * (c.shared / c.a)) / sum(c.tokens) AS overlap,
+       sum(c.tokens * (c.shared / (c.a + c.b - c.shared))) / sum(c.tokens) AS jaccard,
+       coalesce(sum(c.tokens) FILTER (c.shared = c.a AND c.a = c.b), 0) / sum(c.tokens) AS unchanged,
+       sum(c.same) / sum(c.tokens) AS top, sum(c.tokens * (c.b / i.num_experts)) / sum(c.tokens) AS chance
+FROM counted AS c LEFT JOIN run AS i ON i.run = c.run
+GROUP BY c.run, c.layer
+ORDER BY c.run, c.layer;
 
 -- load_divergence: how far the loads of other runs (`run`, one or a list) are from those of `base` (one or a list), whatever
 -- their tokens,

@@ -150,13 +150,19 @@ ORDER BY difference DESC, c.layer, c.expert;
 --                being rare, and this is how much.  An expert that K of N tokens chose is then chosen X times under an id of n
 --                tokens, X hypergeometric, and E[X ln X] is summed term by term, or where E[X] >= 16 by the moments of X,
 --                mu ln mu + m2 / (2 mu) - m3 / (6 mu^2) + m4 / (12 mu^3), to 1e-4 of it.
+-- With `most`, over so many tokens' worth of runs alone (some_runs): every choice is read.
 -- Source: context-independent specialisation of OpenMoE (Xue et al. 2024), with a frequency-matched null.
-CREATE OR REPLACE MACRO context_independence(run, first := false) AS TABLE
-WITH cells AS (
-    SELECT c.layer, c.token, c.expert, CAST(sum(c.choices) AS DOUBLE) AS n, sum(c.tops) AS tops
-    FROM token_totals(run) AS c
-    WHERE first OR NOT c.opening
-    GROUP BY c.layer, c.token, c.expert
+CREATE OR REPLACE MACRO context_independence(run, first := false, most := NULL) AS TABLE
+WITH ids AS (
+    SELECT t.run, t.position, arg_max(t.token, t.step) AS token
+    FROM token AS t
+    WHERE t.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR t.position > 0)
+    GROUP BY t.run, t.position
+), cells AS (
+    SELECT r.layer, i.token, r.expert, CAST(count(*) AS DOUBLE) AS n, count(*) FILTER (r.rank = 0) AS tops
+    FROM routing AS r JOIN ids AS i ON i.run = r.run AND i.position = r.position
+    WHERE r.run IN (SELECT s.id FROM some_runs(run, most) AS s)
+    GROUP BY r.layer, i.token, r.expert
 ), of_token AS (
     SELECT c.layer, CAST(sum(c.tops) AS BIGINT) AS tokens, sum(c.n) AS n, sum(c.n * ln(c.n)) - sum(c.n) * ln(sum(c.n)) AS term
     FROM cells AS c
@@ -222,21 +228,26 @@ ORDER BY w.layer;
 
 -- token_specialisation: the expert that most often weighs most for one vocabulary item, for items seen `least` times or more,
 --   share = n(id, expert) / n(id),  lift = share / (n(expert) / n)  over the best-weighted experts of the layer.
+-- With `most`, over so many tokens' worth of runs alone (some_runs): every choice set is read.
 -- Source: vocabulary specialisation of OLMoE (Muennighoff et al. 2024).
-CREATE OR REPLACE MACRO token_specialisation(run, least := 5, first := false) AS TABLE
-WITH cells AS (
-    SELECT c.layer, c.token, c.expert, sum(c.tops) AS n
-    FROM token_totals(run) AS c
-    WHERE (first OR NOT c.opening) AND c.tops > 0
-    GROUP BY c.layer, c.token, c.expert
+CREATE OR REPLACE MACRO token_specialisation(run, least := 5, first := false, most := NULL) AS TABLE
+WITH ids AS (
+    SELECT t.run, t.position, arg_max(t.token, t.step) AS token, arg_max(t.text, t.step) AS text
+    FROM token AS t
+    WHERE t.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR t.position > 0)
+    GROUP BY t.run, t.position
+), cells AS (
+    SELECT c.layer, i.token, c.expert, count(*) AS n
+    FROM top_cells((SELECT coalesce(list(s.id), []) FROM some_runs(run, most) AS s)) AS c
+    JOIN ids AS i ON i.run = c.run AND i.position = c.position
+    GROUP BY c.layer, i.token, c.expert
 ), sums AS (
     SELECT c.layer, c.token, c.expert, c.n,
            sum(c.n) OVER (PARTITION BY c.layer, c.token) AS of_token,
            sum(c.n) OVER (PARTITION BY c.layer, c.expert) AS of_expert, sum(c.n) OVER (PARTITION BY c.layer) AS of_layer
     FROM cells AS c
 ), texts AS (
-    SELECT t.token, any_value(t.text) AS text FROM token AS t
-    WHERE t.run IN (SELECT unnest(run_ids(run))) GROUP BY t.token
+    SELECT i.token, any_value(i.text) AS text FROM ids AS i GROUP BY i.token
 ), best AS (
     SELECT s.layer, s.token, s.expert, s.n, s.of_token, s.of_expert, s.of_layer
     FROM sums AS s

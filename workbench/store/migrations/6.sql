@@ -1,4 +1,4 @@
--- Choice sets as bits, and sums over blocks of runs by pairs of layers, by token and by label. Blocks are made anew, from what is
+-- Choice sets as bits, and sums over blocks of runs by pairs of layers and by label. Blocks are made anew, from what is
 -- kept of their single runs, when the next runs are summed; that is also when the sets of runs summed before are kept.
 ALTER TABLE block_run ADD COLUMN large BOOLEAN;
 
@@ -25,16 +25,6 @@ CREATE TABLE across_block (
     other_expert USMALLINT NOT NULL,
     opening      BOOLEAN NOT NULL,
     tokens       BIGINT
-);
-
-CREATE TABLE token_block (
-    block   BIGINT NOT NULL,
-    layer   USMALLINT NOT NULL,
-    token   INTEGER NOT NULL,
-    expert  USMALLINT NOT NULL,
-    opening BOOLEAN NOT NULL,
-    choices BIGINT,
-    tops    BIGINT
 );
 
 CREATE TABLE label_block (

@@ -148,7 +148,7 @@ ORDER BY difference DESC, c.layer, c.expert;
 --   conditional = H(expert | id),  entropy = H(expert),  share = conditional / entropy  (0: by the id, 1: the id says nothing),
 --   null_share = the same as it is to be expected where the ids are dealt anew among the tokens: a rare id fixes its experts by
 --                being rare, and this is how much.  An expert that K of N tokens chose is then chosen X times under an id of n
---                tokens, X hypergeometric, and E[X ln X] is summed term by term, or where E[X] >= 16 by the moments of X,
+--                tokens, X hypergeometric, and E[X ln X] is summed term by term, or where E[X] >= 8 by the moments of X,
 --                mu ln mu + m2 / (2 mu) - m3 / (6 mu^2) + m4 / (12 mu^3), to 1e-4 of it.
 -- With `most`, over so many tokens' worth of runs alone (some_runs): every choice is read.
 -- Source: context-independent specialisation of OpenMoE (Xue et al. 2024), with a frequency-matched null.
@@ -186,21 +186,27 @@ WITH ids AS (
     SELECT s.layer, s.tokens AS n, h.chosen AS k, h.of_layer AS of_all, s.ids * h.experts AS weight,
            CAST(s.tokens AS DOUBLE) * h.chosen / h.of_layer AS mu
     FROM sizes AS s JOIN held AS h ON h.layer = s.layer
+), few AS (
+    -- The factorials of a probability that X has no part in.
+    SELECT c.layer, c.n, c.k, c.of_all, c.weight, c.mu + 7 * sqrt(c.mu) + 8 AS most_likely,
+           lgamma(c.k + 1) + lgamma(c.of_all - c.k + 1) + lgamma(c.n + 1) + lgamma(c.of_all - c.n + 1)
+           - lgamma(c.of_all + 1) AS ln_constant
+    FROM cases AS c
+    WHERE c.mu < 8
 ), summed AS (
-    SELECT c.layer, sum(c.weight * x.x * ln(x.x) * exp(
-               lgamma(c.k + 1) - lgamma(x.x + 1) - lgamma(c.k - x.x + 1)
-               + lgamma(c.of_all - c.k + 1) - lgamma(c.n - x.x + 1) - lgamma(c.of_all - c.k - c.n + x.x + 1)
-               - lgamma(c.of_all + 1) + lgamma(c.n + 1) + lgamma(c.of_all - c.n + 1)
+    SELECT f.layer, sum(f.weight * x.x_ln_x * exp(
+               f.ln_constant - x.ln_factorial - lgamma(f.k - x.x + 1) - lgamma(f.n - x.x + 1)
+               - lgamma(f.of_all - f.k - f.n + x.x + 1)
            )) AS term
-    FROM cases AS c JOIN (SELECT unnest(range(2, 80)) AS x) AS x
-      ON x.x <= c.n AND x.x <= c.k AND c.n - x.x <= c.of_all - c.k AND x.x <= c.mu + 10 * sqrt(c.mu) + 8
-    WHERE c.mu < 16
-    GROUP BY c.layer
+    FROM few AS f JOIN (
+        SELECT q.x, q.x * ln(q.x) AS x_ln_x, lgamma(q.x + 1) AS ln_factorial FROM (SELECT unnest(range(2, 36)) AS x) AS q
+    ) AS x ON x.x <= least(f.n, f.k, f.most_likely) AND f.n - x.x <= f.of_all - f.k
+    GROUP BY f.layer
 ), moments AS (
     SELECT c.layer, c.weight, c.mu, 1 - 2 * c.k / c.of_all AS skew,
            c.mu * (1 - c.k / c.of_all) * (c.of_all - c.n) / (c.of_all - 1) AS m2, c.n, c.of_all, c.k / c.of_all AS p
     FROM cases AS c
-    WHERE c.mu >= 16
+    WHERE c.mu >= 8
 ), approached AS (
     SELECT m.layer, sum(m.weight * (
                m.mu * ln(m.mu) + m.m2 / (2 * m.mu)

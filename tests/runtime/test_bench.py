@@ -10,7 +10,16 @@ import torch
 from tiny_models import build_tiny
 
 import workbench as wb
-from workbench.errors import EditRefused, ModelError, PlanError, PromptError, SetupError, WorkbenchError
+from workbench.errors import (
+    EditRefused,
+    ModelError,
+    PlanError,
+    PromptError,
+    SetupError,
+    StoreError,
+    WorkbenchError,
+)
+from workbench.store import Store
 
 IDS = [5, 17, 3, 60, 22, 9, 41, 8]
 
@@ -245,6 +254,18 @@ def test_plans_that_cannot_hold_in_this_run_are_refused(bench: Any) -> None:
 def test_a_warning_tells_which_of_a_ban_and_a_force_holds(bench: Any) -> None:
     with pytest.warns(UserWarning, match="both banned and forced"):
         bench("olmoe").run(IDS, wb.Plan([wb.reroute.ban(1, 3), wb.reroute.force(1, 3)]))
+
+
+def test_a_bench_records_into_a_store_with_options_of_its_own() -> None:
+    with Store.open(":memory:", threads=2) as store:
+        with wb.open(build_tiny("olmoe"), store=store) as bench:
+            run = bench.run([1, 2, 3])
+            assert bench.sql("SELECT current_setting('threads')").fetchall() == [(2,)]
+        assert store.sql("SELECT run FROM run").fetchall() == [(run.id,)], (
+            "it is open until its first user closes it"
+        )
+    with pytest.raises(StoreError, match="closed"):
+        wb.open(build_tiny("olmoe"), store=store)
 
 
 def test_models_that_cannot_be_opened(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

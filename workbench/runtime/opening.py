@@ -19,7 +19,7 @@ def open(
     model: Any = None,
     tokenizer: Any | None = None,
     *,
-    store: str | Path | None = None,
+    store: str | Path | Store | None = None,
     device: Any = None,
     dtype: Any = None,
     revision: str | None = None,
@@ -35,8 +35,8 @@ def open(
     tokenizer
         Its tokenizer; loaded with a named model, optional where prompts are token ids.
     store
-        The DuckDB file to record into (``":memory:"`` for none on disk). Without it, ``./workbench.duckdb``; if another
-        process owns that file, a numbered one beside it.
+        The DuckDB file to record into (``":memory:"`` for none on disk), or an open :class:`~workbench.store.Store`, with
+        options of its own. Without it, ``./workbench.duckdb``; if another process owns that file, a numbered one beside it.
     kernels
         ``auto`` takes our kernels for each part of the model where they compute the same and are not slower, ``model``
         leaves the model's own; ``cpu``, ``reference`` and ``triton`` demand one. ``kernel_paths`` says what runs.
@@ -51,7 +51,7 @@ def open(
     found = load(model, tokenizer, device=device, dtype=dtype, revision=revision, device_map=device_map)
     anatomy = read(found.model)
     arity = _prove(anatomy)
-    opened = Store.open(None if store is None else str(store))
+    opened = store.join() if isinstance(store, Store) else Store.open(store)
     try:
         attachment = Attachment(found.model, anatomy, kernels)
     except BaseException:

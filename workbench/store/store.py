@@ -153,8 +153,7 @@ class Store:
         first = Path(DEFAULT_PATH).resolve()
         joined = _open_stores.get(first)
         if joined is not None:
-            joined._users += 1
-            return joined
+            return joined.join()
         for number in itertools.count(1):
             file = first if number == 1 else first.with_name(f"{first.stem}-{number}{first.suffix}")
             if file in _open_stores:
@@ -175,8 +174,7 @@ class Store:
     def _open_one(cls, path: Path | None, share: bool, note: str, options: dict[str, Any]) -> Store:
         joined = None if path is None else _open_stores.get(path)
         if joined is not None:  # a notebook cell that ran again
-            joined._users += 1
-            return joined
+            return joined.join()
         connection = database.connect(path, int(options["threads"]), int(options["memory"]))
         try:
             schema.prepare(connection)
@@ -413,6 +411,19 @@ class Store:
         self.flush()
         with self.cursor() as cursor:
             return export(cursor, path, runs)
+
+    def join(self) -> Store:
+        """This store for one more user: it stays open until each of them has closed it.
+
+        Raises
+        ------
+        StoreError
+            It is closed already.
+        """
+        with _registry:
+            self._check_open()
+            self._users += 1
+        return self
 
     def close(self) -> None:
         """Commit what waits, stop sharing and close the file; relations of the store end with it.

@@ -39,6 +39,16 @@ def planted():
         yield store.cursor(), frame, labels
 
 
+def test_rows_are_asked_for_wherever_sql_is_answered(tmp_path):
+    with Store.open(tmp_path / "a.duckdb") as store:
+        row = {"step": 0, "position": 1, "layer": 2, "slot": 0, "expert": 4, "weight": 0.5, "rank": 0}
+        store.write("routing", {"run": 7, **row})
+        store.flush()
+        for source in (store, store.cursor(), connect(store.path)):
+            vectors = routing_vectors(source, 7)
+            assert vectors.columns.tolist() == [(2, 4)] and vectors.to_numpy().tolist() == [[0.5]]
+
+
 def dense(frame: pd.DataFrame) -> dict[tuple[int, int], np.ndarray]:
     """Vector of every token after the first, laid out layer by layer."""
     out: dict[tuple[int, int], np.ndarray] = {}

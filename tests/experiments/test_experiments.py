@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from tiny_models import build_tiny
 
 import workbench as wb
+from workbench import experiments
 from workbench.errors import PlanError, PromptError, WorkbenchError
 from workbench.experiments import paired, sweep
 
@@ -109,5 +111,27 @@ def test_a_sweep_compares_every_plan_with_no_plan(bench: Any) -> None:
     assert labelled == (len(table),)
     one.store.flush()
     assert one.sql("SELECT name FROM experiment").fetchall() == [("first",)]
-    with pytest.raises(PlanError, match="named plans"):
-        sweep(one, PROMPTS, {})
+    for wrong in ({}, [wb.Plan()]):
+        with pytest.raises(PlanError, match="named plans"):
+            sweep(one, PROMPTS, wrong)  # type: ignore[arg-type]
+    single = sweep(one, PROMPTS, {"skip 1": wb.skip.block(1)}).table
+    np.testing.assert_array_equal(
+        single["kl"], table[table["control"].isna() & (table["plan"] != "nothing")]["kl"]
+    )
+
+
+@pytest.mark.parametrize("wrong", ["1 2 3", [1, 2, 3], torch.tensor([1, 2, 3]), []])
+def test_one_prompt_is_not_taken_apart_into_many(bench: Any, wrong: Any) -> None:
+    one = bench("olmoe")
+    edit = wb.mask.attention(layers="all", pattern="window", window=16)
+    for ask in (
+        lambda: sweep(one, wrong, {"skip": wb.skip.block(1)}),
+        lambda: experiments.skip_effects(one, wrong),
+        lambda: experiments.by_layer(one, wrong, wb.Plan()),
+        lambda: experiments.beside_oracle(one, wrong, edit),
+        lambda: experiments.search_mask(one, wrong, PROMPTS, "blocks", 1),
+        lambda: experiments.search_mask(one, PROMPTS, wrong, "blocks", 1),
+        lambda: one.calibrate(wrong),
+    ):
+        with pytest.raises(PromptError, match="list"):
+            ask()

@@ -264,8 +264,9 @@ def test_a_bench_records_into_a_store_with_options_of_its_own() -> None:
         assert store.sql("SELECT run FROM run").fetchall() == [(run.id,)], (
             "it is open until its first user closes it"
         )
-    with pytest.raises(StoreError, match="closed"):
-        wb.open(build_tiny("olmoe"), store=store)
+    for wrong, why in ((store, "closed"), (5, "not a store")):
+        with pytest.raises(StoreError, match=why):
+            wb.open(build_tiny("olmoe"), store=wrong)  # type: ignore[arg-type]
 
 
 def test_models_that_cannot_be_opened(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

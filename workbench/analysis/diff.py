@@ -5,20 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from workbench.analysis.flips import explain, score_noise
+from workbench.analysis.source import Source
 from workbench.errors import StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class Cursor(Protocol):
-    """What :func:`diff` needs of a store: a DuckDB cursor has it, and so has :func:`workbench.store.connect`."""
-
-    def execute(self, query: str, params: Any = None, /) -> Any:
-        """Run ``query``; the result has ``.fetchall()`` and ``.df()``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +68,7 @@ class RunDiff:
         return "\n".join(lines)
 
 
-def diff(cursor: Cursor, base_id: int, run_id: int, noise: tuple[int, int] | None = None) -> RunDiff:
+def diff(source: Source, base_id: int, run_id: int, noise: tuple[int, int] | None = None) -> RunDiff:
     """Compare two recorded runs.
 
     Their token sequences are aligned by the longest common prefix, and by :mod:`difflib` (longest matching blocks) after it;
@@ -82,8 +76,8 @@ def diff(cursor: Cursor, base_id: int, run_id: int, noise: tuple[int, int] | Non
 
     Parameters
     ----------
-    cursor
-        A cursor of the store, or a connection to it.
+    source
+        A bench, a store, what :func:`workbench.connect` gives, or a DuckDB connection.
     base_id, run_id
         The runs.
     noise
@@ -95,16 +89,16 @@ def diff(cursor: Cursor, base_id: int, run_id: int, noise: tuple[int, int] | Non
     StoreError
         One of the runs has no tokens in the store.
     """
-    base, run = _tokens(cursor, base_id), _tokens(cursor, run_id)
+    base, run = _tokens(source, base_id), _tokens(source, run_id)
     pairs = list(align([token for _, token, _ in base], [token for _, token, _ in run]))
     base_positions = [base[i][0] for i, _ in pairs]
     run_positions = [run[j][0] for _, j in pairs]
-    flips = cursor.execute(
-        "FROM flips_aligned(?, ?, ?, ?)", [base_id, run_id, base_positions, run_positions]
+    flips = source.sql(
+        "FROM flips_aligned(?, ?, ?, ?)", params=[base_id, run_id, base_positions, run_positions]
     ).df()  # fmt: skip
     if noise is not None:
-        measured = score_noise(cursor, *noise)
-        flips = flips.assign(cause=explain(cursor, base_id, run_id, flips, measured))
+        measured = score_noise(source, *noise)
+        flips = flips.assign(cause=explain(source, base_id, run_id, flips, measured))
     first = None if flips.empty else flips.iloc[0]
     lost = None if first is None else [e for e in first["base_experts"] if e not in set(first["run_experts"])]
     import pandas as pd
@@ -128,12 +122,12 @@ def diff(cursor: Cursor, base_id: int, run_id: int, noise: tuple[int, int] | Non
     )
 
 
-def _tokens(cursor: Cursor, run: int) -> list[tuple[int, int, str]]:
+def _tokens(source: Source, run: int) -> list[tuple[int, int, str]]:
     """Position, token and text of ``run``; where a position was computed in several steps the last one stands."""
-    rows = cursor.execute(
+    rows = source.sql(
         "SELECT position, arg_max(token, step), coalesce(arg_max(text, step), '') FROM token WHERE run = ? "
         "GROUP BY position ORDER BY position",
-        [run],
+        params=[run],
     ).fetchall()
     if not rows:
         raise StoreError(f"Run {run} has no tokens in the store.", "Record the run, or check its number.")

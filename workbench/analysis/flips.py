@@ -7,10 +7,11 @@ and never assumed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.analysis.source import Source
 from workbench.errors import StoreError
 
 if TYPE_CHECKING:
@@ -20,14 +21,7 @@ Scores = dict[tuple[int, int], "np.ndarray[Any, np.dtype[np.float32]]"]
 Choices = dict[tuple[int, int], frozenset[int]]
 
 
-class Cursor(Protocol):
-    """What is needed of a store: a DuckDB cursor has it."""
-
-    def execute(self, query: str, params: Any = None, /) -> Any:
-        """Run ``query``; the result has ``.fetchall()``."""
-
-
-def score_noise(cursor: Cursor, one: int, other: int) -> dict[int, float]:
+def score_noise(source: Source, one: int, other: int) -> dict[int, float]:
     """By layer, the largest difference of a selection score between two runs of the same text that should be equal.
 
     Only cells that no flip has touched count: of a token's layers those before its first flip, at positions before the
@@ -38,18 +32,18 @@ def score_noise(cursor: Cursor, one: int, other: int) -> dict[int, float]:
     StoreError
         A run has no recorded scores, or the runs did not read the same tokens.
     """
-    if _tokens(cursor, one) != _tokens(cursor, other):
+    if _tokens(source, one) != _tokens(source, other):
         raise StoreError(
             f"Runs {one} and {other} did not read the same tokens, so their difference is not noise.",
             "Measure the noise on two runs of one text.",
         )
-    scores, others = _scores(cursor, one), _scores(cursor, other)
+    scores, others = _scores(source, one), _scores(source, other)
     if not scores or not others:
         raise StoreError(
             f"Run {other if scores else one} has no recorded scores, which the noise is measured on.",
             "Record both runs with wb.Record(scores=True).",
         )
-    flipped = _flipped(_choices(cursor, one), _choices(cursor, other))
+    flipped = _flipped(_choices(source, one), _choices(source, other))
     noise: dict[int, float] = {}
     for cell, values in scores.items():
         if cell in others and not _touched(cell, flipped):
@@ -58,7 +52,7 @@ def score_noise(cursor: Cursor, one: int, other: int) -> dict[int, float]:
     return noise
 
 
-def explain(cursor: Cursor, base: int, run: int, flips: pd.DataFrame, noise: dict[int, float]) -> list[str]:
+def explain(source: Source, base: int, run: int, flips: pd.DataFrame, noise: dict[int, float]) -> list[str]:
     """The cause of every row of ``flips`` (:class:`workbench.analysis.RunDiff`): ``'edit'`` stays, and so does ``'tie'``
     where nothing real reaches the cell; the others become one of
 
@@ -73,7 +67,7 @@ def explain(cursor: Cursor, base: int, run: int, flips: pd.DataFrame, noise: dic
     ``noise`` is what :func:`score_noise` measured, by layer. Families with group limits count as ``real`` where the limit
     decided, because the scores alone do not tell it.
     """
-    mine, theirs = _scores(cursor, base), _scores(cursor, run)
+    mine, theirs = _scores(source, base), _scores(source, run)
     causes: list[str] = []
     earlier: list[tuple[int, int, str]] = []
     for row in flips.to_dict("records"):
@@ -123,26 +117,26 @@ def _flipped(one: Choices, other: Choices) -> set[tuple[int, int]]:
     return {cell for cell, chosen in one.items() if cell in other and other[cell] != chosen}
 
 
-def _tokens(cursor: Cursor, run: int) -> list[Any]:
+def _tokens(source: Source, run: int) -> list[Any]:
     return list(
-        cursor.execute(
+        source.sql(
             "SELECT position, arg_max(token, step) FROM token WHERE run = ? GROUP BY position ORDER BY position",
-            [run],
+            params=[run],
         ).fetchall()
     )
 
 
-def _scores(cursor: Cursor, run: int) -> Scores:
-    rows = cursor.execute(
+def _scores(source: Source, run: int) -> Scores:
+    rows = source.sql(
         "SELECT position, layer, arg_max(scores, step) FROM router_scores WHERE run = ? GROUP BY position, layer",
-        [run],
+        params=[run],
     ).fetchall()
     return {(int(p), int(layer)): np.asarray(values, dtype=np.float32) for p, layer, values in rows}
 
 
-def _choices(cursor: Cursor, run: int) -> Choices:
-    rows = cursor.execute(
+def _choices(source: Source, run: int) -> Choices:
+    rows = source.sql(
         "SELECT position, layer, list(DISTINCT expert) FROM routing WHERE run = ? GROUP BY position, layer",
-        [run],
+        params=[run],
     ).fetchall()
     return {(int(p), int(layer)): frozenset(experts) for p, layer, experts in rows}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from workbench.analysis.diff import Cursor
+from workbench.analysis.source import Source
 from workbench.errors import StoreError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def routing_vectors(
-    cursor: Cursor,
+    source: Source,
     runs: int | Sequence[int],
     layers: Sequence[int] | None = None,
     by: Literal["run", "token"] = "run",
@@ -30,8 +30,8 @@ def routing_vectors(
 
     Parameters
     ----------
-    cursor
-        A cursor of the store, or a connection to it.
+    source
+        A bench, a store, what :func:`workbench.connect` gives, or a DuckDB connection.
     runs
         One id or several.
     layers
@@ -61,11 +61,11 @@ def routing_vectors(
     """
     ids = [runs] if isinstance(runs, int) else list(runs)
     amount = {"weight": "CAST(weight AS DOUBLE)", "chosen": "1.0"}[value]
-    frame = cursor.execute(
+    frame = source.sql(
         f"SELECT run, position, layer, expert, sum({amount}) AS amount FROM routing "
         "WHERE run IN (SELECT unnest(?::BIGINT[])) AND (?::BOOLEAN OR position > 0) "
         "AND (?::INTEGER[] IS NULL OR list_contains(?::INTEGER[], layer)) GROUP BY ALL",
-        [ids, first, layers, layers],
+        params=[ids, first, layers, layers],
     ).df()
     if frame.empty:
         raise StoreError(

@@ -23,7 +23,7 @@ from workbench.interventions import Edit, Plan, skip
 from workbench.interventions.skip.base import Unit
 from workbench.runtime.bench import Bench
 from workbench.runtime.depth.routers import DepthRouter, normalised
-from workbench.runtime.prompts import Prompt
+from workbench.runtime.prompts import Prompt, several
 from workbench.runtime.record import Record
 
 GAMMA, BETA = 2.0, 0.999
@@ -33,7 +33,7 @@ GAMMA, BETA = 2.0, 0.999
 def layers_by_rank(bench: Bench, prompts: Sequence[Prompt], count: int) -> list[int]:
     """The ``count`` layers whose attention maps have the lowest mean rank a token on ``prompts``, measured (gamma-MoD: Luo
     et al. 2024, arXiv 2410.13859). Layer 0 is left out: nothing stands before it that could be kept."""
-    runs = bench.run(list(prompts), record=Record(routing=False, contribution=False, sparsity=False))
+    runs = bench.run(several(prompts), record=Record(routing=False, contribution=False, sparsity=False))
     profile = bench.sql("FROM arank_profile(?)", [[run.id for run in runs]]).df()
     means = profile.groupby("layer")["share"].mean().drop(index=0, errors="ignore")
     return sorted(int(layer) for layer in means.nsmallest(count).index)
@@ -49,7 +49,7 @@ def train_gates(
     its probability backwards. Every step reads one prompt. Keys and values of closed tokens stay, as under
     ``kv="compute"``, with which the plan of :func:`plan_of` applies the router.
     """
-    texts = [torch.tensor([bench.token_ids(prompt)]) for prompt in prompts]
+    texts = [torch.tensor([bench.token_ids(prompt)]) for prompt in several(prompts)]
     texts = [ids for ids in texts if ids.shape[1] > 1]
     if not texts:
         raise PromptError("There is no text to learn from.", "Give prompts of at least two tokens.")
@@ -175,7 +175,7 @@ def train_paths(
     changed = [n for n in range(size) if any(path.visits[n] != 1 for path in paths)]
     inputs: dict[int, list[Tensor]] = {n: [] for n in changed}
     labels: dict[int, list[Tensor]] = {n: [] for n in changed}
-    for prompt, path in zip(prompts, paths, strict=True):
+    for prompt, path in zip(several(prompts), paths, strict=True):
         run = bench.run(prompt, path_plan(path.visits), record=None)
         if changed:
             residual = run.tensor("resid_pre", layers=changed)
@@ -266,7 +266,7 @@ def _measured(
     bench: Bench, name: str, plan: Plan, prompts: Sequence[Prompt], layers: Sequence[int], unit: str
 ) -> dict[str, Any]:
     record = Record(routing=False, contribution=False, sparsity=False, attention_rank=False)
-    runs = bench.run(list(prompts), plan, record=record)
+    runs = bench.run(several(prompts), plan, record=record)
     ids = [run.id for run in runs]
     op = {"attention": "attn", "block": "block"}[unit]
     done, left = bench.sql(

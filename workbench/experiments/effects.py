@@ -20,7 +20,7 @@ from workbench.experiments.experiment import start
 from workbench.interventions import Plan, skip
 from workbench.interventions.skip.base import Unit
 from workbench.runtime.bench import Bench
-from workbench.runtime.prompts import Prompt
+from workbench.runtime.prompts import Prompt, several
 from workbench.runtime.run import Run
 
 _OPS = {"block": "block", "attention": "attn", "mlp": "mlp"}
@@ -43,7 +43,7 @@ def skip_effects(
     size = bench.anatomy.num_layers
     chosen = range(size) if layers is None else layers
     found: dict[tuple[int, int | None], list[Tensor]] = {}
-    for prompt in prompts:
+    for prompt in several(prompts):
         ids = bench.token_ids(prompt)
         if len(ids) < 4:
             raise PromptError(
@@ -103,7 +103,7 @@ def by_layer(bench: Bench, prompts: Sequence[Prompt], plan: Plan) -> pd.DataFram
     """
     layers = list(range(bench.anatomy.num_layers))
     pairs: list[tuple[Tensor, Tensor]] = []
-    for prompt in prompts:
+    for prompt in several(prompts):
         runs = bench.run(prompt, record=None), bench.run(prompt, plan, record=None)
         first, second = (run.tensor("resid_post", layers=layers)[:, 1:].float() for run in runs)
         pairs.append((first, second))

@@ -9,7 +9,7 @@ import pandas as pd
 from workbench.experiments.controls import matched_random
 from workbench.interventions import Plan, mask
 from workbench.runtime.bench import Bench
-from workbench.runtime.prompts import Prompt
+from workbench.runtime.prompts import Prompt, several
 from workbench.runtime.record import Record
 from workbench.runtime.run import Run
 
@@ -30,7 +30,7 @@ def beside_oracle(
     """
     record = Record(routing=False, contribution=False, sparsity=False, attention_rank=False)
     parts = []
-    for number, prompt in enumerate(prompts):
+    for number, prompt in enumerate(several(prompts)):
         run = bench.run(prompt, edit, record=record)
         plans: list[tuple[str, int | None, Plan]] = [
             ("random", seed, matched_random(run.plan, bench.anatomy, seed, like=run)) for seed in seeds

@@ -13,7 +13,7 @@ from workbench.anatomy import Anatomy
 from workbench.errors import WorkbenchError
 from workbench.interventions import Edit, Plan, mask, skip
 from workbench.runtime.bench import Bench
-from workbench.runtime.prompts import Prompt
+from workbench.runtime.prompts import Prompt, several
 
 Units: TypeAlias = Literal["heads", "experts", "blocks", "attentions", "mlps"]
 Chosen: TypeAlias = frozenset[tuple[int, int]]
@@ -94,6 +94,7 @@ def search_mask(
             f"A budget of {budget} of {len(pool)} {units} leaves nothing to choose.",
             f"Name one from 1 to {len(pool) - 1}.",
         )
+    prompts, held_out = several(prompts), several(held_out)
     rng = random.Random(f"{seed}/{units}/{budget}")
     seen: dict[Chosen, float] = {}
 

@@ -12,9 +12,9 @@ import pandas as pd
 from workbench.errors import PlanError
 from workbench.experiments.controls import matched_random, require_controls
 from workbench.experiments.experiment import start
-from workbench.interventions import Plan
+from workbench.interventions import Edit, Plan
 from workbench.runtime.bench import Bench
-from workbench.runtime.prompts import Prompt
+from workbench.runtime.prompts import Prompt, several
 from workbench.runtime.record import Record
 from workbench.runtime.run import Run
 
@@ -47,7 +47,7 @@ class Sweep:
 def sweep(
     bench: Bench,
     prompts: Sequence[Prompt],
-    plans: Mapping[str, Plan],
+    plans: Mapping[str, Plan | Edit],
     *,
     name: str = "sweep",
     controls: int = 0,
@@ -60,22 +60,31 @@ def sweep(
 
     Runs are recorded with ``record`` (routing alone by default) and labelled with experiment, plan and control, so that
     SQL finds them.
+
+    Raises
+    ------
+    PromptError
+        ``prompts`` is not a list of prompts.
+    PlanError, EditRefused
+        ``plans`` are no plans by name, or one of them cannot act on this model or has no control.
     """
-    if not plans or "base" in plans:
+    prompts = several(prompts)
+    if not isinstance(plans, Mapping) or not plans or "base" in plans:
         raise PlanError(
             "A sweep needs named plans, none of them called 'base'.", 'Give {"name": wb.Plan([...])}.'
         )
+    named = {key: Plan.of(plan) for key, plan in plans.items()}
     chosen = record or Record(contribution=False, sparsity=False, attention_rank=False)
-    for plan in plans.values():
+    for plan in named.values():
         plan.check(bench.anatomy)
         if controls:
             require_controls(plan)
-    config = {"plans": {key: json.loads(plan.to_json()) for key, plan in plans.items()}, "controls": controls,
+    config = {"plans": {key: json.loads(plan.to_json()) for key, plan in named.items()}, "controls": controls,
               "seed": seed, "prompts": len(prompts)}  # fmt: skip
     experiment = start(bench, name, config)
     rows: list[dict[str, Any]] = []
     for number, prompt in enumerate(prompts):
-        rows.extend(_Prompt(bench, number, prompt, chosen, experiment).rows(plans, controls, seed))
+        rows.extend(_Prompt(bench, number, prompt, chosen, experiment).rows(named, controls, seed))
     table = pd.DataFrame(rows).astype({"control": "Int64"})
     return Sweep(experiment, table)
 

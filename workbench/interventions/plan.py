@@ -42,6 +42,26 @@ class Plan(BaseModel):
         except ValidationError as error:
             raise _invalid(error, data) from None
 
+    @classmethod
+    def of(cls, given: Plan | Edit | None) -> Plan:
+        """What a user gives as a plan: one, a single edit, or nothing.
+
+        Raises
+        ------
+        PlanError
+            It is something else.
+        """
+        if given is None:
+            return cls()
+        if isinstance(given, Plan):
+            return given
+        if isinstance(given, Edit):
+            return cls([given])
+        raise PlanError(
+            f"A value of type {type(given).__name__} is not a plan.",
+            "Make one with wb.Plan([...]), or read it with Plan.from_json.",
+        )
+
     def __iter__(self) -> Iterator[Edit]:  # type: ignore[override]
         return iter(self.edits)
 

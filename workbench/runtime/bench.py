@@ -167,7 +167,7 @@ class Bench:
             raise PlanError(
                 f"There are {len(plans)} plans for {len(prompts)} prompts.", "Give one plan for each prompt."
             )
-        each = [_plan(p) for p in plans] if plans is not None else [_plan(plan)] * len(prompts)
+        each = [Plan.of(p) for p in plans] if plans is not None else [Plan.of(plan)] * len(prompts)
         each = rows_of(each)
         told = labels_of(labels, len(prompts))
         ids = [self.token_ids(p) for p in prompts]
@@ -217,7 +217,7 @@ class Bench:
         if prefill is not None and prefill < 1:
             raise PromptError(f"A prompt cannot be read {prefill} tokens a pass.", "Ask for at least one.")
         ids = self.token_ids(prompt)
-        chosen_plan = rows_of([_plan(plan)])[0]
+        chosen_plan = rows_of([Plan.of(plan)])[0]
         if self.context is not None:
             if len(ids) >= self.context:
                 raise PromptError(
@@ -251,7 +251,7 @@ class Bench:
         """Start a generation that is stepped by hand, edited between steps, rewound and branched; see :class:`Live`."""
         ids = self.token_ids(prompt)
         chosen = Record() if record is _DEFAULT else record
-        return Live(self, ids, _plan(plan), chosen, labels or {}, Sampling(temperature, seed))
+        return Live(self, ids, Plan.of(plan), chosen, labels or {}, Sampling(temperature, seed))
 
     def record(
         self,
@@ -280,7 +280,7 @@ class Bench:
         Memory stays bounded: logits are let go as soon as their rows are made.
         """
         return record_dataset(
-            self, dataset, tokens=tokens, plan=_plan(plan), record=record or Record(), token_labels=token_labels,
+            self, dataset, tokens=tokens, plan=Plan.of(plan), record=record or Record(), token_labels=token_labels,
             progress=progress,
         )  # fmt: skip
 
@@ -298,7 +298,7 @@ class Bench:
         from workbench.runtime.evaluate import evaluate
 
         chosen = [
-            _plan(plan) if plan is None or isinstance(plan, Plan | Edit) else [_plan(one) for one in plan]
+            Plan.of(plan) if plan is None or isinstance(plan, Plan | Edit) else [Plan.of(one) for one in plan]
             for plan in plans
         ]
         return evaluate(self, items, chosen, score, progress)
@@ -383,7 +383,7 @@ class Bench:
         which plans name it (:func:`workbench.runtime.calibrate.calibrate`)."""
         from workbench.runtime.calibrate import calibrate
 
-        return self.add(calibrate(self, list(prompts), seed))
+        return self.add(calibrate(self, prompts, seed))
 
     @property
     def ops(self) -> str:
@@ -491,16 +491,3 @@ class Bench:
             self.store.soon()
             self.store.ended(len(done.tokens) * self._choices_a_token)
         return run
-
-
-def _plan(plan: Plan | Edit | None) -> Plan:
-    if plan is None:
-        return Plan()
-    if isinstance(plan, Edit):
-        return Plan([plan])
-    if isinstance(plan, Plan):
-        return plan
-    raise PlanError(
-        f"A {type(plan).__name__} is not a plan.",
-        "Make one with wb.Plan([...]), or read it with Plan.from_json.",
-    )

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from workbench.anatomy import Block, expert_inputs
-from workbench.errors import EditRefused, PlanError
+from workbench.errors import PlanError
 from workbench.runtime.artefacts import Artefact
 from workbench.runtime.gated import Gated, gated_of, unfit
+from workbench.runtime.prompts import several
 
 if TYPE_CHECKING:
     from workbench.runtime.bench import Bench
@@ -40,11 +41,9 @@ def calibrate(bench: Bench, prompts: Sequence[Any], seed: int) -> Artefact:
     with bench.running(), ExitStack() as undo:
         for block in bench.anatomy.blocks:
             _listen(block, gathered, bench.ops, undo)
-        for prompt in prompts:
+        for prompt in several(prompts):
             ids = torch.tensor([bench.token_ids(prompt)], device=next(bench.model.parameters()).device)
             bench.model(input_ids=ids, use_cache=False)
-    if not gathered:
-        raise EditRefused("There is nothing to calibrate.", "Give at least one prompt.")
     tensors: dict[str, Tensor] = {}
     generator = torch.Generator().manual_seed(seed)
     for name, parts in gathered.items():

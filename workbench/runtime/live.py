@@ -146,8 +146,7 @@ class Live:
         """Use ``plan`` from the next step on. A block that runs again after it was skipped finds no keys and values of the
         tokens that skipped it, and they get no attention there."""
         self._check_running()
-        chosen = Plan() if plan is None else Plan([plan]) if isinstance(plan, Edit) else plan
-        chosen = rows_of([chosen])[0]
+        chosen = rows_of([Plan.of(plan)])[0]
         self._bench.check(chosen, self.prompt_tokens, self._bench.context or 2**31, self._labels)
         if any(edit.looks_ahead() for edit in chosen.active):
             raise EditRefused(

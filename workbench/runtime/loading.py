@@ -52,7 +52,7 @@ def load(
         )
     if not isinstance(model, nn.Module):
         raise ModelError(
-            f"A {type(model).__name__} is not a model.",
+            f"A value of type {type(model).__name__} is not a model.",
             "Give a name, a folder, or a transformers model object.",
         )
     if device is not None or dtype is not None or device_map is not None or revision is not None:

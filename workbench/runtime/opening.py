@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from workbench.anatomy import Anatomy, prove, read
+from workbench.errors import StoreError
 from workbench.runtime.attach import Attachment, Kernels
 from workbench.runtime.bench import Bench
 from workbench.runtime.loading import load
@@ -46,8 +47,12 @@ def open(
     ModelError, ContractError
         The model cannot be found, is no decoder, or its router contradicts its family's rule.
     StoreError
-        The file is not a DuckDB file, cannot be written, or belongs to another process.
+        The file is not a DuckDB file, cannot be written, or belongs to another process; or the store is closed.
     """
+    if not isinstance(store, str | Path | Store | None):
+        raise StoreError(
+            f"A value of type {type(store).__name__} is not a store.", "Give a path, or an open Store."
+        )
     found = load(model, tokenizer, device=device, dtype=dtype, revision=revision, device_map=device_map)
     anatomy = read(found.model)
     arity = _prove(anatomy)

@@ -32,6 +32,17 @@ def token_ids(prompt: Prompt, tokenizer: Any | None, *, context: int | None, voc
     return ids
 
 
+def several(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """``prompts`` as a list; raises :class:`PromptError` where they are none, or one prompt that would be taken apart."""
+    alone = isinstance(prompts, str | Tensor) or any(isinstance(prompt, int) for prompt in prompts)
+    if alone or not len(prompts):
+        raise PromptError(
+            "One prompt stands where a list of them is read." if alone else "There are no prompts.",
+            'Give a list: ["text", ...].',
+        )
+    return list(prompts)
+
+
 def _read(prompt: Prompt, tokenizer: Any | None) -> list[int]:
     if isinstance(prompt, str):
         if tokenizer is None:
@@ -49,4 +60,6 @@ def _read(prompt: Prompt, tokenizer: Any | None) -> list[int]:
         issubclass(i, int) and i is not bool for i in set(map(type, prompt))
     ):
         return [int(i) for i in prompt]
-    raise PromptError(f"A {type(prompt).__name__} is not a prompt.", "Give text, or a list of token ids.")
+    raise PromptError(
+        f"A value of type {type(prompt).__name__} is not a prompt.", "Give text, or a list of token ids."
+    )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workbench.anatomy import Anatomy, Block
-from workbench.errors import EditRefused, PlanError
+from workbench.errors import EditRefused
 from workbench.interventions import Plan, mask, reroute, skip
 from workbench.interventions.custom import Custom, edit
 from workbench.interventions.edit import Edit
@@ -116,9 +116,7 @@ def write(bench: Bench, plan: Plan | Edit, traced: Any, prompt: Prompt) -> None:
     EditRefused
         The plan holds an edit that cannot act in a trace, or on this model.
     """
-    plan = Plan([plan]) if isinstance(plan, Edit) else plan
-    if not isinstance(plan, Plan):
-        raise PlanError(f"A {type(plan).__name__} is not a plan.", "Make one with wb.Plan([...]).")
+    plan = Plan.of(plan)
     ids = bench.token_ids(prompt)
     bench.check(plan, len(ids), len(ids))
     plan = Plan([some for one in plan.active for some in _traceable(one)])

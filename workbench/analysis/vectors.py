@@ -90,7 +90,9 @@ def neighbours(vectors: pd.DataFrame, k: int = 3, *, references: pd.DataFrame | 
 
     pool = vectors if references is None else references.reindex(columns=vectors.columns, fill_value=0.0)
     _require(
-        k >= 1 and len(pool) > k, f"There are {len(pool)} rows to find {k} neighbours among.", "Lower k."
+        1 <= k < len(pool),
+        f"There are {len(pool)} rows to find {k} neighbours among.",
+        f"Choose k from 1 to {len(pool) - 1}.",
     )
     search = NearestNeighbors(n_neighbors=min(k + 1, len(pool)), metric="cosine").fit(pool.to_numpy())
     distances, places = search.kneighbors(vectors.to_numpy())
@@ -202,7 +204,7 @@ def probe(
     _require(len(names) >= 2, f"There are {len(names)} labels to tell apart.", "Give at least two labels.")
     _require(
         counts.min() >= folds,
-        f"The label {names[counts.argmin()]!r} has {counts.min()} runs for {folds} folds.",
+        f"The label {str(names[counts.argmin()])!r} has {counts.min()} runs for {folds} folds.",
         "Record more runs, or lower folds.",
     )
     layers: list[Any] = [None]

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from workbench.errors import EditRefused
 from workbench.interventions.blob import Vector
 from workbench.interventions.edit import Facts, Layers, Scope, build, sorted_units
+from workbench.interventions.makes import makes
 from workbench.interventions.site import SiteEdit
 from workbench.interventions.vectors import check_vector, pick
 
@@ -101,6 +102,7 @@ class Direction(SiteEdit):
         return f"{done} feature{'s' if len(self.features) > 1 else ''} {named} of {self.site}"
 
 
+@makes(Direction)
 def direction(layers: int | Iterable[int] | Layers, vector: Any = None, *, sae: str | None = None,
               features: int | Iterable[int] | None = None, op: Literal["ablate", "add", "clamp"] = "ablate",
               value: float = 1.0, site: WideSite = "resid_post", **scope: Unpack[Scope]) -> Direction:  # fmt: skip

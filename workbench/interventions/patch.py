@@ -8,6 +8,7 @@ from typing import Any, Literal, Unpack
 from pydantic import Field, field_validator
 
 from workbench.interventions.edit import Edit, Layers, Scope, build
+from workbench.interventions.makes import makes
 from workbench.interventions.site import SiteEdit, StreamSite
 
 
@@ -54,6 +55,7 @@ def recorded(run: Any) -> Any:
 KINDS: tuple[type[Edit], ...] = (Patch,)
 
 
+@makes(Patch)
 def patch(
     site: StreamSite, run: Any, layers: int | Iterable[int] | Layers = "all", *,
     token_map: Mapping[int, int] | None = None, layer_map: Mapping[int, int] | None = None, **scope: Unpack[Scope],

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from workbench.analysis import charts
 from workbench.errors import SqlError, StoreError
 from workbench.panel import answers
-from workbench.panel.said import Said, said, sentence
+from workbench.panel.replies import sentence
+from workbench.said import Said, said
 
 if TYPE_CHECKING:
     import altair as alt
@@ -37,7 +38,7 @@ def drawn(cursor: Any, chart: str, run: int, layer: int) -> answers.Chart:
     frame = cursor.execute(query, [run]).df()
     spec = None
     if len(frame):
-        spec = make(frame, layer).properties(width="container").to_dict()
+        spec = _spoken(make(frame, layer).properties(width="container").to_dict())
     return answers.Chart(
         chart=chart,
         run=str(run),
@@ -45,6 +46,15 @@ def drawn(cursor: Any, chart: str, run: int, layer: int) -> answers.Chart:
         spec=spec,
         note=None if spec is not None else sentence(missing),
     )
+
+
+def _spoken(value: Any) -> Any:
+    """A part of a specification, with what it says to a person as sentences for a view to translate."""
+    if isinstance(value, Said):
+        return {"$said": sentence(value).model_dump()}
+    if isinstance(value, dict):
+        return {key: _spoken(item) for key, item in value.items()}
+    return [_spoken(item) for item in value] if isinstance(value, list) else value
 
 
 def plotted(cursor: Any, sql: str, mark: str, x: str, y: str, colour: str | None) -> dict[str, Any]:
@@ -141,7 +151,7 @@ def _ruled(chart: alt.Chart, frame: pd.DataFrame, channel: str, layer: int) -> A
     rule = (
         alt.Chart(layers)
         .mark_rule(strokeDash=[3, 2], size=2)
-        .encode(**{channel: alt.X("layer:O") if channel == "x" else alt.Y("layer:O")})
+        .encode(**{channel: (alt.X if channel == "x" else alt.Y)("layer:O", title=said("layer"))})
         .transform_filter(f"datum.layer == {LAYER}")
     )
     return alt.layer(chart, rule, title=title).add_params(at)
@@ -165,8 +175,12 @@ def _lines(make: Callable[[Any], alt.Chart]) -> Callable[[pd.DataFrame, int], An
 
 
 def _sparsity(frame: pd.DataFrame) -> alt.Chart:
-    names = {"zero_share": "exact zeros", "below_share": "below the threshold", "hoyer": "Hoyer"}
-    return charts.lines(frame, names, "share", "Activation sparsity by layer")
+    names = {
+        "zero_share": said("exact zeros"),
+        "below_share": said("below the threshold"),
+        "hoyer": said("Hoyer"),
+    }
+    return charts.lines(frame, names, said("share"), said("Activation sparsity by layer"))
 
 
 CHARTS: dict[str, tuple[str, Callable[[Any, int], Any], Said]] = {

@@ -7,6 +7,7 @@ from typing import Any
 
 from workbench.interventions import Plan
 from workbench.panel import answers
+from workbench.panel.replies import Sentence
 
 _SHARED = ("kind", "enabled")
 """Fields that a form does not show."""
@@ -25,9 +26,16 @@ def forms() -> answers.Forms:
         kinds.append(
             answers.Form(
                 kind=kind,
-                about=" ".join(definition.get("description", "").replace("``", "").split()),
+                about=_prose(definition.get("description", "")),
+                hints={
+                    name: _prose(value["description"])
+                    for name, value in properties.items()
+                    if name not in _SHARED and "description" in value
+                },
                 parameters={
-                    "properties": {name: value for name, value in properties.items() if name not in _SHARED},
+                    "properties": _without_prose(
+                        {name: value for name, value in properties.items() if name not in _SHARED}
+                    ),
                     "required": definition.get("required", []),
                 },
             )
@@ -36,6 +44,11 @@ def forms() -> answers.Forms:
     kinds.sort(key=lambda form: (order.get(form.kind.split(".")[0], 3), form.kind))
     used = {name: value for name, value in definitions.items() if "kind" not in value.get("properties", {})}
     return answers.Forms(kinds=kinds, definitions=_without_prose(used))
+
+
+def _prose(text: str) -> Sentence:
+    """A docstring, or what is said of a field: catalogues list both where they are declared."""
+    return Sentence(text=" ".join(text.replace("``", "").split()), values=[])
 
 
 def _without_prose(definitions: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from workbench.panel import replies, tiles, views
 from workbench.panel.facts import Facts
 from workbench.panel.grids import Kept
 from workbench.panel.painter import Painter
-from workbench.panel.said import Said, sentence
+from workbench.panel.replies import sentence
+from workbench.said import Said
 
 if TYPE_CHECKING:
     from workbench.panel.connection import Connection

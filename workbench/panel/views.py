@@ -13,7 +13,8 @@ from workbench.interventions import Edit, Plan, Span, reroute, skip
 from workbench.panel import replies
 from workbench.panel.facts import CellFacts, Facts
 from workbench.panel.ran import finite, log_softmax
-from workbench.panel.said import said
+from workbench.panel.replies import sentence
+from workbench.said import said
 
 if TYPE_CHECKING:
     from workbench.panel.history import History
@@ -50,7 +51,7 @@ def plan_card(history: History, kept: list[str]) -> replies.PlanCard:
         edits=_edit_cards(plan),
         text=plan.to_json(),
         python=plan.to_python(),
-        warnings=plan.collisions(),
+        warnings=[sentence(line) for line in plan.collisions()],
         kept=kept,
         undo=history.earlier is not None,
         redo=history.later is not None,
@@ -67,7 +68,7 @@ def _edit_card(edit: Edit) -> replies.EditCard:
     data = edit.model_dump(mode="json")
     return replies.EditCard(
         kind=edit.kind,
-        text=edit.describe(),
+        text=sentence(edit.describe()),
         enabled=edit.enabled,
         layers=None if edit.layers == "all" else list(edit.layers),
         experts=list(edit.named_experts()) if isinstance(edit, reroute.Bias) else data.get("experts", []),

@@ -14,7 +14,6 @@ export interface Schema {
   default?: unknown;
   minimum?: number;
   title?: string;
-  description?: string;
 }
 
 export type Definitions = Record<string, Schema>;

@@ -2,8 +2,8 @@
 import type { ControlRequest } from './channel';
 import { button, h, setAttr } from './dom';
 import { type Definitions, type Schema, hint, isBoolean, isChoice, read, words, write } from './fields';
-import type { Forms, PlanCard, Previewed } from './protocol';
-import { __ } from './words';
+import type { Forms, PlanCard, Previewed, Sentence } from './protocol';
+import { __, told } from './words';
 
 export interface FormActions {
   /** Sends a request; its number. */
@@ -121,8 +121,10 @@ export class EditForm {
     if (message.seq !== this.asked) {
       return;
     }
-    this.say(message.refused || __('Will %1.', message.text), message.refused !== '', message.refused ? 'refused' : 'ready');
-    this.submit.disabled = message.refused !== '';
+    const refused = message.refused.length > 0;
+    const said = refused ? message.refused.map(told).join(' ') : message.text ? __('Will %1.', told(message.text)) : '';
+    this.say(said, refused, refused ? 'refused' : 'ready');
+    this.submit.disabled = refused;
   }
 
   private begin(kind: string, given: Record<string, unknown>): void {
@@ -148,18 +150,18 @@ export class EditForm {
     this.wanted = form.kind;
     this.kinds.value = form.kind;
     setAttr(this.node, 'data-wb-form', form.kind);
-    this.about.textContent = form.about;
+    this.about.textContent = told(form.about);
     const { properties, required } = form.parameters as { properties: Record<string, Schema>; required: string[] };
     const names = Object.keys(properties).sort((a, b) => SCOPE.indexOf(a) - SCOPE.indexOf(b));
     this.fields.replaceChildren();
     this.made = names
       .filter(name => properties[name]!.const === undefined)
-      .map(name => this.field(name, properties[name]!, given[name], required.includes(name)));
+      .map(name => this.field(name, properties[name]!, form.hints[name], given[name], required.includes(name)));
     this.changed();
     (this.made[0]?.input ?? this.kinds).focus();
   }
 
-  private field(name: string, schema: Schema, value: unknown, required: boolean): Field {
+  private field(name: string, schema: Schema, hinted: Sentence | undefined, value: unknown, required: boolean): Field {
     const definitions = this.definitions;
     const title = name.replaceAll('_', ' ');
     const now = value === undefined ? schema.default : value;
@@ -183,7 +185,7 @@ export class EditForm {
       input.value = write(now);
     }
     this.fields.append(
-      h('label', { class: 'wb-field', title: schema.description ?? '' }, h('span', { class: 'wb-label', text: title + (required ? ' *' : '') }), input, list)
+      h('label', { class: 'wb-field', title: hinted ? told(hinted) : '' }, h('span', { class: 'wb-label', text: title + (required ? ' *' : '') }), input, list)
     );
     return { name, required, schema, input };
   }

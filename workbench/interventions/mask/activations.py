@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, Facts, scopes_disjoint, sorted_units
+from workbench.said import Said, numbers, said
 
 Method: TypeAlias = Literal["magnitude", "weight-informed", "rank-aware", "gate", "random", "given"]
 
@@ -96,8 +97,9 @@ class Activations(Edit):
         """A layer has one criterion for a token: two edits may meet only in the order of the plan."""
         return not isinstance(other, Activations) or scopes_disjoint(self, other)
 
-    def _what(self) -> str:
+    def _what(self) -> Said:
         if self.neurons is not None:
-            return f"leave out neurons {', '.join(map(str, self.neurons))}"
-        how = f"{self.sparsity:.0%}" if self.sparsity is not None else "small ones"
-        return f"leave out {how} of the activations ({self.method})"
+            return said("leave out neurons %1", numbers(self.neurons))
+        if self.sparsity is None:
+            return said("leave out small ones of the activations (%1)", self.method)
+        return said("leave out %1 of the activations (%2)", f"{self.sparsity:.0%}", self.method)

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, Facts, scopes_disjoint, sorted_units
+from workbench.said import Said, numbers, said
 
 Pattern: TypeAlias = Literal[
     "window",
@@ -124,6 +125,7 @@ class AttentionMask(Edit):
         """Kept is what all masks keep, whatever their order."""
         return isinstance(other, AttentionMask) or super().commutes(other) or scopes_disjoint(self, other)
 
-    def _what(self) -> str:
-        heads = "" if self.heads is None else f" of heads {', '.join(map(str, self.heads))}"
-        return f"keep the {self.pattern} blocks{heads}"
+    def _what(self) -> Said:
+        if self.heads is None:
+            return said("keep the %1 blocks", self.pattern)
+        return said("keep the %1 blocks of heads %2", self.pattern, numbers(self.heads))

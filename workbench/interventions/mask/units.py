@@ -10,6 +10,7 @@ from workbench.address import Address
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, Facts
 from workbench.interventions.mask.base import UnitMask, not_identity, units
+from workbench.said import Said, said
 
 
 class Heads(UnitMask):
@@ -44,8 +45,8 @@ class Heads(UnitMask):
         assert block.attention is not None  # Facts.require has refused a layer without attention
         return block.attention.num_heads
 
-    def _what(self) -> str:
-        return f"mask {self._chosen('head')}{self._instead()}"
+    def _what(self) -> Said:
+        return self._instead(said("mask %1", self._chosen("head")))
 
 
 class Neurons(UnitMask):
@@ -94,9 +95,11 @@ class Neurons(UnitMask):
                 'Use replacement="zero", or mask whole experts.',
             )
 
-    def _what(self) -> str:
-        where = "" if self.expert is None else f" of expert {self.expert}"
-        return f"mask {self._chosen('neuron')}{where}{self._instead()}"
+    def _what(self) -> Said:
+        chosen = self._chosen("neuron")
+        if self.expert is None:
+            return self._instead(said("mask %1", chosen))
+        return self._instead(said("mask %1 of expert %2", chosen, self.expert))
 
 
 class Experts(UnitMask):
@@ -127,8 +130,8 @@ class Experts(UnitMask):
         assert block.moe is not None  # Facts.require has refused a layer without experts
         return block.moe.num_experts
 
-    def _what(self) -> str:
-        return f"mask {self._chosen('expert')}{self._instead()}"
+    def _what(self) -> Said:
+        return self._instead(said("mask %1", self._chosen("expert")))
 
 
 class TokenMask(Edit):
@@ -156,5 +159,5 @@ class TokenMask(Edit):
     def commutes(self, other: Edit) -> bool:
         return isinstance(other, TokenMask) or super().commutes(other)
 
-    def _what(self) -> str:
-        return "hide from all others"
+    def _what(self) -> Said:
+        return said("hide from all others")

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from workbench.address import Address
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, Facts
+from workbench.said import Said, said
 
 Shape: TypeAlias = Literal["unstructured", "n:m", "rows", "columns"]
 By: TypeAlias = Literal["magnitude", "activation-weighted", "prune-and-grow", "random", "given"]
@@ -96,6 +97,8 @@ class WeightMask(Edit):
         """Kept is what all masks keep, whatever their order; other edits do not touch weights."""
         return True
 
-    def _what(self) -> str:
+    def _what(self) -> Said:
         share = f"{self.n}:{self.m}" if self.shape == "n:m" else f"{self.ratio or 0:.0%} {self.shape}"
-        return f"mask weights of {', '.join(self.parts) or 'all projections'} ({share}, {self.criterion})"
+        if not self.parts:
+            return said("mask weights of all projections (%1, %2)", share, self.criterion)
+        return said("mask weights of %1 (%2, %3)", ", ".join(self.parts), share, self.criterion)

@@ -8,7 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Facts, sorted_units
-from workbench.interventions.skip.base import Skip, SkipKv, Unit, needs_attention
+from workbench.interventions.skip.base import UNITS, Skip, SkipKv, Unit, needs_attention
+from workbench.said import Said, said
 
 Score: TypeAlias = Literal["router", "norm", "attention", "position", "random"]
 PolicyName: TypeAlias = Literal["uniform", "decay", "middle", "early_exit", "random", "learned"]
@@ -119,9 +120,12 @@ class Tokens(Dynamic):
                     "Start the scope at a later layer.",
                 )
 
-    def _what(self) -> str:
-        rule = f"above {self.threshold:g}" if self.capacity is None else f"in the top {self.capacity:.0%}"
-        return f"send only tokens {rule} by {self.score} through the {self.unit}"
+    def _what(self) -> Said:
+        if self.capacity is None:
+            rule = said("above %1", f"{self.threshold:g}")
+        else:
+            rule = said("in the top %1", f"{self.capacity:.0%}")
+        return said("send only tokens %1 by %2 through the %3", rule, self.score, UNITS[self.unit])
 
 
 class Policy(Dynamic):
@@ -209,9 +213,15 @@ class Policy(Dynamic):
             return abs(layer - (num_layers - 1) / 2) < (self.radius or 0.0)
         return False
 
-    def _what(self) -> str:
+    def _what(self) -> Said:
         parameter = PARAMETER[self.policy]
-        return f"{self.policy} skipping of the {self.unit} ({parameter} {getattr(self, parameter)})"
+        return said(
+            "%1 skipping of the %2 (%3 %4)",
+            self.policy,
+            UNITS[self.unit],
+            parameter,
+            getattr(self, parameter),
+        )
 
 
 PARAMETER: dict[str, str] = {

@@ -8,7 +8,8 @@ from pydantic import Field, field_validator
 
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, Facts, scopes_disjoint
-from workbench.interventions.skip.base import RepeatKv, Skip, SkipKv, Unit, in_order, needs_attention
+from workbench.interventions.skip.base import UNITS, RepeatKv, Skip, SkipKv, Unit, in_order, needs_attention
+from workbench.said import Said, numbers, said
 
 
 class Removal(Skip):
@@ -22,9 +23,8 @@ class Removal(Skip):
         same = isinstance(other, Removal) and self.kind == other.kind
         return (same and getattr(self, "kv", None) == getattr(other, "kv", None)) or super().commutes(other)
 
-    def _what(self) -> str:
-        name = {"block": "block", "attention": "attention", "mlp": "MLP"}[self.acts_on]
-        return f"skip the {name}"
+    def _what(self) -> Said:
+        return said("skip the %1", UNITS[self.acts_on])
 
 
 class Block(Removal):
@@ -105,8 +105,8 @@ class Repeat(Skip):
     def _check_block(self, layer: int, block: BlockFacts) -> None:
         needs_attention(self.kind, layer, block)
 
-    def _what(self) -> str:
-        return f"run the {self.unit} {self.times} times"
+    def _what(self) -> Said:
+        return said("run the %1 %2 times", UNITS[self.unit], self.times)
 
 
 class Alias(Skip):
@@ -139,8 +139,8 @@ class Alias(Skip):
                     "Choose a source of the same kind.",
                 )
 
-    def _what(self) -> str:
-        return f"run the {self.unit} of layer {self.source}"
+    def _what(self) -> Said:
+        return said("run the %1 of layer %2", UNITS[self.unit], self.source)
 
 
 class Path(Skip):
@@ -180,5 +180,5 @@ class Path(Skip):
     def commutes(self, other: Edit) -> bool:
         return not isinstance(other, Skip) or (other.acts_on != "block" and scopes_disjoint(self, other))
 
-    def _what(self) -> str:
-        return f"run the blocks {', '.join(map(str, self.path))}"
+    def _what(self) -> Said:
+        return said("run the blocks %1", numbers(self.path))

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { load } from './load.mjs';
 
-const { told, toldIn, useTranslator } = await load('words');
+const { lines, told, toldIn, useTranslator } = await load('words');
 
 test('what the kernel says is put together here, and found in a catalogue by its English', () => {
   const layer = { text: 'There is no layer %1 of %2.', values: [7, '%1'] };
@@ -23,4 +23,10 @@ test('a sentence in a sentence is translated too, and so is all that a chart say
   assert.deepEqual(toldIn(spec), {
     title: 'Last', encoding: { y: { field: 'load', title: null } }, datasets: { d: [{ measure: 'Last', load: 0.5 }] }
   });
+});
+
+test('a long title goes over several lines, broken between words', () => {
+  assert.deepEqual(lines('What each part adds, by layer', 12), ['What each', 'part adds,', 'by layer']);
+  assert.deepEqual(lines('incomprehensibilities of it', 5), ['incomprehensibilities', 'of it'], 'a word stays whole');
+  assert.deepEqual(lines('short', 80), ['short']);
 });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -253,11 +254,21 @@ def test_every_kind_of_edit_has_a_form(driver: Any) -> None:
     assert {"experts", "at", "layers", "tokens", "phase"} <= set(ban["parameters"]["properties"])
     assert not {"kind", "enabled"} & set(ban["parameters"]["properties"])
     assert ban["parameters"]["required"] == ["experts"] and "Span" in told["definitions"]
-    assert ban["about"].startswith("Never choose experts") and ban["hints"]["at"].startswith(
-        "scores: weights stay"
+    assert ban["about"][0].startswith("Never choose experts") and len(ban["about"]) == 2
+    assert ban["hints"]["at"].startswith("scores: weights stay")
+    sent = driver.view.raw("forms")["kinds"]
+    for form in told["kinds"]:
+        assert set(form["hints"]) == set(form["parameters"]["properties"]), (
+            f"{form['kind']} explains its fields"
+        )
+    said = [text for form in sent for text in [*form["about"], *form["hints"].values()]]
+    assert all(
+        text["values"] == [] and text["text"] and not re.search("---|``|:`", text["text"]) for text in said
     )
-    sent = driver.view.raw("forms")
-    assert all(form["about"]["values"] == [] and form["about"]["text"] for form in sent["kinds"])
+    pattern = next(form for form in told["kinds"] if form["kind"] == "mask.attention")["hints"][
+        "pattern"
+    ].splitlines()
+    assert len(pattern) == 10 and all(point.startswith("• ") for point in pattern)
 
 
 def test_a_preview_says_in_words_what_an_edit_would_do(driver: Any) -> None:

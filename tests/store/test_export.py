@@ -131,6 +131,8 @@ def _read_page(file, routing):
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(file.as_uri())
         assert page.title() == "Recorded routing" and asked == [file.as_uri()] and wrong == []
+        assert page.input_value("#run") == "1", "the newest run, which is the edited one of a view"
+        page.select_option("#run", "0")
         assert page.inner_text("#text").count("onerror") == 17 and page.locator("img").count() == 0
         page.focus("#map")
         page.keyboard.press("ArrowRight")

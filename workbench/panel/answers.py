@@ -150,10 +150,10 @@ class File(Message):
 
 
 class Form(Message):
-    """One kind of edit: its documentation, what its fields mean, and their JSON schema."""
+    """One kind of edit: its documentation by paragraphs, what its fields mean, and their JSON schema."""
 
     kind: str
-    about: Sentence
+    about: list[Sentence]
     hints: dict[str, Sentence]
     parameters: dict[str, Any]
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 LAYER = "layer_in_view"
 """Name of the parameter that holds the number of the layer in view."""
 
+_HEIGHT = 240
+"""Of every chart in pixels, however many layers or experts go down it."""
+
 _LAYERS = 24
 """Layers of a large model that a chart by expert shows, around the one in view."""
 
@@ -35,10 +38,11 @@ def drawn(cursor: Any, chart: str, run: int, layer: int) -> answers.Chart:
             said("There is no chart %1.", repr(chart)), said("Choose one of %1.", ", ".join(CHARTS))
         )
     query, make, missing = CHARTS[chart]
-    frame = cursor.execute(query, [run]).df()
+    named = {name: value for name, value in {"run": run, "layer": layer}.items() if f"${name}" in query}
+    frame = cursor.execute(query, named).df()
     spec = None
     if len(frame):
-        spec = _spoken(make(frame, layer).properties(width="container").to_dict())
+        spec = _spoken(make(frame, layer).properties(width="container", height=_HEIGHT).to_dict())
     return answers.Chart(
         chart=chart,
         run=str(run),
@@ -162,12 +166,17 @@ def _load(frame: pd.DataFrame, layer: int) -> Any:
     return _ruled(charts.expert_load(rows), rows, "y", layer)
 
 
+# All pairs of a large model are a hundred times those of one layer.
+_AFFINITY = """
+SELECT * FROM expert_affinity($run) WHERE layer = (
+    SELECT arg_min(layer, abs(CAST(layer AS INTEGER) - $layer)) FROM (SELECT DISTINCT layer FROM expert_affinity($run))
+)
+"""
+
+
 def _affinity(frame: pd.DataFrame, layer: int) -> alt.Chart:
-    layers = _layers(frame)
-    at = min(layers, key=lambda number: abs(number - layer))
-    rows = frame[frame["layer"] == at]
-    rows = rows.nlargest(charts.LARGEST, "probability")
-    return charts.affinity(rows, at)
+    """Of one layer, whichever is nearest to the one in view and has a next."""
+    return charts.affinity(frame.nlargest(charts.LARGEST, "probability"))
 
 
 def _lines(make: Callable[[Any], alt.Chart]) -> Callable[[pd.DataFrame, int], Any]:
@@ -184,29 +193,29 @@ def _sparsity(frame: pd.DataFrame) -> alt.Chart:
 
 
 CHARTS: dict[str, tuple[str, Callable[[Any, int], Any], Said]] = {
-    "load": ("FROM expert_load(?)", _load, said("No routing was recorded in this run.")),
+    "load": ("FROM expert_load($run)", _load, said("No routing was recorded in this run.")),
     "contribution": (
-        "FROM layer_contribution(?)",
+        "FROM layer_contribution($run)",
         _lines(charts.contribution),
         said("No contributions were recorded in this run."),
     ),
     "rank": (
-        "FROM arank_profile(?)",
+        "FROM arank_profile($run)",
         _lines(charts.arank_profile),
         said("No attention ranks were recorded in this run."),
     ),
     "sparsity": (
-        "FROM layer_sparsity(?)",
+        "FROM layer_sparsity($run)",
         _lines(_sparsity),
         said("No activation sparsity was recorded in this run."),
     ),
     "entropy": (
-        "FROM routing_entropy(?)",
+        "FROM routing_entropy($run)",
         _lines(charts.entropy_profile),
         said("No router entropies were recorded in this run."),
     ),
     "affinity": (
-        "FROM expert_affinity(?)",
+        _AFFINITY,
         _affinity,
         said("There are no two neighbouring layers with routers in this run."),
     ),

@@ -34,3 +34,17 @@ export function toldIn(spec: unknown): unknown {
   }
   return Object.fromEntries(Object.entries(spec).map(([key, value]) => [key, toldIn(value)]));
 }
+
+/** Text in lines of at most `most` characters, broken between words. */
+export function lines(text: string, most: number): string[] {
+  const made: string[] = [];
+  for (const word of text.split(' ')) {
+    const last = made.at(-1);
+    if (last !== undefined && last.length + 1 + word.length <= most) {
+      made[made.length - 1] = `${last} ${word}`;
+    } else {
+      made.push(word);
+    }
+  }
+  return made;
+}

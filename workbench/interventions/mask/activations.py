@@ -29,9 +29,9 @@ class Activations(Edit):
         * ``given``: all neurons but those of ``neurons``.
     sparsity
         Share of the inputs and neurons to leave out, from the quantiles of the calibration ``source`` (layer by layer);
-        of the neurons alone for ``gate`` and ``random``, which need no source for ``random``. Or
+        of the neurons alone for ``gate`` and ``random``, where ``random`` needs no source.
     threshold, input_threshold
-        Bounds on the neurons' and the inputs' score. 0 leaves out exact zeros alone.
+        In place of a share, bounds on the neurons' and the inputs' score. 0 leaves out exact zeros alone.
     """
 
     kind: Literal["mask.activations"] = "mask.activations"
@@ -39,10 +39,12 @@ class Activations(Edit):
     sparsity: float | None = Field(None, ge=0, lt=1)
     threshold: float | None = Field(None, ge=0)
     input_threshold: float | None = Field(None, ge=0)
-    neurons: tuple[int, ...] | None = None
-    rank: int | None = Field(None, ge=1)
-    seed: int = 0
-    source: str | None = None
+    neurons: tuple[int, ...] | None = Field(None, description="the only ones that stay, for the method given")
+    rank: int | None = Field(
+        None, ge=1, description="singular directions that stay, for the method rank-aware"
+    )
+    seed: int = Field(0, description="of what is drawn at random")
+    source: str | None = Field(None, description="calibration: the hash that bench.calibrate gives")
     site: ClassVar[str] = "mlp_act"
     files: ClassVar[tuple[str, ...]] = ("source",)
 

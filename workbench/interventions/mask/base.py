@@ -27,11 +27,11 @@ class UnitMask(Edit):
     ``identity``, its own input, where unit and input have the same shape.
     """
 
-    ratio: float | None = Field(None, ge=0, lt=1)
-    criterion: Criterion = "random"
-    seed: int = 0
-    replacement: Replacement = "zero"
-    source: str | None = None
+    ratio: float | None = Field(None, ge=0, lt=1, description="share of the units, chosen by the criterion")
+    criterion: Criterion = Field("random", description="how they are chosen where only a share is given")
+    seed: int = Field(0, description="of what is drawn at random")
+    replacement: Replacement = Field("zero", description="what stands in their place")
+    source: str | None = Field(None, description="calibration: the hash that bench.calibrate gives")
     files: ClassVar[tuple[str, ...]] = ("source",)
 
     @property

@@ -24,7 +24,7 @@ class Channels(UnitMask, SiteEdit):
 
     kind: Literal["mask.channels"] = "mask.channels"
     site: WideSite = Field("resid_post", title="Site", description="where channels are replaced")  # type: ignore[misc]
-    channels: tuple[int, ...] | None = None
+    channels: tuple[int, ...] | None = Field(None, description="numbers of the channels")
 
     @field_validator("channels", mode="before")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from workbench.address import Address
 from workbench.errors import EditRefused
@@ -21,7 +21,7 @@ class Heads(UnitMask):
     """
 
     kind: Literal["mask.heads"] = "mask.heads"
-    heads: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = Field(None, description="numbers of the heads")
     site: ClassVar[str] = "attn_head_out"
 
     @field_validator("heads", mode="before")
@@ -57,8 +57,8 @@ class Neurons(UnitMask):
     """
 
     kind: Literal["mask.neurons"] = "mask.neurons"
-    neurons: tuple[int, ...] | None = None
-    expert: int | None = None
+    neurons: tuple[int, ...] | None = Field(None, description="numbers of the neurons")
+    expert: int | None = Field(None, description="the expert whose neurons they are; else of all")
     site: ClassVar[str] = "mlp_act"
 
     @field_validator("neurons", mode="before")
@@ -111,7 +111,7 @@ class Experts(UnitMask):
     """
 
     kind: Literal["mask.experts"] = "mask.experts"
-    experts: tuple[int, ...] | None = None
+    experts: tuple[int, ...] | None = Field(None, description="numbers of the experts")
     site: ClassVar[str] = "expert_out"
 
     @field_validator("experts", mode="before")

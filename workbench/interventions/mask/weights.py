@@ -40,12 +40,12 @@ class WeightMask(Edit):
     kind: Literal["mask.weights"] = "mask.weights"
     parts: tuple[str, ...] = ()
     shape: Shape = "unstructured"
-    ratio: float | None = Field(None, ge=0, lt=1)
-    n: int | None = Field(None, ge=0)
-    m: int | None = Field(None, ge=1)
+    ratio: float | None = Field(None, ge=0, lt=1, description="share of the entries, rows or columns to mask")
+    n: int | None = Field(None, ge=0, description="of every m neighbours this many stay")
+    m: int | None = Field(None, ge=1, description="neighbours in a row")
     criterion: By = "magnitude"
-    seed: int = 0
-    source: str | None = None
+    seed: int = Field(0, description="of what is drawn at random")
+    source: str | None = Field(None, description="calibration, or the masks themselves: a content hash")
     site: ClassVar[str] = "block"
     files: ClassVar[tuple[str, ...]] = ("source",)
 

@@ -102,7 +102,7 @@ class ExpertChoice(Pooled, Policy):
     """
 
     kind: Literal["reroute.expert_choice"] = "reroute.expert_choice"
-    causal: Literal[False] = False
+    causal: Literal[False] = Field(False, description="it looks at the whole pool, later tokens included")
 
     def _what(self) -> Said:
         return said("experts choose tokens, %1 x the mean load each, per %2", f"{self.factor:g}", self.pool)
@@ -124,7 +124,7 @@ class Balanced(Pooled, Policy):
     )
     tau: float = Field(1.0, gt=0, lt=1e6, title="Temperature", description="of the Sinkhorn scaling")
     iterations: int = Field(50, ge=1, le=10_000, title="Iterations", description="of the Sinkhorn scaling")
-    causal: Literal[False] = False
+    causal: Literal[False] = Field(False, description="it looks at the whole pool, later tokens included")
 
     def _check_moe(self, layer: int, moe: MoeFacts) -> None:
         super()._check_moe(layer, moe)

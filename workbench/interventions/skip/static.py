@@ -35,7 +35,7 @@ class Block(Removal):
     """
 
     kind: Literal["skip.block"] = "skip.block"
-    kv: SkipKv = "absent"
+    kv: SkipKv = Field("absent", description="what later tokens find in a layer that did not run")
 
     def check(self, facts: Facts) -> None:
         super().check(facts)
@@ -52,7 +52,7 @@ class Attention(Removal):
     """Leave attention sublayers out: they add nothing to the residual stream, and neither projection nor softmax runs."""
 
     kind: Literal["skip.attention"] = "skip.attention"
-    kv: SkipKv = "absent"
+    kv: SkipKv = Field("absent", description="what later tokens find in a layer that did not run")
     site: ClassVar[str] = "attn"
 
     @property
@@ -94,9 +94,9 @@ class Repeat(Skip):
     """
 
     kind: Literal["skip.repeat"] = "skip.repeat"
-    times: int = Field(2, ge=1, le=16)
-    unit: Unit = "block"
-    kv: RepeatKv = "per-visit"
+    times: int = Field(2, ge=1, le=16, description="how often it runs")
+    unit: Unit = Field("block", description="block, attention or MLP")
+    kv: RepeatKv = Field("per-visit", description="keys and values of the visits of a repeated block")
 
     @property
     def acts_on(self) -> Unit:
@@ -113,8 +113,8 @@ class Alias(Skip):
     """Run the block, attention or MLP of layer ``source`` in place of the layer's own, with keys and values of its own."""
 
     kind: Literal["skip.alias"] = "skip.alias"
-    source: int = Field(ge=0)
-    unit: Unit = "block"
+    source: int = Field(ge=0, description="the layer that runs in its place")
+    unit: Unit = Field("block", description="block, attention or MLP")
 
     @property
     def acts_on(self) -> Unit:
@@ -151,8 +151,8 @@ class Path(Skip):
     """
 
     kind: Literal["skip.path"] = "skip.path"
-    path: tuple[int, ...]
-    kv: RepeatKv = "per-visit"
+    path: tuple[int, ...] = Field(description="the blocks in the order in which they run")
+    kv: RepeatKv = Field("per-visit", description="keys and values of the visits of a repeated block")
 
     @field_validator("path", mode="before")
     @classmethod

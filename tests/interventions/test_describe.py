@@ -15,14 +15,16 @@ from workbench.said import Said
 FILE = "ab" * 32
 EDITS: list[tuple[Edit, str]] = [
     (reroute.ban(3, 5), "ban expert 5 in layer 3, all tokens"),
-    (reroute.ban([1, 2], [5, 6], tokens=slice(4, 9)), "ban experts 5, 6 in layer 1, 2, tokens 4 to 8"),
+    (reroute.ban([1, 2], [5, 6], tokens=slice(4, 9)), "ban experts 5, 6 in layers 1, 2, tokens 4 to 8"),
+    (reroute.ban(3, 5, tokens=slice(4, 5), steps=2), "ban expert 5 in layer 3, token 4, step 2"),
+    (reroute.ban(3, 5, tokens=[4, 6]), "ban expert 5 in layer 3, tokens 4, 6"),
     (reroute.allow("all", [1, 2], tokens="prompt_last"), "allow only experts 1, 2 in all layers, the last prompt token"),
     (reroute.force(1, 2, tokens=slice(3, None)), "force expert 2 in layer 1, tokens 3 to the end"),
     (reroute.force(1, 2, weight=0.5, phase="decode"), "force expert 2 at weight 0.5 in layer 1, all tokens, decode only"),
     (reroute.bias(1, {2: 1.5, 4: -1}, rows=2), "bias expert 2 by +1.5, expert 4 by -1 in layer 1, all tokens, row 2"),
     (reroute.bias(1, [0.5, 1.0]), "bias all experts by a vector in layer 1, all tokens"),
     (reroute.temperature(1, 2.5, steps=slice(0, 3)), "router temperature 2.5 in layer 1, all tokens, steps 0 to 2"),
-    (reroute.temperature(1, 2, steps=[1, 4]), "router temperature 2 in layer 1, all tokens, step 1, 4"),
+    (reroute.temperature(1, 2, steps=[1, 4]), "router temperature 2 in layer 1, all tokens, steps 1, 4"),
     (reroute.top_k(1, 3, where="margin < 0.05"), "use the 3 best experts in layer 1, all tokens, where margin < 0.05"),
     (reroute.top_p(1, 0.5), "use experts up to a share of 0.5 in layer 1, all tokens"),
     (reroute.threshold(1, 0.1, phase="prefill"),

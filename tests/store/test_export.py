@@ -91,6 +91,8 @@ def test_a_duckdb_file_with_some_runs_is_a_store(filled, tmp_path):
 
 def test_a_page_holds_data_plans_and_environment(filled, tmp_path):
     first, second = filled.runs
+    # A plan has a row for every time that it was used.
+    filled.store.write("plan", {"plan": "p1", "json": [{"edits": [{"vector": "b1", "name": NASTY}]}]})
     file = filled.store.export(tmp_path / "page.html")
     page = file.read_text(encoding="utf-8")
     before, _, rest = page.partition('type="application/json">')

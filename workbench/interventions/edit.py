@@ -311,8 +311,10 @@ class Edit(BaseModel):
         what = self._what()
         if self.layers == "all":
             parts = [said("%1 in all layers", what)]
+        elif len(self.layers) == 1:
+            parts = [said("%1 in layer %2", what, self.layers[0])]
         else:
-            parts = [said("%1 in layer %2", what, numbers(self.layers))]
+            parts = [said("%1 in layers %2", what, numbers(self.layers))]
         parts.append(_NAMED[self.tokens] if isinstance(self.tokens, str) else _some_tokens(self.tokens))
         if self.where is not None:
             parts.append(said("where %1", self.where))
@@ -339,17 +341,21 @@ _NAMED = {
 
 def _some_tokens(value: Span | tuple[int, ...]) -> Said:
     if isinstance(value, tuple):
-        return said("token %1", numbers(value))
+        return said("token %1", value[0]) if len(value) == 1 else said("tokens %1", numbers(value))
     if value.stop is None:
         return said("tokens %1 to the end", value.start)
+    if value.stop == value.start + 1:
+        return said("token %1", value.start)
     return said("tokens %1 to %2", value.start, value.stop - 1)
 
 
 def _some_steps(value: Span | tuple[int, ...]) -> Said:
     if isinstance(value, tuple):
-        return said("step %1", numbers(value))
+        return said("step %1", value[0]) if len(value) == 1 else said("steps %1", numbers(value))
     if value.stop is None:
         return said("steps %1 to the end", value.start)
+    if value.stop == value.start + 1:
+        return said("step %1", value.start)
     return said("steps %1 to %2", value.start, value.stop - 1)
 
 

@@ -75,7 +75,7 @@ function cardOf(data: Record<string, unknown>): HopedEdit {
   const what = experts.length ? said('%1 expert %2', name, experts.join(', ')) : said('%1', name);
   return {
     kind,
-    text: layers ? said('%1 in layer %2', what, layers.join(', ')) : what,
+    text: layers ? (layers.length > 1 ? said('%1 in layers %2', what, layers.join(', ')) : said('%1 in layer %2', what, layers.join())) : what,
     enabled: data['enabled'] !== false,
     layers,
     experts,

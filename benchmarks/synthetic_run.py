@@ -86,6 +86,7 @@ def write_synthetic_run(
     for statement in (_CELLS, _ROUTING, _ROUTER, _PARTS, _TOKENS, _RUN):
         cursor.execute(statement, {name: values[name] for name in values if f"${name}" in statement})
     cursor.execute("DROP TABLE synthetic_cells")
+    store.summarise([run])  # as a bench does with the runs that it has recorded
     return run
 
 

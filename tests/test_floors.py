@@ -11,11 +11,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 # Room -> rooms of the workbench it may import. `kernels` stands for the package routing_kernels.
-GROUND = {"errors", "address", "store", "kernels"}
+GROUND = {"errors", "said", "address", "store", "kernels"}
 FIRST = GROUND | {"anatomy", "interventions", "signals", "analysis"}
 SECOND = FIRST | {"runtime"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "said": set(),
     "address": {"errors"},
     "store": {"errors", "address"},
     "kernels": set(),
@@ -35,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tour": SECOND | {"console"},
     "__init__": SECOND | {"experiments", "tasks", "panel"},
 }
-NO_TORCH = {"errors", "address", "store", "analysis", "server"}
+NO_TORCH = {"errors", "said", "address", "store", "analysis", "server"}
 TORCH_ONLY_IN_FUNCTIONS = {"interventions", "cli", "console", "doctor", "tour", "__init__"}
 MAY_KNOW_JUPYTER = {"panel", "server", "cli", "doctor", "__init__"}
 JUPYTER = {

@@ -69,7 +69,9 @@ function activate(
       loaded.changed.connect(read);
     });
   }
-  themes?.themeChanged.connect(() => tracker.forEach(panel => panel.app.restyle()));
+  // Behind this signal JupyterLab hides itself for a frame, in which nothing has a width to be drawn at.
+  const restyle = (): void => tracker.forEach(panel => panel.app.restyle());
+  themes?.themeChanged.connect(() => requestAnimationFrame(() => requestAnimationFrame(restyle)));
 
   const find = (test: (place: Place) => boolean): WorkbenchPanel | undefined =>
     [...places].find(([panel, place]) => !panel.isDisposed && test(place))?.[0];

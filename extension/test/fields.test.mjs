@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { load } from './load.mjs';
 
-const { hint, isBoolean, isChoice, read, words, write } = await load('fields');
+const { choices, hint, isBoolean, isChoice, read, words, write } = await load('fields');
 
 // As pydantic describes them.
 const definitions = { Span: { type: 'object', properties: { start: { type: 'integer' }, stop: {} } } };
@@ -46,4 +46,12 @@ test('words and switches are told apart', () => {
   assert.ok(isChoice({ enum: ['scores', 'logits'] }, {}) && !isChoice(tokens, definitions));
   assert.ok(isBoolean({ type: 'boolean' }, {}) && !isBoolean(weight, {}));
   assert.equal(hint(layers, definitions), 'all / 0, 3, 5-8');
+});
+
+test('a choice of numbers is offered and read as numbers', () => {
+  const block = { enum: [16, 32, 64], type: 'integer', default: 64 };
+  assert.ok(isChoice(block, definitions));
+  assert.deepEqual(choices(block, definitions), ['16', '32', '64']);
+  assert.equal(read('32', block, definitions), 32);
+  assert.ok(choices(block, definitions).includes(write(block.default)), 'the default is among them');
 });

@@ -7,7 +7,7 @@ const { find, toggle } = await load('edits');
 
 const ban = { kind: 'reroute.ban', layers: [3], experts: [5], tokens: 'all' };
 const card = (expert, extra = {}) => ({
-  kind: 'reroute.ban', text: `ban expert ${expert} in layer 3`, enabled: true, layers: [3], experts: [expert], delta: null,
+  kind: 'reroute.ban', text: { text: 'ban expert %1 in layer 3', values: [expert] }, enabled: true, layers: [3], experts: [expert], delta: null,
   tokens: 'all', phase: 'all', data: { ...ban, experts: [expert] }, ...extra
 });
 const plan = (...edits) => ({
@@ -23,7 +23,7 @@ test('an edit that is asked for stands in the plan at once, marked, and the hash
   assert.equal(hoped.hash, 'h');
   assert.equal(hoped.edits[0].pending, undefined, 'what holds is not marked');
   assert.equal(hoped.edits[1].pending, true);
-  assert.match(hoped.edits[1].text, /ban expert 5 in layer 3/);
+  assert.deepEqual(hoped.edits[1].text, { text: '%1 in layer %2', values: [{ text: '%1 expert %2', values: ['ban', '5'] }, '3'] });
 });
 
 test('a second click before the answer means the plan as it will be', () => {

@@ -157,14 +157,20 @@ class FakeBench:
         return effect
 
 
-def english(sentence: Any) -> Any:
-    """A sentence of the kernel without a catalogue."""
-    if not isinstance(sentence, dict) or sentence.keys() != {"text", "values"}:
-        return sentence
-    values = sentence["values"]
-    if values is None:
-        return sentence["text"]
-    return re.sub(r"%(\d)", lambda place: str(values[int(place[1]) - 1]), sentence["text"])
+def english(value: Any) -> Any:
+    """A part of a message with the kernel's sentences put together as a view does that has no catalogue."""
+    if isinstance(value, list):
+        return [english(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"$said"}:
+        return english(value["$said"])
+    if value.keys() != {"text", "values"}:
+        return {name: english(item) for name, item in value.items()}
+    if value["values"] is None:
+        return value["text"]
+    values = english(value["values"])
+    return re.sub(r"%(\d)", lambda place: str(values[int(place[1]) - 1]), value["text"])
 
 
 class FakeView:
@@ -183,7 +189,7 @@ class FakeView:
         self.posted.append([message["type"] for message in data["messages"]])
         for message, count in zip(data["messages"], data["buffers"], strict=True):
             self.sent.append(message)
-            self.messages.append({name: english(value) for name, value in message.items()})
+            self.messages.append(english(message))
             if message["type"] == "state":
                 self.messages[-1]["live"] = self._join(message["live"])
             self.buffers.append([bytes(next(rest)) for _ in range(count)])
@@ -204,6 +210,10 @@ class FakeView:
 
     def last(self, kind: str) -> dict[str, Any]:
         return next(message for message in reversed(self.messages) if message["type"] == kind)
+
+    def raw(self, kind: str) -> dict[str, Any]:
+        """The last message of a kind as it was sent, before its sentences were put together."""
+        return next(message for message in reversed(self.sent) if message["type"] == kind)
 
     def kinds(self) -> list[str]:
         return [message["type"] for message in self.messages]

@@ -186,7 +186,7 @@ def test_the_real_bench_is_shown_as_it_ran(bench: Any, make_driver: Any) -> None
     assert states[expert] == "banned" and {e for e, s in states.items() if s == "chosen"} == {
         e for (e,) in chosen
     }
-    assert driver.state["bench"]["experts"] == 8 and replies.State.model_validate(driver.state)
+    assert driver.state["bench"]["experts"] == 8 and replies.State.model_validate(driver.view.raw("state"))
 
 
 class _Letters:

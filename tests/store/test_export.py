@@ -91,6 +91,8 @@ def test_a_duckdb_file_with_some_runs_is_a_store(filled, tmp_path):
 
 def test_a_page_holds_data_plans_and_environment(filled, tmp_path):
     first, second = filled.runs
+    # A plan has a row for every time that it was used.
+    filled.store.write("plan", {"plan": "p1", "json": [{"edits": [{"vector": "b1", "name": NASTY}]}]})
     file = filled.store.export(tmp_path / "page.html")
     page = file.read_text(encoding="utf-8")
     before, _, rest = page.partition('type="application/json">')
@@ -131,6 +133,8 @@ def _read_page(file, routing):
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(file.as_uri())
         assert page.title() == "Recorded routing" and asked == [file.as_uri()] and wrong == []
+        assert page.input_value("#run") == "1", "the newest run, which is the edited one of a view"
+        page.select_option("#run", "0")
         assert page.inner_text("#text").count("onerror") == 17 and page.locator("img").count() == 0
         page.focus("#map")
         page.keyboard.press("ArrowRight")

@@ -397,6 +397,28 @@ def test_soon_commits_when_it_is_quiet():
     writer.close()
 
 
+def test_rows_that_keep_coming_are_committed_once_an_interval():
+    """What comes while rows are written starts an interval of its own: else one commit would follow the other."""
+
+    class Slow(Sink):
+        def __call__(self, tables):
+            time.sleep(0.03)
+            super().__call__(tables)
+
+    sink = Slow()
+    writer = make(sink, interval=0.4)
+    began = time.monotonic()
+    sent = 0
+    while time.monotonic() < began + 1.6:
+        writer.put("a", rows(1, sent))
+        sent += 1
+        time.sleep(0.01)
+    intervals = (time.monotonic() - began) / 0.4
+    assert 1 <= len(sink.commits) <= intervals + 1
+    writer.close()
+    assert sink.all("a") == list(range(sent))
+
+
 def test_a_reader_sees_what_was_written_and_is_not_stopped_by_a_failure(store, caplog):
     store.write("metric", {"run": 1, "name": "seen"})
     assert store.sql("SELECT name FROM metric").fetchall() == [("seen",)]

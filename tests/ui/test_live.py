@@ -92,6 +92,14 @@ def test_generate_pause_edit_rewind_and_branch(
     assert ran.locator(".wb-diverged").count() == (0 if parted is None else 2)
     shot("live")
 
+    ran.locator('[data-wb-tab="compare"]').click()
+    idle(ran)
+    assert "still being generated" in ran.locator('[data-wb-view="compare"]').inner_text()
+    assert (
+        ran.locator("[data-wb-error]").count() == 0
+        and ran.locator('[data-wb-action="compare-view"]').is_disabled()
+    )
+    ran.locator('[data-wb-tab="map"]').click()
     ran.locator('[data-wb-text="edited"] > span').nth(1).click()
     idle(ran)
     press(ran, "rewind", idle)

@@ -89,6 +89,20 @@ def test_a_box_a_form_and_the_effect_of_each_edit(
     assert f"tokens {tokens[0]} to {tokens[1]}" in edit and str(layers[0]) in edit
     act(panel, "edit-box")
     form = panel.locator("[data-wb-form]")
+    form.get_by_label("Kind of edit").select_option("mask.attention")
+    block = form.locator('select[name="block"]')
+    assert block.input_value() == "64" and block.locator("option").all_inner_texts() == [
+        "16",
+        "32",
+        "64",
+        "128",
+    ]
+    form.get_by_text("More about it and its fields").click()
+    meanings = form.locator(".wb-meanings dt").all_inner_texts()
+    fields = {node.get_attribute("name") for node in form.locator("[name]").all()}
+    assert (
+        set(meanings) >= fields and "first keys that always stay" in form.locator(".wb-meanings").inner_text()
+    )
     form.get_by_label("Kind of edit").select_option("reroute.temperature")
     form.locator('input[name="tau"]').fill("0")
     preview = form.locator("[data-wb-preview]")
@@ -228,6 +242,51 @@ def test_every_view_is_accessible(
     turn_to(panel, "map", idle)
     act(panel, "cancel")
     assert found == dict.fromkeys(found, [])
+
+
+def test_what_is_drawn_takes_on_the_colours_of_a_new_theme(
+    page: Any, card: Callable[[], Any], idle: Callable[[Any], None]
+) -> None:
+    """JupyterLab hides itself for a frame when the theme changes: nothing may be drawn in that one, and all after it."""
+    panel = card()
+    panel.locator("[data-wb-prompt]").fill(PROMPT)
+    page.keyboard.press("Enter")
+    idle(panel)
+
+    def picture() -> str:
+        page.wait_for_timeout(200)
+        return page.evaluate("document.querySelector('.wb-map-canvas').toDataURL()")
+
+    def redrawn() -> str:
+        for colour in ("entropy", "expert"):
+            panel.get_by_label("Colour by").select_option(colour)
+            page.wait_for_timeout(200)
+        return picture()
+
+    def change(theme: str) -> None:
+        page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+        page.wait_for_timeout(1500)
+
+    light = picture()
+    change("JupyterLab Dark")
+    dark = picture()
+    assert dark not in (light, "data:,") and dark == redrawn(), "as if it had been drawn in this theme"
+    charts = turn_to(panel, "charts", idle)
+    chart = charts.locator('[data-wb-chart="load"][data-wb-drawn]')
+    chart.wait_for()
+    wide = chart.locator("svg").bounding_box()["width"]
+    change("JupyterLab Light")
+    chart.wait_for()
+    idle(panel)
+    assert chart.locator("svg").bounding_box()["width"] == wide > 150
+    titles = charts.locator(".role-title-text text").all()
+    assert titles and all(
+        title.bounding_box()["x"] + title.bounding_box()["width"]
+        <= charts.bounding_box()["x"] + charts.bounding_box()["width"]
+        for title in titles
+    )
+    turn_to(panel, "map", idle)
+    assert picture() == redrawn()
 
 
 def test_a_map_too_large_to_send(

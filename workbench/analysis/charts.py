@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.analysis.tolerance import Tolerable
 from workbench.errors import StoreError
+from workbench.said import Said, said
 
 if TYPE_CHECKING:
     import altair as alt
@@ -29,10 +30,10 @@ def expert_load(frame: pd.DataFrame) -> alt.Chart:
     """Load of every expert by layer, from the macro ``expert_load``."""
     return _grid(
         _checked(frame, "layer", "expert", "load"),
-        "expert",
-        "layer",
-        "load",
-        "Load: share of a layer's choices that each expert took",
+        {"expert": said("expert")},
+        {"layer": said("layer")},
+        {"load": said("load")},
+        said("Load: share of a layer's choices that each expert took"),
     )
 
 
@@ -43,10 +44,10 @@ def affinity(frame: pd.DataFrame, layer: int | None = None) -> alt.Chart:
     rows = _checked(frame[frame["layer"] == layer], "expert", "next_expert", "probability")
     return _grid(
         rows,
-        "next_expert",
-        "expert",
-        "probability",
-        f"From layer {layer} to the next: P(next expert | expert)",
+        {"next_expert": said("next expert")},
+        {"expert": said("expert")},
+        {"probability": said("probability")},
+        said("From layer %1 to the next: P(next expert | expert)", layer),
     )
 
 
@@ -54,9 +55,9 @@ def entropy_profile(frame: pd.DataFrame) -> alt.Chart:
     """Mean router entropy by layer, from ``routing_entropy``."""
     return lines(
         _checked(frame, "layer", "entropy"),
-        {"entropy": "router entropy"},
-        "entropy, nats",
-        "How undecided the router is: mean entropy by layer",
+        {"entropy": said("router entropy")},
+        said("entropy, nats"),
+        said("How undecided the router is: mean entropy by layer"),
     )
 
 
@@ -64,25 +65,30 @@ def margin_profile(frame: pd.DataFrame) -> alt.Chart:
     """Mean margin between the last chosen and the first left-out expert by layer, from ``routing_entropy``."""
     return lines(
         _checked(frame, "layer", "margin"),
-        {"margin": "margin"},
-        "margin of the scores",
-        "How close the last choice was: mean margin by layer",
+        {"margin": said("margin")},
+        said("margin of the scores"),
+        said("How close the last choice was: mean margin by layer"),
     )
 
 
 def arank_profile(frame: pd.DataFrame) -> alt.Chart:
     """Attention rank and its companions by layer, from ``arank_profile``; the mean where there are several kinds of map."""
     rows = _checked(frame, "layer", "rank", "stable_rank", "effective_rank")
-    names = {"rank": "ARank", "stable_rank": "stable rank", "effective_rank": "effective rank"}
-    return lines(rows, names, "rank", "Rank of the attention maps by layer")
+    names = {
+        "rank": said("ARank"),
+        "stable_rank": said("stable rank"),
+        "effective_rank": said("effective rank"),
+    }
+    return lines(rows, names, said("rank"), said("Rank of the attention maps by layer"))
 
 
 def contribution(frame: pd.DataFrame) -> alt.Chart:
     """Relative norms of what attention, MLP and block add, by layer, from ``layer_contribution``."""
     rows = _checked(frame, "layer", "attn_norm", "mlp_norm", "block_norm")
-    names = {"attn_norm": "attention", "mlp_norm": "MLP", "block_norm": "block"}
+    names = {"attn_norm": said("attention"), "mlp_norm": said("MLP"), "block_norm": said("block")}
+    title = said("What each part adds, by layer")
     # The first block often adds many times what it finds, all others a fraction of it.
-    return lines(rows, names, "norm / norm of the residual stream", "What each part adds, by layer", True)
+    return lines(rows, names, said("norm / norm of the residual stream"), title, True)
 
 
 def flips_map(frame: pd.DataFrame) -> alt.Chart:
@@ -113,7 +119,13 @@ def skip_effects(frame: pd.DataFrame, value: str = "effect") -> alt.Chart:
     ``experiments.skip_effects`` (``effect``, ``mean``)."""
     value = value if value in frame else "largest"
     rows = _checked(frame.dropna(subset="layer") if "layer" in frame else frame, "skipped", "layer", value)
-    return _grid(rows, "layer", "skipped", value, "Change of later updates when a layer is skipped")
+    return _grid(
+        rows,
+        {"layer": said("layer")},
+        {"skipped": said("skipped")},
+        {value: said("%1", value)},
+        said("Change of later updates when a layer is skipped"),
+    )
 
 
 def layer_effects(frame: pd.DataFrame) -> alt.Chart:
@@ -449,23 +461,31 @@ def _across(column: str, title: str, domain: list[int] | None = None) -> alt.X:
     return alt.X(f"{column}:O", title=title, axis=alt.Axis(labelAngle=0, labelOverlap=True), **given)
 
 
-def _grid(rows: pd.DataFrame, x: str, y: str, value: str, title: str) -> alt.Chart:
+def _grid(
+    rows: pd.DataFrame, x: dict[str, Said], y: dict[str, Said], value: dict[str, Said], title: Said
+) -> alt.Chart:
+    """Cells of ``value`` over ``x`` and ``y``, each a column with what it is called."""
     import altair as alt
 
+    ((across, x_title),), ((down, y_title),), ((shade, value_title),) = x.items(), y.items(), value.items()
     return (
         alt.Chart(rows, title=title)
         .mark_rect()
         .encode(
-            x=_across(x, x.replace("_", " ")),
-            y=alt.Y(f"{y}:O", title=y.replace("_", " ")),
-            color=alt.Color(f"{value}:Q", scale=alt.Scale(scheme="viridis")),
-            tooltip=[x, y, alt.Tooltip(value, format=".4f")],
+            x=_across(across, x_title),
+            y=alt.Y(f"{down}:O", title=y_title),
+            color=alt.Color(f"{shade}:Q", title=value_title, scale=alt.Scale(scheme="viridis")),
+            tooltip=[
+                alt.Tooltip(across, title=x_title),
+                alt.Tooltip(down, title=y_title),
+                alt.Tooltip(shade, title=value_title, format=".4f"),
+            ],
         )
     )
 
 
 def lines(
-    rows: pd.DataFrame, names: dict[str, str], unit: str, title: str, logarithmic: bool = False
+    rows: pd.DataFrame, names: dict[str, Said], unit: Said, title: Said, logarithmic: bool = False
 ) -> alt.Chart:
     """One line a measure over the layers: ``names`` gives the columns of ``rows`` to draw and what to call them.
 
@@ -473,21 +493,28 @@ def lines(
     """
     import altair as alt
 
-    tall = rows.rename(columns=names).melt(
-        "layer", list(names.values()), var_name="measure", value_name="value"
-    )
+    tall = rows.melt("layer", list(names), var_name="column", value_name="value")
+    # As plain values: a frame would make other texts of the names, which a view translates.
+    data = [
+        {"layer": int(layer), "measure": names[name], "value": None if value != value else float(value)}
+        for layer, name, value in tall[["layer", "column", "value"]].itertuples(index=False)
+    ]
     legend: dict[str, Any] = (
         {"legend": None} if len(names) == 1 else {}
     )  # the title says what a single line is
     colour: Any = alt.Color("measure:N", scale=alt.Scale(range=PALETTE), title=None, **legend)
     return (
-        alt.Chart(tall, title=title)
+        alt.Chart(alt.InlineData(values=data), title=title)
         .mark_line(point=True)
         .encode(
-            x=_across("layer", "layer"),
+            x=_across("layer", said("layer")),
             y=alt.Y("mean(value):Q", title=unit, scale=alt.Scale(type="symlog" if logarithmic else "linear")),
             color=colour,
             strokeDash=alt.StrokeDash("measure:N", title=None, **legend),
-            tooltip=["layer", "measure", alt.Tooltip("mean(value):Q", format=".4f")],
+            tooltip=[
+                alt.Tooltip("layer:O", title=said("layer")),
+                alt.Tooltip("measure:N", title=said("measure")),
+                alt.Tooltip("mean(value):Q", title=unit, format=".4f"),
+            ],
         )
     )

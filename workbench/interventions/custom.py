@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from workbench.errors import EditRefused, PlanError
 from workbench.interventions.edit import Edit, Layers, Scope, build
 from workbench.interventions.site import RouterSite, SiteEdit, StreamSite
+from workbench.said import Said, said
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,9 +84,9 @@ class Custom(SiteEdit):
         edited: Tensor = new.to(value.dtype)
         return edited
 
-    def _what(self) -> str:
+    def _what(self) -> Said:
         given = ", ".join(f"{name}={value!r}" for name, value in self.params.items())
-        return f"custom {self.name}({given}) at {self.site}"
+        return said("custom %1 at %2", f"{self.name}({given})", self.site)
 
 
 KINDS: tuple[type[Edit], ...] = (Custom,)

@@ -13,6 +13,7 @@ from workbench.interventions.edit import Facts, Layers, Scope, build, sorted_uni
 from workbench.interventions.makes import makes
 from workbench.interventions.site import SiteEdit
 from workbench.interventions.vectors import check_vector, pick
+from workbench.said import Said, numbers, said
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,14 +93,18 @@ class Direction(SiteEdit):
         set_: Tensor = stream + (wanted - along) * unit
         return set_
 
-    def _what(self) -> str:
-        done = {"ablate": "ablate", "add": f"add {self.value:g} x", "clamp": f"clamp to {self.value:g}"}[
-            self.op
-        ]
+    def _what(self) -> Said:
+        done = {
+            "ablate": said("ablate"),
+            "add": said("add %1 x", f"{self.value:g}"),
+            "clamp": said("clamp to %1", f"{self.value:g}"),
+        }[self.op]
         if self.features is None:
-            return f"{done} a direction of {self.site}"
-        named = ", ".join(map(str, self.features))
-        return f"{done} feature{'s' if len(self.features) > 1 else ''} {named} of {self.site}"
+            return said("%1 a direction of %2", done, self.site)
+        named = numbers(self.features)
+        if len(self.features) > 1:
+            return said("%1 features %2 of %3", done, named, self.site)
+        return said("%1 feature %2 of %3", done, named, self.site)
 
 
 @makes(Direction)

@@ -11,6 +11,7 @@ from workbench.address import Address
 from workbench.errors import EditRefused, PlanError
 from workbench.interventions.blob import Blob
 from workbench.interventions.condition import MAX_LENGTH, SIGNALS, Condition, comparisons, parse
+from workbench.said import Said, listed, numbers, said
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -305,36 +306,57 @@ class Edit(BaseModel):
         """Whether the order of the two edits cannot matter: different sites or disjoint scopes."""
         return self.site != other.site or scopes_disjoint(self, other)
 
-    def describe(self) -> str:
+    def describe(self) -> Said:
         """One line for people: what is done, where."""
-        where = "all layers" if self.layers == "all" else "layer " + ", ".join(map(str, self.layers))
-        names = {
-            "all": "all tokens",
-            "prompt": "prompt tokens",
-            "generated": "generated tokens",
-            "prompt_last": "the last prompt token",
-            "each_step": "the token each step predicts from",
-        }
-        parts = [f"{self._what()} in {where}"]
-        parts.append(names[self.tokens] if isinstance(self.tokens, str) else _spoken(self.tokens, "token"))
+        what = self._what()
+        if self.layers == "all":
+            parts = [said("%1 in all layers", what)]
+        elif len(self.layers) == 1:
+            parts = [said("%1 in layer %2", what, self.layers[0])]
+        else:
+            parts = [said("%1 in layers %2", what, numbers(self.layers))]
+        parts.append(_NAMED[self.tokens] if isinstance(self.tokens, str) else _some_tokens(self.tokens))
         if self.where is not None:
-            parts.append(f"where {self.where}")
+            parts.append(said("where %1", self.where))
         if self.phase != "all":
-            parts.append(f"{self.phase} only")
+            parts.append(said("prefill only") if self.phase == "prefill" else said("decode only"))
         if self.rows != "all":
-            parts.append("row " + ", ".join(map(str, self.rows)))
+            parts.append(said("row %1", numbers(self.rows)))
         if not isinstance(self.steps, str):
-            parts.append(_spoken(self.steps, "step"))
-        return ", ".join(parts)
+            parts.append(_some_steps(self.steps))
+        return listed(parts)
 
-    def _what(self) -> str:
-        return self.kind
+    def _what(self) -> Said:
+        return said("%1", self.kind)
 
 
-def _spoken(value: Span | tuple[int, ...], unit: str) -> str:
+_NAMED = {
+    "all": said("all tokens"),
+    "prompt": said("prompt tokens"),
+    "generated": said("generated tokens"),
+    "prompt_last": said("the last prompt token"),
+    "each_step": said("the token each step predicts from"),
+}
+
+
+def _some_tokens(value: Span | tuple[int, ...]) -> Said:
     if isinstance(value, tuple):
-        return f"{unit} " + ", ".join(map(str, value))
-    return f"{unit}s {value.start} to {'the end' if value.stop is None else value.stop - 1}"
+        return said("token %1", value[0]) if len(value) == 1 else said("tokens %1", numbers(value))
+    if value.stop is None:
+        return said("tokens %1 to the end", value.start)
+    if value.stop == value.start + 1:
+        return said("token %1", value.start)
+    return said("tokens %1 to %2", value.start, value.stop - 1)
+
+
+def _some_steps(value: Span | tuple[int, ...]) -> Said:
+    if isinstance(value, tuple):
+        return said("step %1", value[0]) if len(value) == 1 else said("steps %1", numbers(value))
+    if value.stop is None:
+        return said("steps %1 to the end", value.start)
+    if value.stop == value.start + 1:
+        return said("step %1", value.start)
+    return said("steps %1 to %2", value.start, value.stop - 1)
 
 
 def _positions(value: Any, unit: str) -> Any:

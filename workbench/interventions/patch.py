@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from workbench.interventions.edit import Edit, Layers, Scope, build
 from workbench.interventions.makes import makes
 from workbench.interventions.site import SiteEdit, StreamSite
+from workbench.said import Said, said
 
 
 class Patch(SiteEdit):
@@ -39,8 +40,8 @@ class Patch(SiteEdit):
         """The layer of the other run whose values ``layer`` gets."""
         return self.layer_map.get(layer, layer)
 
-    def _what(self) -> str:
-        return f"patch {self.site} from run {self.run}"
+    def _what(self) -> Said:
+        return said("patch %1 from run %2", self.site, str(self.run))
 
 
 def recorded(run: Any) -> Any:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from workbench.errors import EditRefused, PlanError
 from workbench.interventions import custom, mask, patch, reroute, skip
 from workbench.interventions.edit import Edit, Facts, MoeFacts, plan_error, scopes_disjoint
+from workbench.said import Said, numbers, said
 
 KINDS: tuple[type[Edit], ...] = (*reroute.KINDS, *skip.KINDS, *mask.KINDS, *patch.KINDS, *custom.KINDS)
 """Every kind of edit, in the order in which docs and forms list them."""
@@ -184,7 +185,7 @@ class Plan(BaseModel):
                         "Give the two edits different layers or tokens.",
                     )
 
-    def collisions(self) -> list[str]:
+    def collisions(self) -> list[Said]:
         """One line for every ban and force of the same expert in overlapping scopes: the later of the two holds."""
         lines = []
         for n, first in enumerate(self.active):
@@ -195,8 +196,11 @@ class Plan(BaseModel):
                     continue
                 if both := sorted(set(first.experts) & set(second.experts)):
                     lines.append(
-                        f"Expert {', '.join(map(str, both))} is both banned and forced; the later edit holds: "
-                        f"{second.describe()}."
+                        said(
+                            "Expert %1 is both banned and forced; the later edit holds: %2.",
+                            numbers(both),
+                            second.describe(),
+                        )
                     )
         return lines
 

@@ -21,7 +21,7 @@ class RunRow(Message):
     text: str
     tokens: int
     plan: str
-    edits: list[str]
+    edits: list[Sentence]
     labels: dict[str, str]
     loss: float | None = Field(description="mean negative log-likelihood of its tokens in nats")
 
@@ -129,7 +129,9 @@ class Catalogue(Message):
 
 
 class Chart(Message):
-    """A chart as a Vega-Lite specification; ``None`` with a ``note`` where there is nothing to draw."""
+    """A chart as a Vega-Lite specification; ``None`` with a ``note`` where there is nothing to draw.
+
+    Where the specification says something to a person there is ``{"$said": sentence}`` in place of a text."""
 
     type: Literal["chart"] = "chart"
     chart: str
@@ -148,10 +150,11 @@ class File(Message):
 
 
 class Form(Message):
-    """One kind of edit: its documentation and the JSON schema of its fields."""
+    """One kind of edit: its documentation by paragraphs, what its fields mean, and their JSON schema."""
 
     kind: str
-    about: str
+    about: list[Sentence]
+    hints: dict[str, Sentence]
     parameters: dict[str, Any]
 
 
@@ -164,12 +167,12 @@ class Forms(Message):
 
 
 class Previewed(Message):
-    """What an edit would do, in words; ``refused`` is why it cannot."""
+    """What an edit would do, in words (``None`` if it is no edit); ``refused`` is what is wrong with it and what to do."""
 
     type: Literal["previewed"] = "previewed"
     seq: int
-    text: str
-    refused: str
+    text: Sentence | None
+    refused: list[Sentence]
 
 
 class TokenShare(Message):

@@ -6,7 +6,7 @@ from typing import Any
 
 from workbench.errors import PromptError
 from workbench.panel import answers
-from workbench.panel.said import said
+from workbench.said import said
 
 MOST_TOKENS = 512
 """Tokens of recorded runs that are read at most: the measurement keeps every activation of them until it is done."""

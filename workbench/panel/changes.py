@@ -11,7 +11,8 @@ from workbench.interventions import Edit, Plan, reroute
 from workbench.interventions.edit import Facts
 from workbench.panel import answers, requests
 from workbench.panel.history import History
-from workbench.panel.said import said
+from workbench.panel.replies import sentence
+from workbench.said import said
 
 MOST_KEPT = 32
 """Plans kept under a name."""
@@ -80,14 +81,16 @@ def imitation(layer: int, position: int, route: Sequence[tuple[int, float]]) -> 
 
 def preview(seq: int, data: dict[str, Any], plan: Plan, facts: Facts) -> answers.Previewed:
     """What an edit (in its JSON form) would do on top of ``plan``, in words, or why it cannot."""
-    text = ""
+    text = None
     try:
         edit = read_edit(data)
-        text = edit.describe()
+        text = sentence(edit.describe())
         (plan + edit).check(facts)
     except WorkbenchError as error:
-        return answers.Previewed(seq=seq, text=text, refused=f"{error.problem} {error.remedy}")
-    return answers.Previewed(seq=seq, text=text, refused="")
+        return answers.Previewed(
+            seq=seq, text=text, refused=[sentence(error.problem), sentence(error.remedy)]
+        )
+    return answers.Previewed(seq=seq, text=text, refused=[])
 
 
 class Shelf:

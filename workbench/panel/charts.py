@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from workbench.analysis import charts
 from workbench.errors import SqlError, StoreError
 from workbench.panel import answers
-from workbench.panel.said import Said, said, sentence
+from workbench.panel.replies import sentence
+from workbench.said import Said, said
 
 if TYPE_CHECKING:
     import altair as alt
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 LAYER = "layer_in_view"
 """Name of the parameter that holds the number of the layer in view."""
+
+_HEIGHT = 240
+"""Of every chart in pixels, however many layers or experts go down it."""
 
 _LAYERS = 24
 """Layers of a large model that a chart by expert shows, around the one in view."""
@@ -34,10 +38,11 @@ def drawn(cursor: Any, chart: str, run: int, layer: int) -> answers.Chart:
             said("There is no chart %1.", repr(chart)), said("Choose one of %1.", ", ".join(CHARTS))
         )
     query, make, missing = CHARTS[chart]
-    frame = cursor.execute(query, [run]).df()
+    named = {name: value for name, value in {"run": run, "layer": layer}.items() if f"${name}" in query}
+    frame = cursor.execute(query, named).df()
     spec = None
     if len(frame):
-        spec = make(frame, layer).properties(width="container").to_dict()
+        spec = _spoken(make(frame, layer).properties(width="container", height=_HEIGHT).to_dict())
     return answers.Chart(
         chart=chart,
         run=str(run),
@@ -45,6 +50,15 @@ def drawn(cursor: Any, chart: str, run: int, layer: int) -> answers.Chart:
         spec=spec,
         note=None if spec is not None else sentence(missing),
     )
+
+
+def _spoken(value: Any) -> Any:
+    """A part of a specification, with what it says to a person as sentences for a view to translate."""
+    if isinstance(value, Said):
+        return {"$said": sentence(value).model_dump()}
+    if isinstance(value, dict):
+        return {key: _spoken(item) for key, item in value.items()}
+    return [_spoken(item) for item in value] if isinstance(value, list) else value
 
 
 def plotted(cursor: Any, sql: str, mark: str, x: str, y: str, colour: str | None) -> dict[str, Any]:
@@ -141,7 +155,7 @@ def _ruled(chart: alt.Chart, frame: pd.DataFrame, channel: str, layer: int) -> A
     rule = (
         alt.Chart(layers)
         .mark_rule(strokeDash=[3, 2], size=2)
-        .encode(**{channel: alt.X("layer:O") if channel == "x" else alt.Y("layer:O")})
+        .encode(**{channel: (alt.X if channel == "x" else alt.Y)("layer:O", title=said("layer"))})
         .transform_filter(f"datum.layer == {LAYER}")
     )
     return alt.layer(chart, rule, title=title).add_params(at)
@@ -152,12 +166,17 @@ def _load(frame: pd.DataFrame, layer: int) -> Any:
     return _ruled(charts.expert_load(rows), rows, "y", layer)
 
 
+# All pairs of a large model are a hundred times those of one layer.
+_AFFINITY = """
+SELECT * FROM expert_affinity($run) WHERE layer = (
+    SELECT arg_min(layer, abs(CAST(layer AS INTEGER) - $layer)) FROM (SELECT DISTINCT layer FROM expert_affinity($run))
+)
+"""
+
+
 def _affinity(frame: pd.DataFrame, layer: int) -> alt.Chart:
-    layers = _layers(frame)
-    at = min(layers, key=lambda number: abs(number - layer))
-    rows = frame[frame["layer"] == at]
-    rows = rows.nlargest(charts.LARGEST, "probability")
-    return charts.affinity(rows, at)
+    """Of one layer, whichever is nearest to the one in view and has a next."""
+    return charts.affinity(frame.nlargest(charts.LARGEST, "probability"))
 
 
 def _lines(make: Callable[[Any], alt.Chart]) -> Callable[[pd.DataFrame, int], Any]:
@@ -165,34 +184,38 @@ def _lines(make: Callable[[Any], alt.Chart]) -> Callable[[pd.DataFrame, int], An
 
 
 def _sparsity(frame: pd.DataFrame) -> alt.Chart:
-    names = {"zero_share": "exact zeros", "below_share": "below the threshold", "hoyer": "Hoyer"}
-    return charts.lines(frame, names, "share", "Activation sparsity by layer")
+    names = {
+        "zero_share": said("exact zeros"),
+        "below_share": said("below the threshold"),
+        "hoyer": said("Hoyer"),
+    }
+    return charts.lines(frame, names, said("share"), said("Activation sparsity by layer"))
 
 
 CHARTS: dict[str, tuple[str, Callable[[Any, int], Any], Said]] = {
-    "load": ("FROM expert_load(?)", _load, said("No routing was recorded in this run.")),
+    "load": ("FROM expert_load($run)", _load, said("No routing was recorded in this run.")),
     "contribution": (
-        "FROM layer_contribution(?)",
+        "FROM layer_contribution($run)",
         _lines(charts.contribution),
         said("No contributions were recorded in this run."),
     ),
     "rank": (
-        "FROM arank_profile(?)",
+        "FROM arank_profile($run)",
         _lines(charts.arank_profile),
         said("No attention ranks were recorded in this run."),
     ),
     "sparsity": (
-        "FROM layer_sparsity(?)",
+        "FROM layer_sparsity($run)",
         _lines(_sparsity),
         said("No activation sparsity was recorded in this run."),
     ),
     "entropy": (
-        "FROM routing_entropy(?)",
+        "FROM routing_entropy($run)",
         _lines(charts.entropy_profile),
         said("No router entropies were recorded in this run."),
     ),
     "affinity": (
-        "FROM expert_affinity(?)",
+        _AFFINITY,
         _affinity,
         said("There are no two neighbouring layers with routers in this run."),
     ),

@@ -18,7 +18,7 @@ from workbench.panel.benches import Benches
 from workbench.panel.connection import Connection
 from workbench.panel.progress import loading
 from workbench.panel.protocol import Lane
-from workbench.panel.said import said
+from workbench.said import said
 
 _LANES: dict[str, Lane] = {"workbench.control": "control", "workbench.compute": "compute"}
 _STREAM = "workbench.stream"

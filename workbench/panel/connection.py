@@ -18,9 +18,10 @@ from workbench.panel import protocol, replies, requests
 from workbench.panel.benches import Benches
 from workbench.panel.reader import Reader, Reading
 from workbench.panel.reads import read
-from workbench.panel.said import said, sentence
+from workbench.panel.replies import sentence
 from workbench.panel.session import Session
 from workbench.runtime.versions import versions
+from workbench.said import said
 
 log = logging.getLogger(__name__)
 

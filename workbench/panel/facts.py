@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,13 +58,14 @@ class Facts:
         self._lock = threading.Lock()
         self._kept: dict[tuple[int, int, int], CellFacts] = {}
 
-    def of(self, bench: Any, ran: Ran, cell: replies.Cell) -> CellFacts:
-        """The facts of a cell; of a token that the model has not read yet they are not kept."""
+    def of(self, cursor: Callable[[], Any], ran: Ran, cell: replies.Cell) -> CellFacts:
+        """The facts of a cell, by a ``cursor`` of the store where they are not known; of a token that the model has not
+        read yet they are not kept."""
         key = (ran.id, cell.layer, cell.position)
         with self._lock:
             found = self._kept.get(key)
         if found is None:
-            found = _read(bench, ran.id, cell)
+            found = _read(cursor(), ran.id, cell)
             with self._lock:
                 if cell.position < ran.computed:
                     self._kept[key] = found
@@ -72,9 +74,9 @@ class Facts:
         return found
 
 
-def _read(bench: Any, run: int, cell: replies.Cell) -> CellFacts:
+def _read(cursor: Any, run: int, cell: replies.Cell) -> CellFacts:
     where = {"run": run, "layer": cell.layer, "position": cell.position}
-    slots, router, scores, parts, sparsity, events = bench.sql(_QUERY, where).fetchone()
+    slots, router, scores, parts, sparsity, events = cursor.execute(_QUERY, where).fetchone()
     named = dict(zip(_PARTS + _SPARSITY, (parts or [None] * len(_PARTS)) + sparsity, strict=True))
     router = router or {"margin": None, "entropy": None, "tie": False, "edited": False}
     return CellFacts(

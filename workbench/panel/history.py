@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from workbench.errors import PlanError
 from workbench.interventions import Edit, Plan
-from workbench.panel.said import said
+from workbench.said import said
 
 
 class History:

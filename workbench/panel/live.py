@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 from workbench.errors import PromptError
 from workbench.interventions import Plan
 from workbench.panel import replies
-from workbench.panel.said import said
+from workbench.said import said
 
 if TYPE_CHECKING:
     from workbench.runtime.live import Live

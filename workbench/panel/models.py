@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench.panel import answers
-from workbench.panel.said import said, sentence
+from workbench.panel.replies import sentence
+from workbench.said import said
 
 DEMO = "demo"
 

@@ -9,12 +9,9 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-REST = 4.0
-"""A painter rests so many times as long as it has just painted: mostly the machine is for model and text."""
-
-
-LONGEST_REST = 0.3
-"""Seconds that it rests at most, on a machine so busy that a picture takes long."""
+REST = 0.3
+"""Seconds between two pictures: before each the store writes the rows of the last tokens, which costs as much as two more
+tokens. Mostly the machine is for model and text."""
 
 LINGER = 0.05
 """Seconds without a question after which nothing is due any more: between two tokens of a generation there are fewer."""
@@ -64,15 +61,13 @@ class Painter:
             time.sleep(max(0.0, self._rested - time.monotonic()))
             with self._changed:
                 self._due = False
-            started = time.monotonic()
             try:
                 self._paint()
             except (
                 Exception
             ):  # it could not even tell its error, as of a closed page: the next picture still counts
                 log.exception("the panel could not be drawn")
-            ended = time.monotonic()
-            self._rested = ended + min(REST * (ended - started), LONGEST_REST)
+            self._rested = time.monotonic() + REST
             with self._changed:
                 self._changed.wait_for(lambda: self._due, LINGER)
                 if not self._due:

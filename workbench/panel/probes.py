@@ -11,7 +11,7 @@ from workbench.errors import PromptError
 from workbench.interventions import Plan
 from workbench.panel import answers, replies
 from workbench.panel.ran import Ran, finite, log_softmax
-from workbench.panel.said import said
+from workbench.said import said
 
 HEAD_TOKENS = 192
 """Tokens that a pattern is shown for, the last ones of a longer run."""

@@ -17,7 +17,7 @@ import duckdb
 from workbench.errors import SqlError
 from workbench.panel import answers
 from workbench.panel.reader import Reading
-from workbench.panel.said import said
+from workbench.said import said
 from workbench.store import check_select
 from workbench.store.schema import TABLES, VIEWS, macro_docs
 

@@ -12,7 +12,7 @@ from workbench.errors import PlanError, StoreError
 from workbench.interventions import Plan
 from workbench.panel import replies
 from workbench.panel.grids import Shape
-from workbench.panel.said import said
+from workbench.said import said
 
 if TYPE_CHECKING:
     from workbench.panel.live import Timelines

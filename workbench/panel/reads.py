@@ -12,7 +12,7 @@ from workbench.panel.forms import forms
 from workbench.panel.profile import profile
 from workbench.panel.ran import number
 from workbench.panel.reader import Reading
-from workbench.panel.said import said
+from workbench.said import said
 
 if TYPE_CHECKING:
     from workbench.panel.session import Session

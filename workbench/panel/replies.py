@@ -7,14 +7,24 @@ from typing import Any, Literal
 from pydantic import Field
 
 from workbench.panel.requests import Message
+from workbench.said import Said
 
 
 class Sentence(Message):
-    """Something said to a person. With ``values`` it is the panel's own: English, an id in a catalogue, with ``%1``, ``%2``,
-    ... where they stand. ``None``: words of the model, the store or a library, which are shown as they are."""
+    """Something said to a person. With ``values`` it is our own: English, an id in a catalogue, with ``%1``, ``%2``, ...
+    where they stand; one of them may be a sentence itself. ``None``: words of the model, the store or a library, which
+    are shown as they are."""
 
     text: str
-    values: list[str | int | float] | None
+    values: list[str | int | float | Sentence] | None
+
+
+def sentence(text: str) -> Sentence:
+    """``text`` as a message carries it; what is not of our own making is data, and stays as it is."""
+    if isinstance(text, Said):
+        values = [sentence(value) if isinstance(value, Said) else value for value in text.values]
+        return Sentence(text=text.template, values=values)
+    return Sentence(text=text, values=None)
 
 
 class BenchCard(Message):
@@ -56,7 +66,7 @@ class EditCard(Message):
     """One edit of the plan, as far as a view needs it to draw and to toggle it."""
 
     kind: str
-    text: str
+    text: Sentence
     enabled: bool
     layers: list[int] | None = Field(description="null: every layer that has the site")
     experts: list[int]
@@ -74,7 +84,7 @@ class PlanCard(Message):
     edits: list[EditCard]
     text: str
     python: str = Field(description="the plan as a Python expression")
-    warnings: list[str]
+    warnings: list[Sentence]
     kept: list[str] = Field(description="names of the plans that are kept beside this one")
     undo: bool
     redo: bool

@@ -13,7 +13,8 @@ from workbench.errors import StoreError
 from workbench.interventions import Plan
 from workbench.panel import answers
 from workbench.panel.ran import Ran, finite, log_softmax, plan_of
-from workbench.panel.said import said
+from workbench.panel.replies import sentence
+from workbench.said import said
 
 PAGE = 40
 """Runs listed at once."""
@@ -77,7 +78,7 @@ def _rows(cursor: Any, found: list[tuple[Any, ...]]) -> list[answers.RunRow]:
                 text=text[:_TEXT],
                 tokens=tokens or 0,
                 plan="" if plan is None or plan == _NONE else plan,
-                edits=[] if held is None else [edit.describe() for edit in held.active],
+                edits=[] if held is None else [sentence(edit.describe()) for edit in held.active],
                 labels=_labels(labels),
                 loss=finite(losses.get(run)),
             )

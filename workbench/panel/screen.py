@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import WorkbenchError
@@ -14,7 +15,8 @@ from workbench.panel import replies, tiles, views
 from workbench.panel.facts import Facts
 from workbench.panel.grids import Kept
 from workbench.panel.painter import Painter
-from workbench.panel.said import Said, sentence
+from workbench.panel.replies import sentence
+from workbench.said import Said
 
 if TYPE_CHECKING:
     from workbench.panel.connection import Connection
@@ -52,6 +54,12 @@ class Now:
     next: int | None
     live: replies.LiveCard | None
     moment: int = field(default_factory=lambda: next(_moments))
+
+    @cached_property
+    def cursor(self) -> Any:
+        """A cursor on the store as it is at this moment, for all that is told of it: each one made waits until the rows of
+        the last token are written, which is a transaction of its own."""
+        return self.bench.store.cursor()
 
 
 class Screen:
@@ -202,12 +210,13 @@ class Screen:
     def _map(self, view: Connection, now: Now) -> None:
         if now.base is not None:
             edited = None if now.base_side else now.edited
-            message, buffers = tiles.routing_map(now.bench.store.cursor(), self._kept, now.base, edited)
+            message, buffers = tiles.routing_map(now.cursor, self._kept, now.base, edited)
             view.tell(message, buffers, now.moment)
 
     def _cell(self, view: Connection, now: Now) -> None:
         if now.base is not None and now.selected is not None:
-            cell = views.inspect(now.bench, self._facts, now.base, now.edited, now.plan, now.selected)
+            read = partial(self._facts.of, lambda: now.cursor)
+            cell = views.inspect(now.bench, read, now.base, now.edited, now.plan, now.selected)
             view.tell(cell, moment=now.moment)
 
     def _next(self, view: Connection, now: Now) -> None:

@@ -21,8 +21,8 @@ from workbench.panel import answers, calibration, changes, probes, replies, requ
 from workbench.panel.history import History
 from workbench.panel.live import Timeline, Timelines
 from workbench.panel.ran import Ran, fresh, generated, number, plan_of, recorded
-from workbench.panel.said import Said, said
 from workbench.panel.screen import Now, Screen
+from workbench.said import Said, said
 
 if TYPE_CHECKING:
     from workbench.panel.connection import Connection

@@ -10,7 +10,7 @@ import numpy as np
 from workbench.errors import AddressError
 from workbench.panel import grids, replies
 from workbench.panel.grids import Arrays, Kept, Shape
-from workbench.panel.said import said
+from workbench.said import said
 
 if TYPE_CHECKING:
     from workbench.panel.ran import Ran

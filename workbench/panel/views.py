@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +11,10 @@ import numpy as np
 from workbench.errors import AddressError
 from workbench.interventions import Edit, Plan, Span, reroute, skip
 from workbench.panel import replies
-from workbench.panel.facts import CellFacts, Facts
+from workbench.panel.facts import CellFacts
 from workbench.panel.ran import finite, log_softmax
-from workbench.panel.said import said
+from workbench.panel.replies import sentence
+from workbench.said import said
 
 if TYPE_CHECKING:
     from workbench.panel.history import History
@@ -50,7 +51,7 @@ def plan_card(history: History, kept: list[str]) -> replies.PlanCard:
         edits=_edit_cards(plan),
         text=plan.to_json(),
         python=plan.to_python(),
-        warnings=plan.collisions(),
+        warnings=[sentence(line) for line in plan.collisions()],
         kept=kept,
         undo=history.earlier is not None,
         redo=history.later is not None,
@@ -67,7 +68,7 @@ def _edit_card(edit: Edit) -> replies.EditCard:
     data = edit.model_dump(mode="json")
     return replies.EditCard(
         kind=edit.kind,
-        text=edit.describe(),
+        text=sentence(edit.describe()),
         enabled=edit.enabled,
         layers=None if edit.layers == "all" else list(edit.layers),
         experts=list(edit.named_experts()) if isinstance(edit, reroute.Bias) else data.get("experts", []),
@@ -95,9 +96,14 @@ def _raised(edit: Edit) -> float | None:
 
 
 def inspect(
-    bench: Any, facts: Facts, base: Ran, edited: Ran | None, plan: Plan, cell: replies.Cell
+    bench: Any,
+    read: Callable[[Ran, replies.Cell], CellFacts],
+    base: Ran,
+    edited: Ran | None,
+    plan: Plan,
+    cell: replies.Cell,
 ) -> replies.Inspection:
-    """Every expert of one cell: what it scored, whether it was chosen, and what ``plan`` says about it."""
+    """Every expert of one cell: what it scored, whether it was chosen (``read`` tells), and what ``plan`` says about it."""
     run = edited or base
     layer, position = cell.layer, cell.position
     if not 0 <= layer < run.shape.layers:
@@ -109,8 +115,8 @@ def inspect(
             said("There is no token %1 in this run.", position),
             said("Tokens are 0 to %1.", len(run.texts) - 1),
         )
-    now = facts.of(bench, run, cell)
-    before = now if edited is None else facts.of(bench, base, cell)
+    now = read(run, cell)
+    before = now if edited is None else read(base, cell)
     experts, choices = _sizes(bench, run, layer, now)
     verdicts = {} if run.past else _verdicts(plan, layer, position, run.prompt_tokens)
     rows = []

@@ -264,7 +264,7 @@ def _run_data(cursor: duckdb.DuckDBPyConnection, run: int) -> dict[str, Any]:
         [run],
     ).fetchall()
     plans = cursor.execute(
-        "SELECT r.step, p.plan, CAST(p.json AS VARCHAR) FROM run_plan AS r JOIN plan AS p ON p.plan = r.plan "
+        "SELECT DISTINCT r.step, p.plan, CAST(p.json AS VARCHAR) FROM run_plan AS r JOIN plan AS p ON p.plan = r.plan "
         "WHERE r.run = ? ORDER BY r.step",
         [run],
     ).fetchall()

@@ -259,6 +259,7 @@ class Writer:
                 taken, self._waiting, self._rows = self._waiting, {}, {}
                 deferred, self._deferred, self._deferred_rows = self._deferred, [], 0
                 accepted, size = self._accepted, self._bytes
+                self._oldest = time.monotonic()  # what comes from now on waits for the next time
             error = self._make(deferred, taken) if deferred else None
             made = sum(batch.nbytes for batches in taken.values() for batch in batches)
             try:

@@ -177,6 +177,6 @@ export class CellTools {
     this.like.hidden = !routed;
     this.imitate.disabled = this.source.value === '' || Number(this.source.value) === cell.position;
     this.replayBase.disabled = base === null;
-    setTitle(this.replayBase, base === null ? __('There is no edited run yet: what is in view is the base run') : __('Use the routes of the base run %1, whatever else the plan does', where));
+    setTitle(this.replayBase, base === null ? __('There is no edited run yet: what is in view is the base run') : __('Use the routes of the base run %1, whatever the plan does in other layers', where));
   }
 }

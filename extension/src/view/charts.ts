@@ -3,7 +3,7 @@ import type { ControlRequest } from './channel';
 import { h, setAttr, setText } from './dom';
 import { Figure } from './figure';
 import type { Chart, State } from './protocol';
-import { __, told } from './words';
+import { __, told, toldIn } from './words';
 
 /** The kernel's `charts.LAYER`. */
 const LAYER = 'layer_in_view';
@@ -68,7 +68,7 @@ export class ChartsView {
   take(chart: Chart): void {
     const run = this.state?.edited ?? this.state?.base;
     if (chart.run === run?.id) {
-      void this.figures.get(chart.chart)?.show(chart.spec as object | null, chart.note ? told(chart.note) : '');
+      void this.figures.get(chart.chart)?.show(toldIn(chart.spec) as object | null, chart.note ? told(chart.note) : '');
     }
   }
 

@@ -41,7 +41,8 @@ export class CompareView {
 
   show(state: State | null): void {
     this.state = state;
-    this.pair.disabled = !state?.base || !state.edited;
+    this.pair.disabled = !this.comparable;
+    this.render();
   }
 
   /** Compares base and edited, if nothing else has been compared. */
@@ -56,9 +57,14 @@ export class CompareView {
     this.render();
   }
 
+  /** Whether base and edited are in the store: a text that grows is written when it has ended. */
+  private get comparable(): boolean {
+    return !!this.state?.base && !!this.state.edited && !this.state.live;
+  }
+
   private compareView(): void {
     const { base, edited } = this.state ?? {};
-    if (base && edited) {
+    if (this.comparable && base && edited) {
       this.actions.send({ type: 'compare', base: base.id, run: edited.id });
     }
   }
@@ -69,7 +75,12 @@ export class CompareView {
     setAttr(this.node, 'data-wb-flips', told ? String(told.flips) : undefined);
     if (!told) {
       this.body.replaceChildren(
-        h('p', { class: 'wb-note', text: __('Nothing to compare yet: run a prompt under a plan, or tick two runs in the list of runs.') })
+        h('p', {
+          class: 'wb-note',
+          text: this.state?.live
+            ? __('This text is still being generated, and can be compared once it has ended: press Run, then tick it in the list of runs.')
+            : __('Nothing to compare yet: run a prompt under a plan, or tick two runs in the list of runs.')
+        })
       );
       return;
     }

@@ -14,7 +14,6 @@ export interface Schema {
   default?: unknown;
   minimum?: number;
   title?: string;
-  description?: string;
 }
 
 export type Definitions = Record<string, Schema>;
@@ -36,7 +35,12 @@ export function words(schema: Schema, definitions: Definitions): string[] {
   ) as string[];
 }
 
-/** Whether a field is nothing but a choice of words. */
+/** Everything that a choice offers, as it is typed. */
+export function choices(schema: Schema, definitions: Definitions): string[] {
+  return alternatives(schema, definitions).flatMap(choice => (choice.enum ?? (choice.const === undefined ? [] : [choice.const])).map(String));
+}
+
+/** Whether a field is nothing but a choice of words or numbers. */
 export function isChoice(schema: Schema, definitions: Definitions): boolean {
   return alternatives(schema, definitions).every(choice => choice.enum !== undefined || choice.const !== undefined);
 }

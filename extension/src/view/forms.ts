@@ -1,9 +1,9 @@
 /** A form for any kind of edit, made from its schema, with a line that says in words what it would do. */
 import type { ControlRequest } from './channel';
 import { button, h, setAttr } from './dom';
-import { type Definitions, type Schema, hint, isBoolean, isChoice, read, words, write } from './fields';
-import type { Forms, PlanCard, Previewed } from './protocol';
-import { __ } from './words';
+import { type Definitions, type Schema, choices, hint, isBoolean, isChoice, read, words, write } from './fields';
+import type { Form, Forms, PlanCard, Previewed, Sentence } from './protocol';
+import { __, told } from './words';
 
 export interface FormActions {
   /** Sends a request; its number. */
@@ -24,7 +24,9 @@ let lists = 0;
 export class EditForm {
   readonly node: HTMLElement;
   private readonly kinds = h('select', { class: 'wb-select', attrs: { 'aria-label': __('Kind of edit') } });
-  private readonly about = h('p', { class: 'wb-note' });
+  private readonly lead = h('p', { class: 'wb-note' });
+  private readonly rest = h('div');
+  private readonly more = h('details', { class: 'wb-details' }, h('summary', { text: __('More about it and its fields') }), this.rest);
   private readonly fields = h('div', { class: 'wb-fields' });
   private readonly preview = h('p', { class: 'wb-preview', attrs: { role: 'status' } });
   private readonly submit: HTMLButtonElement;
@@ -62,7 +64,8 @@ export class EditForm {
         }
       },
       h('div', { class: 'wb-row' }, h('label', { class: 'wb-label' }, __('Edit'), ' ', this.kinds)),
-      this.about,
+      this.lead,
+      this.more,
       this.fields,
       this.preview,
       h('div', { class: 'wb-row' }, this.submit, button(__('Cancel'), 'cancel', __('Close the form (Escape)'), () => this.close()))
@@ -75,13 +78,13 @@ export class EditForm {
     this.forms = forms;
     const groups = new Map<string, HTMLOptGroupElement>();
     for (const form of forms.kinds) {
-      const [family, name] = form.kind.includes('.') ? form.kind.split('.') : ['other', form.kind];
-      let group = groups.get(family!);
+      const family = form.kind.includes('.') ? form.kind.split('.')[0]! : __('other');
+      let group = groups.get(family);
       if (!group) {
-        group = h('optgroup', { attrs: { label: family! } });
-        groups.set(family!, group);
+        group = h('optgroup', { attrs: { label: family } });
+        groups.set(family, group);
       }
-      group.append(h('option', { text: name!.replaceAll('_', ' '), attrs: { value: form.kind } }));
+      group.append(h('option', { text: form.kind, attrs: { value: form.kind } }));
     }
     this.kinds.replaceChildren(...groups.values());
     if (this.wanted !== null) {
@@ -121,8 +124,10 @@ export class EditForm {
     if (message.seq !== this.asked) {
       return;
     }
-    this.say(message.refused || __('Will %1.', message.text), message.refused !== '', message.refused ? 'refused' : 'ready');
-    this.submit.disabled = message.refused !== '';
+    const refused = message.refused.length > 0;
+    const said = refused ? message.refused.map(told).join(' ') : message.text ? __('Will %1.', told(message.text)) : '';
+    this.say(said, refused, refused ? 'refused' : 'ready');
+    this.submit.disabled = refused;
   }
 
   private begin(kind: string, given: Record<string, unknown>): void {
@@ -148,18 +153,33 @@ export class EditForm {
     this.wanted = form.kind;
     this.kinds.value = form.kind;
     setAttr(this.node, 'data-wb-form', form.kind);
-    this.about.textContent = form.about;
+    this.explain(form);
     const { properties, required } = form.parameters as { properties: Record<string, Schema>; required: string[] };
     const names = Object.keys(properties).sort((a, b) => SCOPE.indexOf(a) - SCOPE.indexOf(b));
     this.fields.replaceChildren();
     this.made = names
       .filter(name => properties[name]!.const === undefined)
-      .map(name => this.field(name, properties[name]!, given[name], required.includes(name)));
+      .map(name => this.field(name, properties[name]!, form.hints[name], given[name], required.includes(name)));
     this.changed();
     (this.made[0]?.input ?? this.kinds).focus();
   }
 
-  private field(name: string, schema: Schema, value: unknown, required: boolean): Field {
+  /** What the kind does, and behind a fold the rest of it and the meaning of every field. */
+  private explain(form: Form): void {
+    const [lead, ...rest] = form.about.map(told);
+    this.lead.textContent = lead ?? '';
+    this.more.open = false;
+    this.rest.replaceChildren(
+      ...rest.map(text => h('p', { class: 'wb-note wb-lines', text })),
+      h(
+        'dl',
+        { class: 'wb-meanings' },
+        ...Object.entries(form.hints).flatMap(([name, hint]) => [h('dt', { text: name }), h('dd', { class: 'wb-lines', text: told(hint) })])
+      )
+    );
+  }
+
+  private field(name: string, schema: Schema, hinted: Sentence | undefined, value: unknown, required: boolean): Field {
     const definitions = this.definitions;
     const title = name.replaceAll('_', ' ');
     const now = value === undefined ? schema.default : value;
@@ -170,7 +190,7 @@ export class EditForm {
       input.checked = now === true;
     } else if (isChoice(schema, definitions)) {
       input = h('select', { class: 'wb-select', attrs: { name } });
-      input.append(...words(schema, definitions).map(word => h('option', { text: word, attrs: { value: word } })));
+      input.append(...choices(schema, definitions).map(word => h('option', { text: word, attrs: { value: word } })));
       input.value = write(now);
     } else {
       const named = words(schema, definitions);
@@ -183,7 +203,7 @@ export class EditForm {
       input.value = write(now);
     }
     this.fields.append(
-      h('label', { class: 'wb-field', title: schema.description ?? '' }, h('span', { class: 'wb-label', text: title + (required ? ' *' : '') }), input, list)
+      h('label', { class: 'wb-field', title: hinted ? told(hinted) : '' }, h('span', { class: 'wb-label', text: title + (required ? ' *' : '') }), input, list)
     );
     return { name, required, schema, input };
   }

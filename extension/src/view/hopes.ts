@@ -1,7 +1,7 @@
 /** What a click has asked of the plan, shown at once and marked, until the kernel has answered. No DOM. */
 import type { ControlRequest } from './channel';
 import type { EditCard, PlanCard } from './protocol';
-import { __ } from './words';
+import { said } from './words';
 
 /** An edit that has been asked for; the kernel has not taken it up yet. */
 export type HopedEdit = EditCard & { pending?: boolean };
@@ -71,10 +71,11 @@ function cardOf(data: Record<string, unknown>): HopedEdit {
   const experts = (data['experts'] as number[] | undefined) ?? raised.map(([expert]) => Number(expert));
   const layers = Array.isArray(data['layers']) ? (data['layers'] as number[]) : null;
   const kind = String(data['kind']);
-  const what = [kind.split('.').pop()!.replaceAll('_', ' '), ...(experts.length ? [__('expert %1', experts.join(', '))] : [])].join(' ');
+  const name = kind.split('.').pop()!.replaceAll('_', ' ');
+  const what = experts.length ? said('%1 expert %2', name, experts.join(', ')) : said('%1', name);
   return {
     kind,
-    text: layers ? __('%1 in layer %2', what, layers.join(', ')) : what,
+    text: layers ? (layers.length > 1 ? said('%1 in layers %2', what, layers.join(', ')) : said('%1 in layer %2', what, layers.join())) : what,
     enabled: data['enabled'] !== false,
     layers,
     experts,

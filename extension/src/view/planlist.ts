@@ -7,7 +7,7 @@ import type { EditForm } from './forms';
 import type { HopedPlan } from './hopes';
 import type { Effects } from './protocol';
 import { digits } from './scale';
-import { __ } from './words';
+import { __, told } from './words';
 
 export class PlanList {
   readonly node: HTMLElement;
@@ -136,8 +136,9 @@ export class PlanList {
     this.list.replaceChildren(
       ...(plan?.edits ?? []).map((edit, index) => {
         const version = plan!.version;
+        const text = told(edit.text);
         const box = h('input', {
-          attrs: { type: 'checkbox', 'aria-label': __('Enabled: %1', edit.text) },
+          attrs: { type: 'checkbox', 'aria-label': __('Enabled: %1', text) },
           on: { change: () => this.send({ type: 'enable', version, index, enabled: box.checked }) }
         });
         box.checked = edit.enabled;
@@ -148,12 +149,12 @@ export class PlanList {
           node.disabled = to < 0 || to > last;
           return node;
         };
-        const remove = button('×', 'remove', __('Remove: %1', edit.text), () =>
+        const remove = button('×', 'remove', __('Remove: %1', text), () =>
           this.send({ type: 'remove', version, index })
         );
-        setAttr(remove, 'aria-label', __('Remove: %1', edit.text));
-        const change = button('…', 'change', __('Change: %1', edit.text), () => this.form.edit(index));
-        setAttr(change, 'aria-label', __('Change: %1', edit.text));
+        setAttr(remove, 'aria-label', __('Remove: %1', text));
+        const change = button('…', 'change', __('Change: %1', text), () => this.form.edit(index));
+        setAttr(change, 'aria-label', __('Change: %1', text));
         const found = effects?.rows.find(row => row.index === index);
         const bar = h('span', { class: 'wb-effect-bar' });
         bar.style.width = `${((40 * (found?.kl ?? 0)) / most).toFixed(1)}px`;
@@ -163,7 +164,7 @@ export class PlanList {
             class: edit.pending ? 'wb-pending' : '',
             attrs: { 'data-wb-edit': edit.kind, 'data-wb-enabled': String(edit.enabled), 'data-wb-effect': found ? String(found.kl) : undefined }
           },
-          h('label', { class: 'wb-edit' }, box, h('span', { text: edit.text })),
+          h('label', { class: 'wb-edit' }, box, h('span', { text })),
           found
             ? h(
                 'span',
@@ -176,14 +177,14 @@ export class PlanList {
               )
             : null,
           change,
-          last ? move('↑', 'up', index - 1, __('Earlier: %1', edit.text)) : null,
-          last ? move('↓', 'down', index + 1, __('Later: %1', edit.text)) : null,
+          last ? move('↑', 'up', index - 1, __('Earlier: %1', text)) : null,
+          last ? move('↓', 'down', index + 1, __('Later: %1', text)) : null,
           remove
         );
       })
     );
     this.warnings.replaceChildren(
-      ...(plan?.warnings ?? []).map(text => h('p', { class: 'wb-warning', text, attrs: { role: 'status' } }))
+      ...(plan?.warnings ?? []).map(line => h('p', { class: 'wb-warning', text: told(line), attrs: { role: 'status' } }))
     );
   }
 

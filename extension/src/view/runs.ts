@@ -3,7 +3,7 @@ import type { ControlRequest } from './channel';
 import { button, h, setAttr } from './dom';
 import type { RunRow, Runs } from './protocol';
 import { digits } from './scale';
-import { __ } from './words';
+import { __, told } from './words';
 
 export interface RunsActions {
   send: (request: ControlRequest) => number;
@@ -138,7 +138,7 @@ export class RunList {
       setAttr(node, 'aria-label', `${title}: ${row.id}`);
       return node;
     };
-    const plan = row.edits.length ? row.edits.join('; ') : row.plan;
+    const plan = row.edits.length ? row.edits.map(told).join('; ') : row.plan;
     const labels = Object.entries(row.labels).map(([key, value]) => `${key}: ${value}`);
     return h(
       'tr',

@@ -2,6 +2,7 @@
  * evaluates expressions, so that a page with a strict content security policy draws them too. */
 import embed, { type VisualizationSpec } from 'vega-embed';
 import { expressionInterpreter } from 'vega-interpreter';
+import { lines } from './words';
 
 export interface Theme {
   ink: string;
@@ -17,6 +18,14 @@ export interface Drawing {
   dispose: () => void;
 }
 
+const TITLE = 12;
+
+/** A specification whose title keeps to `width` pixels, in as many lines as that takes: Vega would cut it off. */
+function titled(spec: object, width: number): object {
+  const title = 'title' in spec ? spec.title : null;
+  return typeof title === 'string' ? { ...spec, title: lines(title, width / (0.6 * TITLE)) } : spec;
+}
+
 /** Draws `spec` into `node`; `pick` is told the data of what is clicked. */
 export async function draw(
   node: HTMLElement,
@@ -25,8 +34,8 @@ export async function draw(
   pick: (datum: Record<string, unknown>) => void
 ): Promise<Drawing> {
   // Of many layers only as many labels as there is room for.
-  const axis = { labelOverlap: 'parity' as const, labelColor: theme.ink, titleColor: theme.ink, tickColor: theme.line, domainColor: theme.line, gridColor: theme.line };
-  const result = await embed(node, spec as VisualizationSpec, {
+  const axis = { labelOverlap: 'parity' as const, labelSeparation: 4, labelColor: theme.ink, titleColor: theme.ink, tickColor: theme.line, domainColor: theme.line, gridColor: theme.line };
+  const result = await embed(node, titled(spec, node.clientWidth) as VisualizationSpec, {
     actions: false,
     ast: true,
     expr: expressionInterpreter,
@@ -38,8 +47,9 @@ export async function draw(
       font: theme.font,
       view: { stroke: theme.line },
       axis,
-      title: { color: theme.ink, anchor: 'start', fontSize: 12, fontWeight: 600 },
-      legend: { labelColor: theme.ink, titleColor: theme.ink },
+      title: { color: theme.ink, anchor: 'start', frame: 'bounds', fontSize: TITLE, fontWeight: 600 },
+      // Below the chart, which needs the width itself.
+      legend: { labelColor: theme.ink, titleColor: theme.ink, orient: 'bottom', columns: 2, gradientLength: 120 },
       rule: { color: theme.ink }
     }
   });

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, Facts, scopes_disjoint, sorted_units
+from workbench.said import Said, numbers, said
 
 Method: TypeAlias = Literal["magnitude", "weight-informed", "rank-aware", "gate", "random", "given"]
 
@@ -28,9 +29,9 @@ class Activations(Edit):
         * ``given``: all neurons but those of ``neurons``.
     sparsity
         Share of the inputs and neurons to leave out, from the quantiles of the calibration ``source`` (layer by layer);
-        of the neurons alone for ``gate`` and ``random``, which need no source for ``random``. Or
+        of the neurons alone for ``gate`` and ``random``, where ``random`` needs no source.
     threshold, input_threshold
-        Bounds on the neurons' and the inputs' score. 0 leaves out exact zeros alone.
+        In place of a share, bounds on the neurons' and the inputs' score. 0 leaves out exact zeros alone.
     """
 
     kind: Literal["mask.activations"] = "mask.activations"
@@ -38,10 +39,12 @@ class Activations(Edit):
     sparsity: float | None = Field(None, ge=0, lt=1)
     threshold: float | None = Field(None, ge=0)
     input_threshold: float | None = Field(None, ge=0)
-    neurons: tuple[int, ...] | None = None
-    rank: int | None = Field(None, ge=1)
-    seed: int = 0
-    source: str | None = None
+    neurons: tuple[int, ...] | None = Field(None, description="the only ones that stay, for the method given")
+    rank: int | None = Field(
+        None, ge=1, description="singular directions that stay, for the method rank-aware"
+    )
+    seed: int = Field(0, description="of what is drawn at random")
+    source: str | None = Field(None, description="calibration: the hash that bench.calibrate gives")
     site: ClassVar[str] = "mlp_act"
     files: ClassVar[tuple[str, ...]] = ("source",)
 
@@ -96,8 +99,9 @@ class Activations(Edit):
         """A layer has one criterion for a token: two edits may meet only in the order of the plan."""
         return not isinstance(other, Activations) or scopes_disjoint(self, other)
 
-    def _what(self) -> str:
+    def _what(self) -> Said:
         if self.neurons is not None:
-            return f"leave out neurons {', '.join(map(str, self.neurons))}"
-        how = f"{self.sparsity:.0%}" if self.sparsity is not None else "small ones"
-        return f"leave out {how} of the activations ({self.method})"
+            return said("leave out neurons %1", numbers(self.neurons))
+        if self.sparsity is None:
+            return said("leave out small ones of the activations (%1)", self.method)
+        return said("leave out %1 of the activations (%2)", f"{self.sparsity:.0%}", self.method)

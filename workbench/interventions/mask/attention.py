@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, Facts, scopes_disjoint, sorted_units
+from workbench.said import Said, numbers, said
 
 Pattern: TypeAlias = Literal[
     "window",
@@ -57,18 +58,22 @@ class AttentionMask(Edit):
 
     kind: Literal["mask.attention"] = "mask.attention"
     pattern: Pattern
-    block: Literal[16, 32, 64, 128] = 64
+    block: Literal[16, 32, 64, 128] = Field(64, description="tokens in a block, across and down")
     heads: tuple[int, ...] | None = None
-    sinks: int = Field(1, ge=0)
-    keep: float | None = Field(None, gt=0, le=1)
-    mass: float | None = Field(None, gt=0, le=1)
-    window: int | None = Field(None, ge=1)
-    stride: int | None = Field(None, ge=1)
-    last: int = Field(64, ge=1)
-    channels: int | None = Field(None, ge=1)
-    clusters: int | None = Field(None, ge=1)
-    blocks: tuple[tuple[int, int], ...] | None = None
-    seed: int = 0
+    sinks: int = Field(1, ge=0, description="first keys that always stay")
+    keep: float | None = Field(None, gt=0, le=1, description="share of the blocks to keep")
+    mass: float | None = Field(None, gt=0, le=1, description="share of the attention to keep")
+    window: int | None = Field(
+        None, ge=1, description="positions before a block of queries, for the pattern window"
+    )
+    stride: int | None = Field(None, ge=1, description="every how many blocks, for the pattern strided")
+    last: int = Field(64, ge=1, description="queries that are looked at, for the pattern vertical-slash")
+    channels: int | None = Field(None, ge=1, description="dimensions of a head, for the pattern channels")
+    clusters: int | None = Field(None, ge=1, description="how many, for the pattern clusters")
+    blocks: tuple[tuple[int, int], ...] | None = Field(
+        None, description="(query, key) pairs, for the pattern explicit"
+    )
+    seed: int = Field(0, description="of what is drawn at random")
     site: ClassVar[str] = "attn_mask"
 
     @field_validator("heads", mode="before")
@@ -124,6 +129,7 @@ class AttentionMask(Edit):
         """Kept is what all masks keep, whatever their order."""
         return isinstance(other, AttentionMask) or super().commutes(other) or scopes_disjoint(self, other)
 
-    def _what(self) -> str:
-        heads = "" if self.heads is None else f" of heads {', '.join(map(str, self.heads))}"
-        return f"keep the {self.pattern} blocks{heads}"
+    def _what(self) -> Said:
+        if self.heads is None:
+            return said("keep the %1 blocks", self.pattern)
+        return said("keep the %1 blocks of heads %2", self.pattern, numbers(self.heads))

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, sorted_units
+from workbench.said import Said, numbers, said
 
 Criterion: TypeAlias = Literal["random", "magnitude", "activation"]
 Replacement: TypeAlias = Literal["zero", "mean", "resample", "identity"]
@@ -26,11 +27,11 @@ class UnitMask(Edit):
     ``identity``, its own input, where unit and input have the same shape.
     """
 
-    ratio: float | None = Field(None, ge=0, lt=1)
-    criterion: Criterion = "random"
-    seed: int = 0
-    replacement: Replacement = "zero"
-    source: str | None = None
+    ratio: float | None = Field(None, ge=0, lt=1, description="share of the units, chosen by the criterion")
+    criterion: Criterion = Field("random", description="how they are chosen where only a share is given")
+    seed: int = Field(0, description="of what is drawn at random")
+    replacement: Replacement = Field("zero", description="what stands in their place")
+    source: str | None = Field(None, description="calibration: the hash that bench.calibrate gives")
     files: ClassVar[tuple[str, ...]] = ("source",)
 
     @property
@@ -74,13 +75,23 @@ class UnitMask(Edit):
             return self.source == other.source
         return super().commutes(other)
 
-    def _chosen(self, unit: str) -> str:
+    def _chosen(self, unit: Literal["head", "neuron", "expert", "channel"]) -> Said:
+        one, more = _UNITS[unit]
         if self.named is not None:
-            return f"{unit}{'s' if len(self.named) > 1 else ''} {', '.join(map(str, self.named))}"
-        return f"{self.ratio:.0%} of the {unit}s by {self.criterion}"
+            return said("%1 %2", more if len(self.named) > 1 else one, numbers(self.named))
+        return said("%1 of the %2 by %3", f"{self.ratio:.0%}", more, self.criterion or "")
 
-    def _instead(self) -> str:
-        return "" if self.replacement == "zero" else f" with {self.replacement}"
+    def _instead(self, what: Said) -> Said:
+        return what if self.replacement == "zero" else said("%1 with %2", what, self.replacement)
+
+
+_UNITS = {
+    "head": (said("head"), said("heads")),
+    "neuron": (said("neuron"), said("neurons")),
+    "expert": (said("expert"), said("experts")),
+    "channel": (said("channel"), said("channels")),
+}
+"""A unit, and several of them, in words."""
 
 
 def units(value: Any, name: str) -> Any:

@@ -10,6 +10,7 @@ from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Facts
 from workbench.interventions.mask.base import UnitMask, not_identity, units
 from workbench.interventions.site import SiteEdit
+from workbench.said import Said, said
 
 WideSite = Literal["resid_pre", "attn_out", "mlp_out", "resid_post"]
 
@@ -23,7 +24,7 @@ class Channels(UnitMask, SiteEdit):
 
     kind: Literal["mask.channels"] = "mask.channels"
     site: WideSite = Field("resid_post", title="Site", description="where channels are replaced")  # type: ignore[misc]
-    channels: tuple[int, ...] | None = None
+    channels: tuple[int, ...] | None = Field(None, description="numbers of the channels")
 
     @field_validator("channels", mode="before")
     @classmethod
@@ -52,5 +53,5 @@ class Channels(UnitMask, SiteEdit):
                     "Mask channels of attn_out or mlp_out there.",
                 )
 
-    def _what(self) -> str:
-        return f"mask {self._chosen('channel')} of {self.site}{self._instead()}"
+    def _what(self) -> Said:
+        return self._instead(said("mask %1 of %2", self._chosen("channel"), self.site))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from workbench.address import Address
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, Facts
 from workbench.interventions.mask.base import UnitMask, not_identity, units
+from workbench.said import Said, said
 
 
 class Heads(UnitMask):
@@ -20,7 +21,7 @@ class Heads(UnitMask):
     """
 
     kind: Literal["mask.heads"] = "mask.heads"
-    heads: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = Field(None, description="numbers of the heads")
     site: ClassVar[str] = "attn_head_out"
 
     @field_validator("heads", mode="before")
@@ -44,8 +45,8 @@ class Heads(UnitMask):
         assert block.attention is not None  # Facts.require has refused a layer without attention
         return block.attention.num_heads
 
-    def _what(self) -> str:
-        return f"mask {self._chosen('head')}{self._instead()}"
+    def _what(self) -> Said:
+        return self._instead(said("mask %1", self._chosen("head")))
 
 
 class Neurons(UnitMask):
@@ -56,8 +57,8 @@ class Neurons(UnitMask):
     """
 
     kind: Literal["mask.neurons"] = "mask.neurons"
-    neurons: tuple[int, ...] | None = None
-    expert: int | None = None
+    neurons: tuple[int, ...] | None = Field(None, description="numbers of the neurons")
+    expert: int | None = Field(None, description="the expert whose neurons they are; else of all")
     site: ClassVar[str] = "mlp_act"
 
     @field_validator("neurons", mode="before")
@@ -94,9 +95,11 @@ class Neurons(UnitMask):
                 'Use replacement="zero", or mask whole experts.',
             )
 
-    def _what(self) -> str:
-        where = "" if self.expert is None else f" of expert {self.expert}"
-        return f"mask {self._chosen('neuron')}{where}{self._instead()}"
+    def _what(self) -> Said:
+        chosen = self._chosen("neuron")
+        if self.expert is None:
+            return self._instead(said("mask %1", chosen))
+        return self._instead(said("mask %1 of expert %2", chosen, self.expert))
 
 
 class Experts(UnitMask):
@@ -108,7 +111,7 @@ class Experts(UnitMask):
     """
 
     kind: Literal["mask.experts"] = "mask.experts"
-    experts: tuple[int, ...] | None = None
+    experts: tuple[int, ...] | None = Field(None, description="numbers of the experts")
     site: ClassVar[str] = "expert_out"
 
     @field_validator("experts", mode="before")
@@ -127,8 +130,8 @@ class Experts(UnitMask):
         assert block.moe is not None  # Facts.require has refused a layer without experts
         return block.moe.num_experts
 
-    def _what(self) -> str:
-        return f"mask {self._chosen('expert')}{self._instead()}"
+    def _what(self) -> Said:
+        return self._instead(said("mask %1", self._chosen("expert")))
 
 
 class TokenMask(Edit):
@@ -156,5 +159,5 @@ class TokenMask(Edit):
     def commutes(self, other: Edit) -> bool:
         return isinstance(other, TokenMask) or super().commutes(other)
 
-    def _what(self) -> str:
-        return "hide from all others"
+    def _what(self) -> Said:
+        return said("hide from all others")

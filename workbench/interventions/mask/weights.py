@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from workbench.address import Address
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, Facts
+from workbench.said import Said, said
 
 Shape: TypeAlias = Literal["unstructured", "n:m", "rows", "columns"]
 By: TypeAlias = Literal["magnitude", "activation-weighted", "prune-and-grow", "random", "given"]
@@ -39,12 +40,12 @@ class WeightMask(Edit):
     kind: Literal["mask.weights"] = "mask.weights"
     parts: tuple[str, ...] = ()
     shape: Shape = "unstructured"
-    ratio: float | None = Field(None, ge=0, lt=1)
-    n: int | None = Field(None, ge=0)
-    m: int | None = Field(None, ge=1)
+    ratio: float | None = Field(None, ge=0, lt=1, description="share of the entries, rows or columns to mask")
+    n: int | None = Field(None, ge=0, description="of every m neighbours this many stay")
+    m: int | None = Field(None, ge=1, description="neighbours in a row")
     criterion: By = "magnitude"
-    seed: int = 0
-    source: str | None = None
+    seed: int = Field(0, description="of what is drawn at random")
+    source: str | None = Field(None, description="calibration, or the masks themselves: a content hash")
     site: ClassVar[str] = "block"
     files: ClassVar[tuple[str, ...]] = ("source",)
 
@@ -96,6 +97,8 @@ class WeightMask(Edit):
         """Kept is what all masks keep, whatever their order; other edits do not touch weights."""
         return True
 
-    def _what(self) -> str:
+    def _what(self) -> Said:
         share = f"{self.n}:{self.m}" if self.shape == "n:m" else f"{self.ratio or 0:.0%} {self.shape}"
-        return f"mask weights of {', '.join(self.parts) or 'all projections'} ({share}, {self.criterion})"
+        if not self.parts:
+            return said("mask weights of all projections (%1, %2)", share, self.criterion)
+        return said("mask weights of %1 (%2, %3)", ", ".join(self.parts), share, self.criterion)

@@ -12,6 +12,7 @@ from workbench.errors import EditRefused
 from workbench.interventions.blob import Blob, Vector
 from workbench.interventions.edit import Facts
 from workbench.interventions.reroute.base import Reroute, Stage
+from workbench.said import Said, said
 
 SENTENCE_END = r"[.!?\n]\s*$"
 
@@ -73,11 +74,13 @@ class Smooth(Mixed):
                 "the matrix has weights above its diagonal, which look at later tokens; say causal=False"
             )
 
-    def _what(self) -> str:
-        how = {"attention": "attention", "window": f"a window of {self.window} tokens", "matrix": "a matrix"}[
-            self.by
-        ]
-        return f"smooth scores by {how} (alpha {self.alpha:g})"
+    def _what(self) -> Said:
+        how = {
+            "attention": said("attention"),
+            "window": said("a window of %1 tokens", str(self.window)),
+            "matrix": said("a matrix"),
+        }[self.by]
+        return said("smooth scores by %1 (alpha %2)", how, f"{self.alpha:g}")
 
 
 class Group(Mixed):
@@ -112,9 +115,13 @@ class Group(Mixed):
     def needs_text(self) -> bool:
         return self.by == "sentence" or super().needs_text()
 
-    def _what(self) -> str:
-        whose = {"first": "its first token", "running": "its mean so far", "mean": "its mean"}[self.take]
-        return f"route each {self.by} by {whose}"
+    def _what(self) -> Said:
+        whose = {
+            "first": said("its first token"),
+            "running": said("its mean so far"),
+            "mean": said("its mean"),
+        }[self.take]
+        return said("route each %1 by %2", self.by, whose)
 
 
 class CopyLayer(Reroute):
@@ -151,5 +158,7 @@ class CopyLayer(Reroute):
                     "Choose a source with as many experts.",
                 )
 
-    def _what(self) -> str:
-        return f"copy the choice of layer {self.source} ({self.weights} weights)"
+    def _what(self) -> Said:
+        if self.weights == "own":
+            return said("copy the choice of layer %1 (own weights)", self.source)
+        return said("copy the choice of layer %1 (source weights)", self.source)

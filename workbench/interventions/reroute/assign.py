@@ -14,6 +14,7 @@ from workbench.errors import EditRefused
 from workbench.interventions.edit import MoeFacts
 from workbench.interventions.reroute.base import Reroute, Stage
 from workbench.interventions.reroute.choice import Policy
+from workbench.said import Said, listed, said
 
 Pool = Literal["sequence", "batch", "step"]
 Order = Literal["position", "score", "random"]
@@ -77,14 +78,19 @@ class Capacity(Pooled):
             raise ValueError(f"order {self.order!r} looks at later tokens; say causal=False")
         return self
 
-    def _what(self) -> str:
-        then = "drop the rest" if self.overflow == "drop" else "else the next best"
+    def _what(self) -> Said:
         order = {
-            "position": "in order",
-            "score": "best score first",
-            "random": f"at random (seed {self.seed})",
+            "position": said("in order"),
+            "score": said("best score first"),
+            "random": said("at random (seed %1)", self.seed),
         }
-        return f"at most {self.factor:g} x the mean load per {self.pool}, {order[self.order]}, {then}"
+        return listed(
+            [
+                said("at most %1 x the mean load per %2", f"{self.factor:g}", self.pool),
+                order[self.order],
+                said("drop the rest") if self.overflow == "drop" else said("else the next best"),
+            ]
+        )
 
 
 class ExpertChoice(Pooled, Policy):
@@ -96,10 +102,10 @@ class ExpertChoice(Pooled, Policy):
     """
 
     kind: Literal["reroute.expert_choice"] = "reroute.expert_choice"
-    causal: Literal[False] = False
+    causal: Literal[False] = Field(False, description="it looks at the whole pool, later tokens included")
 
-    def _what(self) -> str:
-        return f"experts choose tokens, {self.factor:g} x the mean load each, per {self.pool}"
+    def _what(self) -> Said:
+        return said("experts choose tokens, %1 x the mean load each, per %2", f"{self.factor:g}", self.pool)
 
 
 class Balanced(Pooled, Policy):
@@ -118,7 +124,7 @@ class Balanced(Pooled, Policy):
     )
     tau: float = Field(1.0, gt=0, lt=1e6, title="Temperature", description="of the Sinkhorn scaling")
     iterations: int = Field(50, ge=1, le=10_000, title="Iterations", description="of the Sinkhorn scaling")
-    causal: Literal[False] = False
+    causal: Literal[False] = Field(False, description="it looks at the whole pool, later tokens included")
 
     def _check_moe(self, layer: int, moe: MoeFacts) -> None:
         super()._check_moe(layer, moe)
@@ -128,8 +134,10 @@ class Balanced(Pooled, Policy):
                 "Use a factor of at least 1.",
             )
 
-    def _what(self) -> str:
-        return f"balanced loads ({self.method}, at most {self.factor:g} x the mean) per {self.pool}"
+    def _what(self) -> Said:
+        return said(
+            "balanced loads (%1, at most %2 x the mean) per %3", self.method, f"{self.factor:g}", self.pool
+        )
 
 
 POOLED: tuple[type[Any], ...] = (Capacity, ExpertChoice, Balanced)

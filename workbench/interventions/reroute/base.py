@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, Facts, MoeFacts, scopes_disjoint, sorted_units
+from workbench.said import Said, numbers, said
 
 
 class Stage(IntEnum):
@@ -79,8 +80,9 @@ class ExpertsEdit(Reroute):
     def named_experts(self) -> tuple[int, ...]:
         return self.experts
 
-    def _named(self) -> str:
-        return f"expert{'s' if len(self.experts) > 1 else ''} {', '.join(map(str, self.experts))}"
+    def _named(self) -> Said:
+        named = numbers(self.experts)
+        return said("experts %1", named) if len(self.experts) > 1 else said("expert %1", named)
 
 
 def finite(values: Iterable[float], instead: str) -> None:

@@ -10,6 +10,7 @@ from workbench.errors import EditRefused
 from workbench.interventions.edit import Edit, MoeFacts
 from workbench.interventions.patch import recorded
 from workbench.interventions.reroute.base import ExpertsEdit, Reroute, Stage
+from workbench.said import Said, said
 
 
 class Policy(Reroute):
@@ -32,8 +33,8 @@ class TopK(Policy):
                 f"Ask for at most {moe.choosable}.",
             )
 
-    def _what(self) -> str:
-        return f"use the {self.k} best experts"
+    def _what(self) -> Said:
+        return said("use the %1 best experts", self.k)
 
 
 class TopP(Policy):
@@ -47,8 +48,8 @@ class TopP(Policy):
     p: float = Field(gt=0, le=1, title="p", description="share of the distribution to reach")
     max_k: int | None = Field(None, ge=1, title="At most", description="experts a token may use")
 
-    def _what(self) -> str:
-        return f"use experts up to a share of {self.p:g}"
+    def _what(self) -> Said:
+        return said("use experts up to a share of %1", f"{self.p:g}")
 
 
 class Threshold(Policy):
@@ -59,8 +60,8 @@ class Threshold(Policy):
     tau: float = Field(ge=0, le=1, title="tau", description="least share of the distribution")
     max_k: int | None = Field(None, ge=1, title="At most", description="experts a token may use")
 
-    def _what(self) -> str:
-        return f"use experts with a share of at least {self.tau:g}"
+    def _what(self) -> Said:
+        return said("use experts with a share of at least %1", f"{self.tau:g}")
 
 
 class RankOffset(Policy):
@@ -78,8 +79,8 @@ class RankOffset(Policy):
                 f"Shift by at most {moe.choosable - moe.top_k}.",
             )
 
-    def _what(self) -> str:
-        return f"leave out the {self.shift} best experts"
+    def _what(self) -> Said:
+        return said("leave out the %1 best experts", self.shift)
 
 
 def _choosable(moe: MoeFacts) -> str:
@@ -99,8 +100,8 @@ class Random(Policy):
     kind: Literal["reroute.random"] = "reroute.random"
     seed: int = Field(0, ge=0, lt=2**31, title="Seed", description="of the draw")
 
-    def _what(self) -> str:
-        return f"random experts (seed {self.seed})"
+    def _what(self) -> Said:
+        return said("random experts (seed %1)", self.seed)
 
 
 class Force(ExpertsEdit):
@@ -129,8 +130,10 @@ class Force(ExpertsEdit):
             return other.commutes(self)  # a ban or an allow-list may collide with a force
         return super().commutes(other)
 
-    def _what(self) -> str:
-        return f"force {self._named()}" + ("" if self.weight is None else f" at weight {self.weight:g}")
+    def _what(self) -> Said:
+        if self.weight is None:
+            return said("force %1", self._named())
+        return said("force %1 at weight %2", self._named(), f"{self.weight:g}")
 
 
 class Permute(Reroute):
@@ -158,8 +161,8 @@ class Permute(Reroute):
                 "Give one number per expert.",
             )
 
-    def _what(self) -> str:
-        return f"permute experts ({sum(n != e for n, e in enumerate(self.map))} exchanged)"
+    def _what(self) -> Said:
+        return said("permute experts (%1 exchanged)", sum(n != e for n, e in enumerate(self.map)))
 
 
 class Replay(Reroute):
@@ -184,5 +187,5 @@ class Replay(Reroute):
     def _run(cls, value: Any) -> Any:
         return recorded(value)
 
-    def _what(self) -> str:
-        return f"replay the routes of run {self.run}"
+    def _what(self) -> Said:
+        return said("replay the routes of run %1", str(self.run))

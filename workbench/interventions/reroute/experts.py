@@ -10,6 +10,7 @@ from workbench.interventions.blob import Vector
 from workbench.interventions.edit import Facts
 from workbench.interventions.reroute.base import ExpertsEdit, Reroute, Stage
 from workbench.interventions.vectors import check_vector
+from workbench.said import Said, listed, said
 
 
 class Merge(Reroute):
@@ -35,8 +36,9 @@ class Merge(Reroute):
     def named_experts(self) -> tuple[int, ...]:
         return tuple(sorted({*self.map, *self.map.values()}))
 
-    def _what(self) -> str:
-        return "merge " + ", ".join(f"expert {e} into {into}" for e, into in self.map.items() if e != into)
+    def _what(self) -> Said:
+        merged = [said("expert %1 into %2", e, into) for e, into in self.map.items() if e != into]
+        return said("merge %1", listed(merged)) if merged else said("merge no experts")
 
 
 class Pseudo(ExpertsEdit):
@@ -64,5 +66,5 @@ class Pseudo(ExpertsEdit):
         if self.vector is not None:
             check_vector(self, self.vector, facts.hidden_size, "channels of the residual stream")
 
-    def _what(self) -> str:
-        return f"{self.output} output for {self._named()}"
+    def _what(self) -> Said:
+        return said("%1 output for %2", self.output, self._named())

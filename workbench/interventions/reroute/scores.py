@@ -12,6 +12,7 @@ from workbench.interventions.edit import Edit, MoeFacts, scopes_disjoint
 from workbench.interventions.reroute.base import ExpertsEdit, Reroute, Stage, finite
 from workbench.interventions.reroute.choice import Force
 from workbench.interventions.vectors import check_vector
+from workbench.said import Said, listed, said
 
 
 class Bias(Reroute):
@@ -61,10 +62,11 @@ class Bias(Reroute):
             return self.delta
         return tuple(self.delta.get(expert, 0.0) for expert in range(num_experts))
 
-    def _what(self) -> str:
+    def _what(self) -> Said:
         if isinstance(self.delta, dict):
-            return f"bias {', '.join(f'expert {e} by {d:+g}' for e, d in sorted(self.delta.items()))}"
-        return "bias all experts by a vector"
+            raised = [said("expert %1 by %2", e, f"{by:+g}") for e, by in sorted(self.delta.items())]
+            return said("bias %1", listed(raised)) if raised else said("bias no expert")
+        return said("bias all experts by a vector")
 
 
 class Temperature(Reroute):
@@ -75,8 +77,8 @@ class Temperature(Reroute):
     site: ClassVar[str] = "router_logits"
     stage: ClassVar[Stage] = Stage.LOGITS
 
-    def _what(self) -> str:
-        return f"router temperature {self.tau:g}"
+    def _what(self) -> Said:
+        return said("router temperature %1", f"{self.tau:g}")
 
 
 class Ban(ExpertsEdit):
@@ -108,8 +110,8 @@ class Ban(ExpertsEdit):
             return not set(self.experts) & set(other.experts) or scopes_disjoint(self, other)
         return super().commutes(other)
 
-    def _what(self) -> str:
-        return f"ban {self._named()}"
+    def _what(self) -> Said:
+        return said("ban %1", self._named())
 
 
 class Allow(ExpertsEdit):
@@ -136,8 +138,8 @@ class Allow(ExpertsEdit):
             return set(other.experts) <= set(self.experts) or scopes_disjoint(self, other)
         return super().commutes(other)
 
-    def _what(self) -> str:
-        return f"allow only {self._named()}"
+    def _what(self) -> Said:
+        return said("allow only %1", self._named())
 
 
 class ScoreMix(Reroute):
@@ -172,10 +174,10 @@ class ScoreMix(Reroute):
         # A ban holds whatever the mix, and the weights come from the mix whatever the ban.
         return isinstance(other, Ban | Allow) or super().commutes(other)
 
-    def _what(self) -> str:
-        return (
-            f"{'add given scores' if self.how == 'add' else 'mix scores with given ones'} at {self.alpha:g}"
-        )
+    def _what(self) -> Said:
+        if self.how == "add":
+            return said("add given scores at %1", f"{self.alpha:g}")
+        return said("mix scores with given ones at %1", f"{self.alpha:g}")
 
 
 def enough(edit: Ban | Allow, left: int, layer: int, moe: MoeFacts) -> None:

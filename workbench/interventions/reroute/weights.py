@@ -11,6 +11,7 @@ from workbench.interventions.blob import Vector
 from workbench.interventions.edit import MoeFacts
 from workbench.interventions.reroute.base import Reroute, Stage, finite
 from workbench.interventions.vectors import check_vector
+from workbench.said import Said, listed, said
 
 Normalise = Literal["as-is", "keep-sum", "one"]
 
@@ -22,8 +23,8 @@ class Uniform(Reroute):
     site: ClassVar[str] = "expert_weights"
     stage: ClassVar[Stage] = Stage.WEIGHTS
 
-    def _what(self) -> str:
-        return "uniform weights"
+    def _what(self) -> Said:
+        return said("uniform weights")
 
 
 class Weights(Reroute):
@@ -82,11 +83,12 @@ class Weights(Reroute):
         if self.add is not None:
             check_vector(self, self.add, moe.num_experts, f"experts in layer {layer}")
 
-    def _what(self) -> str:
+    def _what(self) -> Said:
         if self.add is not None:
-            return "add to the weights by expert"
+            return said("add to the weights by expert")
         if self.values is not None:
-            return f"weights {', '.join(f'{v:g}' for v in self.values)}"
+            return said("weights %1", ", ".join(f"{value:g}" for value in self.values))
         if isinstance(self.scale, dict):
-            return f"scale the weight of {', '.join(f'expert {e} by {f:g}' for e, f in sorted(self.scale.items()))}"
-        return f"scale all weights by {self.scale:g}"
+            scaled = [said("expert %1 by %2", e, f"{by:g}") for e, by in sorted(self.scale.items())]
+            return said("scale the weight of %1", listed(scaled)) if scaled else said("scale no weight")
+        return said("scale all weights by %1", f"{self.scale:g}")

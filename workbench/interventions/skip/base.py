@@ -7,8 +7,12 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from workbench.address import Address
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, Facts, scopes_disjoint
+from workbench.said import Said, said
 
 Unit: TypeAlias = Literal["block", "attention", "mlp"]
+UNITS: dict[str, Said] = {"block": said("block"), "attention": said("attention"), "mlp": said("MLP")}
+"""What a unit is called."""
+
 SkipKv: TypeAlias = Literal["absent", "compute", "copy-last"]
 RepeatKv: TypeAlias = Literal["per-visit", "share-first", "overwrite"]
 

@@ -8,7 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Facts, sorted_units
-from workbench.interventions.skip.base import Skip, SkipKv, Unit, needs_attention
+from workbench.interventions.skip.base import UNITS, Skip, SkipKv, Unit, needs_attention
+from workbench.said import Said, said
 
 Score: TypeAlias = Literal["router", "norm", "attention", "position", "random"]
 PolicyName: TypeAlias = Literal["uniform", "decay", "middle", "early_exit", "random", "learned"]
@@ -17,9 +18,9 @@ PolicyName: TypeAlias = Literal["uniform", "decay", "middle", "early_exit", "ran
 class Dynamic(Skip):
     """Base of token-wise depth."""
 
-    unit: Unit = "block"
-    kv: SkipKv = "absent"
-    protect: tuple[int, ...] = ()
+    unit: Unit = Field("block", description="what is skipped: block, attention or MLP")
+    kv: SkipKv = Field("absent", description="what later tokens find in a layer that did not run")
+    protect: tuple[int, ...] = Field((), description="positions that always run")
 
     @field_validator("protect", mode="before")
     @classmethod
@@ -76,11 +77,11 @@ class Tokens(Dynamic):
     threshold: float | None = None
     capacity: float | None = Field(None, gt=0, le=1)
     score: Score = "norm"
-    causal: bool = True
-    seed: int = 0
+    causal: bool = Field(True, description="whether capacity looks at no later token")
+    seed: int = Field(0, description="of what is drawn at random")
     positions: Literal["keep", "reindex"] = "keep"
     gate: Literal["none", "mlp", "both"] = "none"
-    router: str | None = None
+    router: str | None = Field(None, description="content hash of a router file")
     files: ClassVar[tuple[str, ...]] = ("router",)
 
     @model_validator(mode="after")
@@ -119,9 +120,12 @@ class Tokens(Dynamic):
                     "Start the scope at a later layer.",
                 )
 
-    def _what(self) -> str:
-        rule = f"above {self.threshold:g}" if self.capacity is None else f"in the top {self.capacity:.0%}"
-        return f"send only tokens {rule} by {self.score} through the {self.unit}"
+    def _what(self) -> Said:
+        if self.capacity is None:
+            rule = said("above %1", f"{self.threshold:g}")
+        else:
+            rule = said("in the top %1", f"{self.capacity:.0%}")
+        return said("send only tokens %1 by %2 through the %3", rule, self.score, UNITS[self.unit])
 
 
 class Policy(Dynamic):
@@ -145,18 +149,24 @@ class Policy(Dynamic):
 
     kind: Literal["skip.policy"] = "skip.policy"
     policy: PolicyName
-    speed_up: float | None = Field(None, ge=1)
-    radius: float | None = Field(None, ge=0)
-    alpha: float | None = Field(None, gt=0, le=1)
-    similarity: float | None = Field(None, ge=-1, le=1)
-    share: float | None = Field(None, ge=0, le=1)
-    router: str | None = None
+    speed_up: float | None = Field(None, ge=1, description="for uniform: how many times fewer layers")
+    radius: float | None = Field(
+        None, ge=0, description="for middle: layers this near to the middle are skipped"
+    )
+    alpha: float | None = Field(
+        None, gt=0, le=1, description="for decay: share of layers kept from token to token"
+    )
+    similarity: float | None = Field(
+        None, ge=-1, le=1, description="for early exit: cosine above which a token leaves"
+    )
+    share: float | None = Field(None, ge=0, le=1, description="for random: probability that a layer runs")
+    router: str | None = Field(None, description="content hash of a router file")
     files: ClassVar[tuple[str, ...]] = ("router",)
-    min_layers: int = Field(1, ge=1)
-    scattered: bool = False
-    first: int = Field(1, ge=0)
-    seed: int = 0
-    kv: SkipKv = "compute"
+    min_layers: int = Field(1, ge=1, description="for decay: layers that always run")
+    scattered: bool = Field(False, description="for decay: draw the skipped layers at random")
+    first: int = Field(1, ge=0, description="for decay and early exit: the first layer that may be skipped")
+    seed: int = Field(0, description="of what is drawn at random")
+    kv: SkipKv = Field("compute", description="what later tokens find in a layer that did not run")
 
     @model_validator(mode="after")
     def _own_parameter(self) -> Policy:
@@ -209,9 +219,15 @@ class Policy(Dynamic):
             return abs(layer - (num_layers - 1) / 2) < (self.radius or 0.0)
         return False
 
-    def _what(self) -> str:
+    def _what(self) -> Said:
         parameter = PARAMETER[self.policy]
-        return f"{self.policy} skipping of the {self.unit} ({parameter} {getattr(self, parameter)})"
+        return said(
+            "%1 skipping of the %2 (%3 %4)",
+            self.policy,
+            UNITS[self.unit],
+            parameter,
+            getattr(self, parameter),
+        )
 
 
 PARAMETER: dict[str, str] = {

@@ -8,7 +8,8 @@ from pydantic import Field, field_validator
 
 from workbench.errors import EditRefused
 from workbench.interventions.edit import BlockFacts, Edit, Facts, scopes_disjoint
-from workbench.interventions.skip.base import RepeatKv, Skip, SkipKv, Unit, in_order, needs_attention
+from workbench.interventions.skip.base import UNITS, RepeatKv, Skip, SkipKv, Unit, in_order, needs_attention
+from workbench.said import Said, numbers, said
 
 
 class Removal(Skip):
@@ -22,9 +23,8 @@ class Removal(Skip):
         same = isinstance(other, Removal) and self.kind == other.kind
         return (same and getattr(self, "kv", None) == getattr(other, "kv", None)) or super().commutes(other)
 
-    def _what(self) -> str:
-        name = {"block": "block", "attention": "attention", "mlp": "MLP"}[self.acts_on]
-        return f"skip the {name}"
+    def _what(self) -> Said:
+        return said("skip the %1", UNITS[self.acts_on])
 
 
 class Block(Removal):
@@ -35,7 +35,7 @@ class Block(Removal):
     """
 
     kind: Literal["skip.block"] = "skip.block"
-    kv: SkipKv = "absent"
+    kv: SkipKv = Field("absent", description="what later tokens find in a layer that did not run")
 
     def check(self, facts: Facts) -> None:
         super().check(facts)
@@ -52,7 +52,7 @@ class Attention(Removal):
     """Leave attention sublayers out: they add nothing to the residual stream, and neither projection nor softmax runs."""
 
     kind: Literal["skip.attention"] = "skip.attention"
-    kv: SkipKv = "absent"
+    kv: SkipKv = Field("absent", description="what later tokens find in a layer that did not run")
     site: ClassVar[str] = "attn"
 
     @property
@@ -94,9 +94,9 @@ class Repeat(Skip):
     """
 
     kind: Literal["skip.repeat"] = "skip.repeat"
-    times: int = Field(2, ge=1, le=16)
-    unit: Unit = "block"
-    kv: RepeatKv = "per-visit"
+    times: int = Field(2, ge=1, le=16, description="how often it runs")
+    unit: Unit = Field("block", description="block, attention or MLP")
+    kv: RepeatKv = Field("per-visit", description="keys and values of the visits of a repeated block")
 
     @property
     def acts_on(self) -> Unit:
@@ -105,16 +105,16 @@ class Repeat(Skip):
     def _check_block(self, layer: int, block: BlockFacts) -> None:
         needs_attention(self.kind, layer, block)
 
-    def _what(self) -> str:
-        return f"run the {self.unit} {self.times} times"
+    def _what(self) -> Said:
+        return said("run the %1 %2 times", UNITS[self.unit], self.times)
 
 
 class Alias(Skip):
     """Run the block, attention or MLP of layer ``source`` in place of the layer's own, with keys and values of its own."""
 
     kind: Literal["skip.alias"] = "skip.alias"
-    source: int = Field(ge=0)
-    unit: Unit = "block"
+    source: int = Field(ge=0, description="the layer that runs in its place")
+    unit: Unit = Field("block", description="block, attention or MLP")
 
     @property
     def acts_on(self) -> Unit:
@@ -139,8 +139,8 @@ class Alias(Skip):
                     "Choose a source of the same kind.",
                 )
 
-    def _what(self) -> str:
-        return f"run the {self.unit} of layer {self.source}"
+    def _what(self) -> Said:
+        return said("run the %1 of layer %2", UNITS[self.unit], self.source)
 
 
 class Path(Skip):
@@ -151,8 +151,8 @@ class Path(Skip):
     """
 
     kind: Literal["skip.path"] = "skip.path"
-    path: tuple[int, ...]
-    kv: RepeatKv = "per-visit"
+    path: tuple[int, ...] = Field(description="the blocks in the order in which they run")
+    kv: RepeatKv = Field("per-visit", description="keys and values of the visits of a repeated block")
 
     @field_validator("path", mode="before")
     @classmethod
@@ -180,5 +180,5 @@ class Path(Skip):
     def commutes(self, other: Edit) -> bool:
         return not isinstance(other, Skip) or (other.acts_on != "block" and scopes_disjoint(self, other))
 
-    def _what(self) -> str:
-        return f"run the blocks {', '.join(map(str, self.path))}"
+    def _what(self) -> Said:
+        return said("run the blocks %1", numbers(self.path))

@@ -10,7 +10,7 @@ from workbench.interventions.edit import Edit, Scope
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SCOPE = (inspect.getdoc(Edit) or "").partition("Attributes\n----------\n")[2]
+_SCOPE = "Scope\n-----\n" + (inspect.getdoc(Edit) or "").partition("Attributes\n----------\n")[2]
 """The scope, which every edit has."""
 
 _AS_GIVEN = {name: getattr(kind, "__forward_arg__", kind) for name, kind in Scope.__annotations__.items()}
@@ -21,9 +21,9 @@ def makes(kind: type[Edit]) -> Callable[[F], F]:
     """Say of a function that makes edits of ``kind`` what they do and all options it takes, in docstring and signature."""
 
     def tell(function: F) -> F:
-        told = (inspect.getdoc(function), inspect.getdoc(kind), f"Scope\n-----\n{_SCOPE}")
-        function.__doc__ = "\n\n".join(text for text in told if text)
         own = inspect.signature(function)
+        told = (inspect.getdoc(function), inspect.getdoc(kind), _described(kind), _SCOPE)
+        function.__doc__ = "\n\n".join(text for text in told if text)
         given = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
         for each in own.parameters.values():
             if each.kind is each.VAR_KEYWORD:
@@ -32,6 +32,17 @@ def makes(kind: type[Edit]) -> Callable[[F], F]:
         return function
 
     return tell
+
+
+def _described(kind: type[Edit]) -> str:
+    """What the fields of ``kind`` mean, those that its docstring leaves to them."""
+    told = inspect.getdoc(kind) or ""
+    lines = [
+        f"{name}\n    {field.description}"
+        for name, field in kind.model_fields.items()
+        if field.description and name not in Edit.model_fields and f"\n{name}\n    " not in told
+    ]
+    return "\n".join(["Options", "-------", *lines]) if lines else ""
 
 
 def _options(kind: type[Edit], scope_alone: bool, named: set[str]) -> Iterator[inspect.Parameter]:

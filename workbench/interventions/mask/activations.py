@@ -30,8 +30,10 @@ class Activations(Edit):
     sparsity
         Share of the inputs and neurons to leave out, from the quantiles of the calibration ``source`` (layer by layer);
         of the neurons alone for ``gate`` and ``random``, where ``random`` needs no source.
-    threshold, input_threshold
-        In place of a share, bounds on the neurons' and the inputs' score. 0 leaves out exact zeros alone.
+    threshold
+        In place of a share, the bound on the neurons' score. 0 leaves out exact zeros alone.
+    input_threshold
+        The same for the inputs.
     """
 
     kind: Literal["mask.activations"] = "mask.activations"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -267,6 +269,42 @@ def test_a_bench_records_into_a_store_with_options_of_its_own() -> None:
     for wrong, why in ((store, "closed"), (5, "not a store")):
         with pytest.raises(StoreError, match=why):
             wb.open(build_tiny("olmoe"), store=wrong)  # type: ignore[arg-type]
+
+
+def test_benches_of_one_model_share_its_kernels_until_the_last_is_closed() -> None:
+    model = build_tiny("mixtral")
+    plain = model(torch.tensor([IDS])).logits
+    before = {
+        name: getattr(model.config, name) for name in ("_attn_implementation", "_experts_implementation")
+    }
+    first, second, third = (wb.open(model, store=":memory:") for _ in range(3))
+    logits = first.run(IDS).logits
+    assert not torch.equal(second.run(IDS, plan=wb.reroute.ban("all", 1)).logits, logits)
+    with pytest.raises(SetupError, match="another bench with kernels='auto'"):
+        wb.open(model, store=":memory:", kernels="reference")
+    first.close()
+    assert torch.equal(second.run(IDS).logits, logits) and second.kernel_paths == third.kernel_paths
+    second.close()
+    first.close()  # once more says nothing
+    assert torch.equal(third.run(IDS).logits, logits)
+    third.store.flush()  # until then the writer has the run, and with it the bench
+    del third  # let go, not closed
+    gc.collect()
+    assert {name: getattr(model.config, name) for name in before} == before
+    assert torch.equal(model(torch.tensor([IDS])).logits, plain)
+    with wb.open(model, store=":memory:", kernels="reference") as other:
+        assert other.kernels == "reference"
+
+
+def test_benches_of_one_model_run_one_after_the_other() -> None:
+    model = build_tiny("mixtral")
+    with wb.open(model, store=":memory:") as one, wb.open(model, store=":memory:") as two:
+        plan = wb.Plan([wb.reroute.ban("all", 1)])
+        wanted = {None: one.run(IDS).logits, plan: one.run(IDS, plan=plan).logits}
+        jobs = [(bench, chosen) for bench in (one, two) for chosen in wanted] * 4
+        with ThreadPoolExecutor(4) as pool:
+            runs = list(pool.map(lambda job: (job[1], job[0].run(IDS, plan=job[1])), jobs))
+        assert all(torch.equal(run.logits, wanted[chosen]) for chosen, run in runs)
 
 
 def test_models_that_cannot_be_opened(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -69,7 +69,9 @@ class Bench:
         self.revision = revision
         self.arity = arity
         self.checkpoint = fingerprint(model)
-        self._lock = threading.RLock()
+        # A bench that is let go without being closed leaves the model as it was, too.
+        self._release = weakref.finalize(self, attachment.release)
+        self._release.atexit = False
         sparse = (anatomy.layer(layer).moe for layer in anatomy.moe_layers)
         self._choices_a_token = sum(moe.top_k for moe in sparse if moe is not None)
         self._texts: dict[int, str] = {}
@@ -367,7 +369,7 @@ class Bench:
         """Give the model back its own kernels and close the store; the model's weights were never touched."""
         if not self._closed:
             self._closed = True
-            self._attachment.detach()
+            self._release()
             self.store.close()
 
     def add(self, artefact: Artefact | str | Path) -> str:
@@ -415,7 +417,7 @@ class Bench:
         """A context in which passes run: one at a time, in evaluation mode, and with gradients only where asked for."""
         if self._closed:
             raise WorkbenchError("This bench is closed.", "Open the model again with wb.open().")
-        return Running(self.model, self._lock, gradients)
+        return Running(self.model, self._attachment.lock, gradients)
 
     def session(
         self, plans: Sequence[Plan], record: Record | None, labels: Sequence[Mapping[str, Any]],

@@ -55,10 +55,11 @@ def open(
         )
     found = load(model, tokenizer, device=device, dtype=dtype, revision=revision, device_map=device_map)
     anatomy = read(found.model)
-    arity = _prove(anatomy)
+    with Attachment.idle(found.model):
+        arity = _prove(anatomy)
     opened = store.join() if isinstance(store, Store) else Store.open(store)
     try:
-        attachment = Attachment(found.model, anatomy, kernels)
+        attachment = Attachment.of(found.model, anatomy, kernels)
     except BaseException:
         opened.close()
         raise

@@ -249,36 +249,40 @@ class Writer:
         return max(0.0, due - time.monotonic())
 
     def _work(self) -> None:
-        while True:
+        while self._commit():
+            pass  # what was committed is let go before the next wait: a run would keep its logits, its bench and its model
+
+    def _commit(self) -> bool:
+        """Wait until rows are due, and commit them; ``False`` once the writer is closed and nothing waits."""
+        with self._changed:
+            while (due := self._due()) is None or due > 0:
+                if self._closing and due is None:
+                    return False
+                self._changed.wait(due)
+            self._soon = False
+            taken, self._waiting, self._rows = self._waiting, {}, {}
+            deferred, self._deferred, self._deferred_rows = self._deferred, [], 0
+            accepted, size = self._accepted, self._bytes
+            self._oldest = time.monotonic()  # what comes from now on waits for the next time
+        error = self._make(deferred, taken) if deferred else None
+        deferred.clear()
+        made = sum(batch.nbytes for batches in taken.values() for batch in batches)
+        try:
+            self._sink({table: pa.Table.from_batches(_unify(batches)) for table, batches in taken.items()})
+        except Exception as raised:  # reaches the caller at the next put or flush
             with self._changed:
-                while (due := self._due()) is None or due > 0:
-                    if self._closing and due is None:
-                        return
-                    self._changed.wait(due)
-                self._soon = False
-                taken, self._waiting, self._rows = self._waiting, {}, {}
-                deferred, self._deferred, self._deferred_rows = self._deferred, [], 0
-                accepted, size = self._accepted, self._bytes
-                self._oldest = time.monotonic()  # what comes from now on waits for the next time
-            error = self._make(deferred, taken) if deferred else None
-            made = sum(batch.nbytes for batches in taken.values() for batch in batches)
-            try:
-                self._sink(
-                    {table: pa.Table.from_batches(_unify(batches)) for table, batches in taken.items()}
-                )
-            except Exception as raised:  # reaches the caller at the next put or flush
-                with self._changed:
-                    self._bytes += made - size  # deferred items have become batches
-                    self._give_back(taken)
-                    self._error = self._failure = raised
-                    self._held = True
-                    self._changed.notify_all()
-                continue
-            with self._changed:
-                self._committed = accepted
-                self._bytes -= size
-                self._error = self._failure = error
+                self._bytes += made - size  # deferred items have become batches
+                self._give_back(taken)
+                self._error = self._failure = raised
+                self._held = True
                 self._changed.notify_all()
+            return True
+        with self._changed:
+            self._committed = accepted
+            self._bytes -= size
+            self._error = self._failure = error
+            self._changed.notify_all()
+        return True
 
     def _make(
         self, deferred: list[tuple[Digest, Deferred]], taken: dict[str, list[pa.RecordBatch]]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal, TypeAlias
+from weakref import WeakValueDictionary
 
 import routing_kernels
 import torch
@@ -24,11 +27,18 @@ _FALLS_BACK = (
 )
 
 
+_registry = threading.RLock()
+_attached: WeakValueDictionary[int, Attachment] = WeakValueDictionary()
+"""By id of the model, those in use."""
+
+
 class Attachment:
-    """What stands in the model's place, from :meth:`__init__` to :meth:`detach`.
+    """What stands in the model's place, from :meth:`of` until each of its users has called :meth:`release`.
 
     Attributes
     ----------
+    lock
+        Held while passes run: hooks of one pass must not see another.
     kernels
         The backend of our kernels, or ``model`` where none is in use; ``isa`` is its instruction set.
     reason
@@ -40,8 +50,38 @@ class Attachment:
         than ours is ``model`` from then on.
     """
 
+    @classmethod
+    def of(cls, model: Any, anatomy: Anatomy, kernels: Kernels) -> Attachment:
+        """The attachment of ``model``: that of the benches on which it is open already, or a new one.
+
+        Raises
+        ------
+        SetupError
+            It is open with other kernels, or these cannot run it.
+        """
+        with _registry:
+            there = _attached.get(id(model))  # it holds the model, whose id is no other's then
+            if there is None:
+                there = _attached[id(model)] = cls(model, anatomy, kernels)
+            elif there._asked != kernels:
+                raise SetupError(
+                    f"The model is open on another bench with kernels={there._asked!r}.",
+                    "Close that bench first, or open with the same kernels.",
+                )
+            there._users += 1
+            return there
+
+    @staticmethod
+    def idle(model: Any) -> AbstractContextManager[object]:
+        """A context in which no bench runs ``model``."""
+        there = _attached.get(id(model))
+        return nullcontext() if there is None else there.lock
+
     def __init__(self, model: Any, anatomy: Anatomy, kernels: Kernels) -> None:
         self._model = model
+        self._asked = kernels
+        self._users = 0
+        self.lock = threading.RLock()
         self._undo: list[Callable[[], None]] = []
         self._attention_seen = self._adds_masks = False
         self._demanded = kernels not in ("auto", "model")
@@ -54,7 +94,7 @@ class Attachment:
             self._attach_attention(anatomy)
             self._mlp_paths = [p for p in map(self._attach_mlp, anatomy.blocks) if p is not None]
         except BaseException:
-            self.detach()
+            self._detach()
             raise
 
     def _choose(self, kernels: Kernels) -> tuple[str, str, str]:
@@ -188,8 +228,15 @@ class Attachment:
         attended = [self._attention_path(*one) for one in self._attention_modules.items()]
         return sorted([*self._experts_paths, *attended, *self._mlp_paths], key=lambda p: (p.layer, p.part))
 
-    def detach(self) -> None:
-        """Give the model back its own functions."""
+    def release(self) -> None:
+        """One user less; the last one gives the model back its own functions."""
+        with _registry:
+            self._users -= 1
+            if not self._users:
+                _attached.pop(id(self._model), None)
+                self._detach()
+
+    def _detach(self) -> None:
         while self._undo:
             self._undo.pop()()
 

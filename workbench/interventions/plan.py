@@ -63,6 +63,12 @@ class Plan(BaseModel):
             "Make one with wb.Plan([...]), or read it with Plan.from_json.",
         )
 
+    def __str__(self) -> str:
+        return self.describe()
+
+    def __repr__(self) -> str:
+        return self.to_python()
+
     def __iter__(self) -> Iterator[Edit]:  # type: ignore[override]
         return iter(self.edits)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from workbench.anatomy import Anatomy
-from workbench.errors import EditRefused, PromptError
+from workbench.errors import EditRefused
 from workbench.interventions import Plan
 from workbench.runtime.hooks.depth import depth_key
 
@@ -30,20 +30,6 @@ def batches_of(ids: Sequence[Sequence[int]], plans: Sequence[Plan], anatomy: Ana
             batch.append(row)
         batches.append(batch)
     return batches
-
-
-def labels_of(
-    labels: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, count: int
-) -> list[Mapping[str, Any]]:
-    """The labels of each of ``count`` prompts."""
-    if labels is None or isinstance(labels, Mapping):
-        return [labels or {}] * count
-    if len(labels) != count:
-        raise PromptError(
-            f"There are {len(labels)} sets of labels for {count} prompts.",
-            "Give one for all, or one for each.",
-        )
-    return list(labels)
 
 
 def check_coupled(plans: Sequence[Plan], batches: Sequence[Sequence[int]]) -> None:

@@ -19,7 +19,7 @@ from workbench.interventions import Plan, reroute
 from workbench.interventions.edit import Edit
 from workbench.runtime.artefacts import Artefact
 from workbench.runtime.attach import Attachment, KernelPath, device_of
-from workbench.runtime.batch import batches_of, check_coupled, labels_of
+from workbench.runtime.batch import batches_of, check_coupled
 from workbench.runtime.blobs import load_blobs, write_blobs
 from workbench.runtime.conditions import check_condition
 from workbench.runtime.counterfactual import counterfactual
@@ -29,6 +29,7 @@ from workbench.runtime.diff import compare
 from workbench.runtime.generate import Sampling, generate
 from workbench.runtime.history import History
 from workbench.runtime.instrument import Session
+from workbench.runtime.labels import labels_of, plain
 from workbench.runtime.live import Live
 from workbench.runtime.loading import fingerprint
 from workbench.runtime.param import Param, ParamSite
@@ -219,7 +220,7 @@ class Bench:
         if prefill is not None and prefill < 1:
             raise PromptError(f"A prompt cannot be read {prefill} tokens a pass.", "Ask for at least one.")
         ids = self.token_ids(prompt)
-        chosen_plan = rows_of([Plan.of(plan)])[0]
+        chosen_plan, told = rows_of([Plan.of(plan)])[0], plain(labels)
         if self.context is not None:
             if len(ids) >= self.context:
                 raise PromptError(
@@ -231,15 +232,13 @@ class Bench:
             raise PlanError(
                 "A generation has no gradients.", "Put param.freeze() in the plan, or use bench.run."
             )
-        self.check(chosen_plan, len(ids), len(ids) + max_new_tokens - 1, labels or {})
+        self.check(chosen_plan, len(ids), len(ids) + max_new_tokens - 1, told)
         if prefill is not None and prefill < len(ids):
             check_whole_prompt(chosen_plan)
         chosen = Record() if record is _DEFAULT else record
         with self.running():
             sampling = Sampling(temperature, seed)
-            return generate(
-                self, ids, max_new_tokens, chosen_plan, chosen, on_step, labels or {}, sampling, prefill
-            )
+            return generate(self, ids, max_new_tokens, chosen_plan, chosen, on_step, told, sampling, prefill)
 
     def live(
         self,
@@ -253,7 +252,7 @@ class Bench:
         """Start a generation that is stepped by hand, edited between steps, rewound and branched; see :class:`Live`."""
         ids = self.token_ids(prompt)
         chosen = Record() if record is _DEFAULT else record
-        return Live(self, ids, Plan.of(plan), chosen, labels or {}, Sampling(temperature, seed))
+        return Live(self, ids, Plan.of(plan), chosen, plain(labels), Sampling(temperature, seed))
 
     def record(
         self,

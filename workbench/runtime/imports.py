@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.errors import PromptError, StoreError
+from workbench.runtime.labels import plain
 from workbench.runtime.prompts import Prompt
 from workbench.runtime.versions import versions
 from workbench.store.ids import new_run_id
@@ -67,6 +68,7 @@ def import_routes(
     StoreError
         The array does not fit the tokens, the layers or the experts of the model, or repeats an expert in a cell.
     """
+    told = {"source": source, **plain(labels)}
     ids = bench.token_ids(tokens)
     chosen, numbers = _normalised(bench, routes, source, layers)
     rows = chosen.shape[0]
@@ -101,16 +103,14 @@ def import_routes(
         "run",
         {
             "run": [run],
-            **{name: [value] for name, value in _about(bench, ids, prompt, source, labels).items()},
+            **{name: [value] for name, value in _about(bench, ids, prompt, source, told).items()},
         },
     )
     store.flush()
     return run
 
 
-def _about(
-    bench: Bench, ids: list[int], prompt: int, source: str, labels: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _about(bench: Bench, ids: list[int], prompt: int, source: str, labels: dict[str, Any]) -> dict[str, Any]:
     moe = bench.anatomy.layer(bench.anatomy.moe_layers[0]).moe
     assert moe is not None  # checked with the routes
     text = "" if bench.tokenizer is None else bench.tokenizer.decode(ids)
@@ -119,7 +119,7 @@ def _about(
         "checkpoint": bench.checkpoint, "kernels": source, "num_layers": bench.anatomy.num_layers,
         "num_experts": moe.num_experts, "top_k": moe.top_k, "text": text,
         "prompt": "" if bench.tokenizer is None else bench.tokenizer.decode(ids[:prompt]),
-        "prompt_tokens": prompt, "tokens": len(ids), "labels": json.dumps({"source": source, **(labels or {})}),
+        "prompt_tokens": prompt, "tokens": len(ids), "labels": json.dumps(labels),
         "versions": json.dumps(versions()),
     }  # fmt: skip
 

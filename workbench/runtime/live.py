@@ -80,6 +80,10 @@ class Live:
         self._plans: list[tuple[int, Plan]] = []
         self.edit(plan)
 
+    def __repr__(self) -> str:
+        state = "finished" if self._finished is not None else "ended" if self.ended else "open"
+        return f"Live(run={self.run}, tokens={len(self.tokens)}, {state}, text={self.text!r})"
+
     @property
     def text(self) -> str:
         """The text so far; empty without a tokenizer."""

@@ -211,3 +211,11 @@ def test_nothing_else_may_reroute_where_routes_are_replayed() -> None:
 def test_schema_lists_every_kind() -> None:
     schema = json.dumps(wb.Plan.json_schema())
     assert all(kind in schema for kind in kinds())
+
+
+@pytest.mark.parametrize("size", [3, 300])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_numbers_of_an_edit_are_finite(size: int, wrong: float) -> None:
+    for make in (lambda numbers: wb.mask.direction(1, numbers), lambda numbers: wb.reroute.bias(1, numbers)):
+        with pytest.raises(PlanError, match="not finite"):
+            make([0.0] * (size - 1) + [wrong])

@@ -248,6 +248,13 @@ def test_a_custom_edit_is_data_that_only_its_function_can_load() -> None:
         wb.custom("nobody")
     with pytest.raises(PlanError, match="cannot be read"):
         wb.edit("mlp_out")(len)
+    with pytest.raises(PlanError, match="without its site"):
+        wb.edit(lambda value, place: value)  # type: ignore[arg-type]
+    with pytest.raises(PlanError, match="does not take the values of a site and a place"):
+
+        @wb.edit("mlp_out")
+        def alone(value: Any) -> Any:
+            return value
 
 
 @pytest.mark.slow

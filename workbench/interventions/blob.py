@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from weakref import WeakValueDictionary
 
@@ -130,10 +131,16 @@ def _vector(value: Any) -> Any:
     if not hasattr(value, "shape"):
         value = list(value)
         if len(value) <= INLINE and not any(hasattr(v, "__len__") for v in value):
-            return tuple(value)
+            return _inline(value)
     elif len(value.shape) == 1 and value.shape[0] <= INLINE:
-        return tuple(value.tolist())
+        return _inline(value.tolist())
     return blob(value)
+
+
+def _inline(values: list[Any]) -> tuple[Any, ...]:
+    if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+        raise ValueError("a number of the array is not finite")
+    return tuple(values)
 
 
 Vector: TypeAlias = Annotated[tuple[float, ...] | Blob, BeforeValidator(_vector)]

@@ -107,8 +107,10 @@ def edit(
 
         plan = wb.Plan([louder(layers=3, by=1.5, tokens="prompt_last")])
 
-    Raises :class:`PlanError` for a function without source text, or a name that another source has in this process.
+    Raises :class:`PlanError` for a function without source text, or one that does not take a value and a place.
     """
+    if callable(site):
+        raise PlanError("@wb.edit stands without its site.", 'Write @wb.edit("mlp_out"), or another site.')
 
     def register(function: Callable[..., Any]) -> Callable[..., Custom]:
         name = f"{function.__module__}.{function.__qualname__}"
@@ -118,6 +120,13 @@ def edit(
             raise PlanError(
                 f"The source of {name} cannot be read, so a plan could not tell it from another.",
                 "Define the function in a file or a notebook cell.",
+            ) from None
+        try:
+            inspect.signature(function).bind_partial(None, None)
+        except TypeError:
+            raise PlanError(
+                f"{name} does not take the values of a site and a place.",
+                f"Write def {function.__name__}(value, place, ...).",
             ) from None
         source = hashlib.sha256(text.encode()).hexdigest()[:16]
         _REGISTERED[name] = _Registered(function, site, causal, source)

@@ -423,8 +423,10 @@ def build(kind: type[E], **data: Any) -> E:
 def plan_error(
     error: ValidationError, what: str, remedy: str = "Correct that field of the edit."
 ) -> PlanError:
-    """The first finding of ``error`` as a :class:`PlanError` that names the field."""
-    finding = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in finding["loc"])
+    """The first finding of ``error`` as a :class:`PlanError` that names the field; ours come before those of pydantic, which
+    has one for each type that a field may have."""
+    findings = error.errors(include_url=False)
+    finding = next((each for each in findings if each["type"] == "value_error"), findings[0])
+    where = ".".join(str(part) for part in finding["loc"] if "[" not in str(part))
     message = finding["msg"].removeprefix("Value error, ")
     return PlanError(f"{what}: {where + ': ' if where else ''}{message}.", remedy)

@@ -374,6 +374,10 @@ class Bench:
     def add(self, artefact: Artefact | str | Path) -> str:
         """Make tensors that plans name (a calibration, a trained router, masks), or the file of them, known; gives the hash
         by which plans name them. A folder is read as a sparse autoencoder in the format of SAELens."""
+        if not isinstance(artefact, Artefact | str | Path):
+            raise PlanError(
+                f"A value of type {type(artefact).__name__} is no file.", "Give a path, or an Artefact."
+            )
         if not isinstance(artefact, Artefact):
             folder = Path(artefact).is_dir()
             artefact = load_sae(artefact).artefact() if folder else Artefact.load(artefact)

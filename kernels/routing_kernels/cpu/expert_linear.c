@@ -66,19 +66,21 @@ static float *input_of(const rk_linear_call *call, const rk_linear_stretch *s, i
 /* Outputs [first, last) of one expert's slots, where an output has a row of the weight. */
 static void outputs_by_rows(const rk_linear_call *call, const rk_linear_stretch *s, int64_t a, int64_t first,
                             int64_t last) {
+    const int alone = s->begin[a + 1] - s->begin[a] == 1;
     for (int64_t r = first; r < last; r += 4) {
         const void *w[4]; /* past the last row, the last row again: its sums are not kept */
         for (int i = 0; i < 4; i++) w[i] = at_row(call, s->expert[a], r + i < last ? r + i : last - 1);
         const int64_t kept = last - r < 4 ? last - r : 4;
         for (int64_t t = s->begin[a]; t < s->begin[a + 1]; t += TILE_TOKENS) {
+            const void *soon = t == s->begin[a] ? at_row(call, s->expert[a], r + 4) : NULL;
             const int64_t left = s->begin[a + 1] - t;
             const int tokens = (int)(left < TILE_TOKENS ? left : TILE_TOKENS);
             const float *x[TILE_TOKENS];
             float out[4 * TILE_TOKENS];
             for (int i = 0; i < tokens; i++) x[i] = input_of(call, s, s->order[t + i]);
-            if (call->dtype == RK_F32) tile4_f32(tokens, call->depth, (const float *const *)w, x, out);
-            else if (call->dtype == RK_BF16) tile4_bf16(tokens, call->depth, (const uint16_t *const *)w, x, out);
-            else tile4_f16(tokens, call->depth, (const uint16_t *const *)w, x, out);
+            if (call->dtype == RK_F32) tile4_f32(tokens, alone, call->depth, (const float *const *)w, soon, x, out);
+            else if (call->dtype == RK_BF16) tile4_bf16(tokens, alone, call->depth, (const uint16_t *const *)w, soon, x, out);
+            else tile4_f16(tokens, alone, call->depth, (const uint16_t *const *)w, soon, x, out);
             for (int i = 0; i < tokens; i++)
                 memcpy(s->o + s->order[t + i] * s->outputs_pad + r, out + 4 * i, (size_t)kept * sizeof(float));
         }

@@ -6,7 +6,7 @@
 #define PREFETCH_BYTES 512       /* how far ahead a row is asked for */
 #define STRETCH 32               /* tokens that go through together and share the weights they read */
 #define ROW_CHUNK 64             /* rows whose weights stay near while the stretch's tokens pass over them */
-#define COLUMN_BLOCK 1024        /* columns of a sum of rows worked on at a time */
+#define COLUMN_BLOCK 1024        /* columns of a sum of rows that several tokens work on at a time; a lone one LONE_COLUMNS */
 #define MACS_PER_THREAD 500000   /* less work than this is not worth waking a thread for */
 
 enum rk_mlp_mode { RK_TEAL = 0, RK_CATS = 1, RK_NEURON = 2 };
@@ -99,10 +99,11 @@ static void dots(const rk_mlp_call *call, const rk_mlp_stretch *s, const rk_list
 static void sum_rows(const rk_mlp_call *call, const rk_mlp_stretch *s, const rk_lists *lists, const void *w,
                      int64_t stride, int64_t height, int64_t columns, const float *value, int64_t value_row, float *out,
                      int64_t out_row, int threads) {
-    const int64_t chunk = chunk_of(s, height, 1), tasks = (columns + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
+    const int64_t block = s->tokens > 1 ? COLUMN_BLOCK : LONE_COLUMNS;
+    const int64_t chunk = chunk_of(s, height, 1), tasks = (columns + block - 1) / block;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (int64_t task = 0; task < tasks; task++) {
-        const int64_t at = task * COLUMN_BLOCK, n = columns - at < COLUMN_BLOCK ? columns - at : COLUMN_BLOCK;
+        const int64_t at = task * block, n = columns - at < block ? columns - at : block;
         for (int64_t t = 0; t < s->tokens; t++)
             memset(out + t * out_row + at, 0, (size_t)(rk_padded(n)) * sizeof(float));
         for (int64_t row = 0; row < height; row += chunk) {

@@ -47,18 +47,20 @@ static void NAME(dots)(const WT *w, int64_t stride, const int32_t *rows, int64_t
 /* out[0 ... n) += sum over r of value[r] * w[r][0 ... n), in order; out is readable and writable up to the next vector. */
 static inline __attribute__((always_inline)) void NAME(add)(const int rows, const WT *const *w, const WT *const *next,
                                                             const float *value, int64_t n, float *out) {
-    const int64_t whole = n - n % VL;
+    const int64_t whole = n - n % VL, line = 64 / (int64_t)sizeof(WT);
     vec factor[8];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) factor[r] = vec_set(value[r]);
-    for (int64_t c = 0; c < whole; c += VL) {
-        vec sum = vec_load_f32(out + c);
+    for (int64_t from = 0; from < whole; from += line) { /* what follows is asked for once a line of the cache */
+        const int64_t end = from + line < whole ? from + line : whole;
 #pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            __builtin_prefetch(next[r] + c, 0, 2);
-            sum = vec_fma(LOAD_W(w[r] + c), factor[r], sum);
+        for (int r = 0; r < rows; r++) __builtin_prefetch(next[r] + from, 0, 2);
+        for (int64_t c = from; c < end; c += VL) {
+            vec sum = vec_load_f32(out + c);
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) sum = vec_fma(LOAD_W(w[r] + c), factor[r], sum);
+            vec_store_f32(out + c, sum);
         }
-        vec_store_f32(out + c, sum);
     }
     if (whole < n) {
         vec sum = vec_load_f32(out + whole);

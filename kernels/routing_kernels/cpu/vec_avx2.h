@@ -7,6 +7,9 @@
 typedef __m256 vec;
 typedef __m256d dvec;
 #define VL 8
+#define LONE_ROWS 1       /* of a weight that a lone token reads at a time: one stream, which the prefetchers follow best */
+#define DOT_STRETCH 256   /* of a row summed in one chain: the chains of two stretches run side by side */
+#define LONE_COLUMNS 4096 /* of a sum of rows that a lone token works on at a time */
 #define TILE_TOKENS 3 /* 4 rows x 3 tokens = 12 sums, 3 token vectors and 1 weight vector of the 16 registers */
 
 static inline vec vec_zero(void) { return _mm256_setzero_ps(); }

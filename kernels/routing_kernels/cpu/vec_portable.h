@@ -7,6 +7,9 @@
 typedef float vec __attribute__((vector_size(16)));
 typedef double dvec __attribute__((vector_size(16)));
 #define VL 4
+#define LONE_ROWS 1 /* as with AVX2 */
+#define DOT_STRETCH 128
+#define LONE_COLUMNS 4096
 #define TILE_TOKENS 3 /* 4 rows x 3 tokens = 12 sums, so that 16 registers suffice */
 
 static inline vec vec_zero(void) { return (vec){0.0f, 0.0f, 0.0f, 0.0f}; }
@@ -35,9 +38,10 @@ static inline uint32_t bits_from_float(float value) {
 }
 
 static inline vec vec_load_bf16(const uint16_t *p) {
-    float lane[VL];
-    for (int i = 0; i < VL; i++) lane[i] = float_from_bits((uint32_t)p[i] << 16);
-    return vec_load_f32(lane);
+    uint16_t half __attribute__((vector_size(8)));
+    typedef uint32_t words __attribute__((vector_size(16)));
+    memcpy(&half, p, sizeof half);
+    return (vec)(__builtin_convertvector(half, words) << 16);
 }
 
 /* Half to float without half instructions: the exponent is rebased by a multiplication, which also turns

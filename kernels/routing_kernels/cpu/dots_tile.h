@@ -9,7 +9,7 @@ static inline __attribute__((always_inline)) void NAME(step)(const int rows, con
                                                              const float *const *x, vec *sum) {
     const int64_t ahead = PREFETCH_BYTES / (int64_t)sizeof(WT);
     vec lane[TILE_TOKENS];
-    if (LONE_ROWS == 1 && soon) {
+    if (ASK_SOON && soon) {
 #pragma GCC unroll 2
         for (int i = 0; i < 4 * VL * (int)sizeof(WT); i += 64) __builtin_prefetch((const char *)(soon + 4 * k) + i, 0, 2);
     }
@@ -29,18 +29,27 @@ static inline __attribute__((always_inline)) void NAME(step)(const int rows, con
 static inline __attribute__((always_inline)) void NAME(lanes)(const int rows, const int tokens, int64_t length,
                                                               const WT *const *w, int64_t next, const WT *soon,
                                                               const float *const *x, vec *total) {
-    const int64_t whole = length - length % VL;
-    for (int64_t from = 0; !from || from < whole; from += DOT_STRETCH) { /* a chain each: they run side by side */
-        const int64_t end = whole - from < DOT_STRETCH ? whole : from + DOT_STRETCH;
-        int64_t k = from;
-        vec sum[24];
+    const int64_t whole = length - length % VL, stretch = DOT_STRETCH;
+    int64_t from = 0;
+    vec sum[24];
+#pragma GCC unroll 24
+    for (int i = 0; i < rows * tokens; i++) total[i] = vec_zero();
+    if (rows * tokens == 1) /* a chain would wait for itself: four stretches, 128 bytes apart, at a time */
+        for (; from + 4 * stretch <= whole; from += 4 * stretch) {
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) sum[i] = vec_zero();
+#pragma GCC unroll 2
+            for (int64_t k = from; k < from + stretch; k += VL)
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++) NAME(step)(1, 1, k + i * stretch, length, w, next, soon, x, sum + i);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) total[0] += sum[i];
+        }
+    for (; from < whole; from += stretch) {
+        const int64_t end = whole - from < stretch ? whole : from + stretch;
 #pragma GCC unroll 24
         for (int i = 0; i < rows * tokens; i++) sum[i] = vec_zero();
-        if (rows == 1)
-            for (; k + 4 * VL <= end; k += 4 * VL)
-#pragma GCC unroll 4
-                for (int i = 0; i < 4; i++) NAME(step)(rows, tokens, k + i * VL, length, w, next, soon, x, sum);
-        for (; k < end; k += VL) NAME(step)(rows, tokens, k, length, w, next, soon, x, sum);
+        for (int64_t k = from; k < end; k += VL) NAME(step)(rows, tokens, k, length, w, next, soon, x, sum);
         if (!from) {
 #pragma GCC unroll 24
             for (int i = 0; i < rows * tokens; i++) total[i] = sum[i];
@@ -78,12 +87,11 @@ static inline __attribute__((always_inline)) void NAME(tile)(const int rows, con
     }
 }
 
-/* Four rows against up to TILE_TOKENS tokens. Rows that one token alone reads (`alone`) come as fast as memory gives them:
-   one after the other, where that is what the processor's own prefetchers follow. While four rows are worked on for more,
-   the four that lie at `soon` are asked for. */
+/* Four rows against up to TILE_TOKENS tokens. Long rows that one token alone reads (`alone`) are read one after the other where
+   that is what the processor's own prefetchers follow. Otherwise the four that lie at `soon` are asked for meanwhile. */
 static void NAME(tile4)(int tokens, int alone, int64_t length, const WT *const *w, const WT *soon, const float *const *x,
                         float *out) {
-    if (LONE_ROWS == 1 && alone) {
+    if (LONE_ROWS == 1 && alone && length / 4 >= DOT_STRETCH) {
         vec total[4];
         for (int r = 0; r < 4; r++) NAME(lanes)(1, 1, length, w + r, 0, NULL, x, total + r);
         vec_sum4(total[0], total[1], total[2], total[3], out);

@@ -9,7 +9,7 @@ static void NAME(lone_rows)(const WT *w, int64_t row, int64_t first, int64_t las
         const WT *at[4]; /* past the last row, the last row again: its sums are not kept */
         float found[4];
         for (int i = 0; i < 4; i++) at[i] = w + (r + i < last ? r + i : last - 1) * row;
-        NAME(tile4)(1, 1, length, at, NULL, &x, found);
+        NAME(tile4)(1, 1, length, at, at[3] + row, &x, found);
         memcpy(out + r - first, found, (size_t)(last - r < 4 ? last - r : 4) * sizeof(float));
     }
 }

@@ -8,9 +8,10 @@
 typedef __m512 vec;
 typedef __m512d dvec;
 #define VL 16
-#define LONE_ROWS 8                      /* of a weight that a lone token reads at a time */
-#define DOT_STRETCH ((int64_t)1 << 40)   /* of a row summed in one chain: all of it */
-#define LONE_COLUMNS 1024                /* of a sum of rows that a lone token works on at a time */
+#define LONE_ROWS 8                    /* rows that a lone token reads at a time */
+#define DOT_STRETCH ((int64_t)1 << 40) /* of a row summed in one chain: all of it */
+#define ASK_SOON 0                     /* rows that several tokens read next are not asked for */
+#define LONE_COLUMNS 1024              /* of a sum of rows that a lone token works on at a time */
 #define TILE_TOKENS 6 /* 4 rows x 6 tokens = 24 sums, 6 token vectors and 1 weight vector of the 32 registers */
 
 static inline vec vec_zero(void) { return _mm512_setzero_ps(); }

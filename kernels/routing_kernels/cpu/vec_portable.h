@@ -7,8 +7,10 @@
 typedef float vec __attribute__((vector_size(16)));
 typedef double dvec __attribute__((vector_size(16)));
 #define VL 4
-#define LONE_ROWS 1 /* as with AVX2 */
-#define DOT_STRETCH 128
+/* As with AVX2 (vec_avx2.h says what they are). */
+#define LONE_ROWS (sizeof(WT) == 2 ? 1 : 8)
+#define DOT_STRETCH (sizeof(WT) == 2 ? 64 : (int64_t)1 << 40)
+#define ASK_SOON 1
 #define LONE_COLUMNS 4096
 #define TILE_TOKENS 3 /* 4 rows x 3 tokens = 12 sums, so that 16 registers suffice */
 

@@ -3,9 +3,11 @@
     python benchmarks/kernels.py [--ops moe_experts ...] [--dtypes float32 bfloat16] [--seconds 20] [--no-flex]
 
 One thread, its own CPU time (a core taken by somebody else is not charged), the variants in random order inside each
-round, medians with quartiles, and ratios of medians of one run. A read-bandwidth probe runs in the same rounds: a layer
-that reads its weights once cannot be faster than it. A case ends after its rounds or after ``--seconds`` of CPU time,
-whichever comes first, but not before three rounds.
+round, times as medians with quartiles. A ratio is the median of the rounds' own ratios: what makes a machine waver lasts
+longer than a round, and takes both sides of it alike. A read-bandwidth probe runs in the same rounds, over another 128 MiB
+of a gibibyte each time (the same ones again would in part be in cache): a layer that reads its weights once can hardly be
+faster than it. A case ends after its rounds or after ``--seconds`` of CPU time, whichever comes first, but not before three
+rounds.
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ import routing_kernels
 import torch
 import transformers
 
-from benchmarks import kernel_cases
+from benchmarks import kernel_cases, kernel_fallbacks
 from benchmarks.figures import figure, publish
 
 PROBE_BYTES = 128 << 20
+PROBED = 8  # as many of them to choose from
+OPS = kernel_cases.OPS | {"fallbacks": kernel_fallbacks.fallbacks}
 
 
 def clock(action: Callable[[], object]) -> float:
@@ -50,11 +54,17 @@ def spread(seconds: list[float]) -> dict[str, float]:
     return {name: round(value * 1e3, 4) for name, value in (("median", middle), ("low", low), ("high", high))}
 
 
+def in_rounds(above: list[float], below: list[float]) -> float:
+    """The median of the rounds' ratios."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
 @torch.no_grad()
-def measure(case: kernel_cases.Case, seconds: float) -> tuple[list[dict[str, object]], dict[str, object]]:
-    """The figures of one case, and what they were drawn from."""
-    probe = torch.ones(PROBE_BYTES // 4)
-    actions = case.variants | {"probe": probe.sum}
+def measure(
+    case: kernel_cases.Case, seconds: float, memory: torch.Tensor
+) -> tuple[list[dict[str, object]], dict[str, object]]:
+    """The figures of one case, and what they were drawn from; ``memory`` [PROBED, ...] is what the probe reads."""
+    actions = case.variants | {"probe": lambda: random.choice(memory).sum()}
     times: dict[str, list[float]] = {name: [] for name in actions}
     for action in actions.values():
         action()  # warms up
@@ -65,18 +75,18 @@ def measure(case: kernel_cases.Case, seconds: float) -> tuple[list[dict[str, obj
             spent += times[name][-1]
         if spent > seconds and round_ >= 2:
             break
-    medians = {name: statistics.median(column) for name, column in times.items()}
     dtype = str(case.dtype).removeprefix("torch.")
     setting = f"{case.setting}, {dtype}"
     figures = [
-        figure(one.what, setting, medians[one.slow] / medians[one.fast], "x", one.goal) for one in case.ratios
+        figure(one.what, setting, in_rounds(times[one.slow], times[one.fast]), "x", one.goal)
+        for one in case.ratios
     ]
-    probed = PROBE_BYTES / medians["probe"]
+    probed = PROBE_BYTES / statistics.median(times["probe"])
     if case.reads:
-        read = case.reads / medians[case.read_by]
+        share = case.reads / PROBE_BYTES * in_rounds(times["probe"], times[case.read_by])
         goal = ">= 0.9" if case.setting == "olmoe, 1 tokens" else None
         figures.append(
-            figure(f"{case.op}: share of the read bandwidth", setting, read / probed, "of the probe", goal)
+            figure(f"{case.op}: share of the read bandwidth", setting, share, "of the probe", goal)
         )
     details = {
         "op": case.op, "setting": case.setting, "dtype": dtype, "rounds": len(times["probe"]),
@@ -91,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    ops = list(kernel_cases.OPS)
+    ops = list(OPS)
     parser.add_argument("--ops", nargs="+", default=ops, choices=ops)
     parser.add_argument(
         "--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16", "float16"]
@@ -106,11 +116,12 @@ def main() -> None:
     torch.manual_seed(asked.seed)
     random.seed(asked.seed)
     figures, cases = [], []
+    memory = torch.ones(PROBED, PROBE_BYTES // 4)
     for op in asked.ops:
         for dtype in (getattr(torch, name) for name in asked.dtypes):
             options = {"flex": not asked.no_flex} if op == "block_attention" else {}
-            for case in kernel_cases.OPS[op](dtype, **options):
-                told, details = measure(case, asked.seconds)
+            for case in OPS[op](dtype, **options):
+                told, details = measure(case, asked.seconds, memory)
                 figures += told
                 cases.append(details)
     backend, isa = routing_kernels.resolve("cpu")

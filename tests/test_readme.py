@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -64,3 +65,11 @@ def test_figures_come_from_scripts_alone() -> None:
         [sys.executable, "benchmarks/readme_table.py", "--check"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_kernels_figures_name_their_instruction_set() -> None:
+    results = [json.loads(path.read_text()) for path in (ROOT / "benchmarks" / "results").glob("kernels*.json")]
+    assert {result["isa"] for result in results} == {"avx2", "avx512"}
+    for result in results:
+        heading = f"<summary><code>benchmarks/kernels.py</code>: [^<]*{result['isa']}, [^<]*</summary>"
+        assert len(re.findall(heading, README)) == 1

@@ -6,8 +6,8 @@ One thread, its own CPU time (a core taken by somebody else is not charged), the
 round, times as medians with quartiles. A ratio is the median of the rounds' own ratios: what makes a machine waver lasts
 longer than a round, and takes both sides of it alike. A read-bandwidth probe runs in the same rounds, over another 128 MiB
 of a gibibyte each time (the same ones again would in part be in cache): a layer that reads its weights once is hardly faster
-than it, by a tenth where what it asks for ahead beats a plain read. A case ends after its rounds or after ``--seconds`` of CPU time, whichever comes first, but not before three
-rounds.
+than it, by a tenth where what it asks for ahead beats a plain read. A case ends after its rounds or after ``--seconds`` of
+CPU time, whichever comes first, but not before three rounds.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def fallbacks(results: list[dict[str, Any]]) -> str:
     for result in results:
         rows: dict[tuple[str, str], dict[str, float]] = {}
         for one in result["figures"]:
-            if "fallback" in one["what"]:
+            if one["what"].startswith(("fallback: ", "composed ")):
                 setting, dtype = one["setting"].rsplit(", ", 1)
                 rows.setdefault((one["what"].removeprefix("fallback: "), setting), {})[dtype] = one["value"]
         if not rows:

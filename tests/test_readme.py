@@ -68,7 +68,9 @@ def test_figures_come_from_scripts_alone() -> None:
 
 
 def test_the_kernels_figures_name_their_instruction_set() -> None:
-    results = [json.loads(path.read_text()) for path in (ROOT / "benchmarks" / "results").glob("kernels*.json")]
+    results = [
+        json.loads(path.read_text()) for path in (ROOT / "benchmarks" / "results").glob("kernels*.json")
+    ]
     assert {result["isa"] for result in results} == {"avx2", "avx512"}
     for result in results:
         heading = f"<summary><code>benchmarks/kernels.py</code>: [^<]*{result['isa']}, [^<]*</summary>"

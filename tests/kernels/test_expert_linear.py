@@ -113,6 +113,21 @@ def test_many_slots_of_one_expert_have_the_bits_of_each_alone(isa, dtype) -> Non
             assert torch.equal(expert_linear(x[:count], ids, held, bias, True, "cpu"), alone[:count])
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("depth", [255, 256, 603])
+def test_long_rows_have_the_bits_of_each_slot_alone(depth, dtype, isa) -> None:
+    x, _, weight, bias = make(5, 1, 2, depth, 39, dtype)
+    ids = torch.ones(5, 1, dtype=torch.int64)
+    with using(isa):
+        alone = [expert_linear(x[t : t + 1], ids[:1], weight, bias, backend="cpu") for t in range(5)]
+        together = expert_linear(x, ids, weight, bias, backend="cpu")
+    assert torch.equal(together, torch.cat(alone))
+    want = x[:, 0].double() @ weight[1].double().T + bias[1].double()
+    error = (together[:, 0].double() - want).norm(dim=1)
+    assert (error <= 4 * NORM_TOLERANCE[dtype] * want.norm(dim=1)).all()
+
+
 def swiglu(rows: Tensor) -> Tensor:
     gate, up = rows.chunk(2, dim=-1)
     return F.silu(gate) * up

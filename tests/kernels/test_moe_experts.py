@@ -195,6 +195,20 @@ def test_y_has_the_same_bits_whatever_else_is_asked(shape, isa, dtype, seed):
         assert torch.equal(y[t : t + 1], on(isa, alone).y)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", NORM_TOLERANCE)
+@pytest.mark.parametrize(("hidden", "width"), [(255, 256), (256, 259), (603, 513)])
+def test_long_rows_have_the_bits_of_each_token_alone(hidden, width, dtype, isa):
+    """A lone token goes through long rows in another way than several do."""
+    case = make(5, 2, 2, hidden, width, dtype)._replace(ids=torch.tensor([[0, 1]]).repeat(5, 1))
+    y = on(isa, case).y
+    exact = routing_kernels.moe_experts(*case.double(), backend="reference").y
+    assert ((y.double() - exact).norm(dim=-1) <= NORM_TOLERANCE[dtype] * added_up(case)).all()
+    for t in range(5):
+        alone = case._replace(x=case.x[t : t + 1], ids=case.ids[t : t + 1], weights=case.weights[t : t + 1])
+        assert torch.equal(y[t : t + 1], on(isa, alone).y)
+
+
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_statistics_have_no_size_when_off(backend):
     out = routing_kernels.moe_experts(*make(3, 4, 2, 8, 8, torch.float32), backend=backend)

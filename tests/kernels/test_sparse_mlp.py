@@ -143,6 +143,22 @@ def test_y_has_the_same_bits_whatever_else_is_asked(shape, mode, isa, dtype, see
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_wide_layers_have_the_bits_of_each_token_alone(dtype, isa):
+    """A lone token adds up longer pieces of rows than several do."""
+    case = make(3, 19, 4096 + 1029, 5, dtype)
+    y, _, _ = masked(case, "teal", "silu", 0.0, 0.5)
+    with using(isa):
+        out = case.run("teal", input_threshold=0.5, backend="cpu").y
+        alone = [
+            case._replace(x=case.x[t : t + 1]).run("teal", input_threshold=0.5, backend="cpu").y
+            for t in range(3)
+        ]
+    assert torch.equal(out, torch.cat(alone))
+    assert ((out.double() - y).norm(dim=1) <= 4 * NORM_TOLERANCE[dtype] * y.norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_not_active_is_not_read(mode, dtype, isa):
     """Weights of dropped neurons and inputs may be NaN: nothing of it is seen."""

@@ -173,3 +173,11 @@ def test_charts_of_answers_say_what_they_show(answers):
 def probed_together(answers) -> pd.DataFrame:
     vectors = answers["routing_vectors"][0]
     return analysis.probe(vectors, {run: "ab"[run % 2] for run in vectors.index}, folds=2, permutations=2)
+
+
+@pytest.mark.parametrize(
+    "draw", [charts.affinity, charts.expert_load, charts.routing_vectors, charts.clusters]
+)
+def test_a_frame_of_something_else_is_refused(draw):
+    with pytest.raises(StoreError, match="no column"):
+        draw(pd.DataFrame({"x": [1]}))

@@ -39,6 +39,7 @@ def expert_load(frame: pd.DataFrame) -> alt.Chart:
 
 def affinity(frame: pd.DataFrame, layer: int | None = None) -> alt.Chart:
     """Probability of the next layer's experts given one of ``layer`` (the first without), from ``expert_affinity``."""
+    _require(frame, "layer", "expert", "next_expert", "probability")
     if layer is None and len(frame):
         layer = int(frame["layer"].min())
     rows = _checked(frame[frame["layer"] == layer], "expert", "next_expert", "probability")
@@ -309,6 +310,8 @@ def routing_vectors(frame: pd.DataFrame) -> alt.Chart:
     import altair as alt
     import pandas as pd
 
+    if frame.columns.nlevels != 2:
+        raise StoreError("The frame has no columns by layer and expert.", "Give what routing_vectors gives.")
     places = list(frame.columns.to_frame().itertuples(index=False, name=None))
     tall = pd.DataFrame(
         [
@@ -439,12 +442,16 @@ def _named(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return _checked(frame, *columns).assign(item=[_text(item) for item in frame.index])
 
 
-def _checked(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+def _require(frame: pd.DataFrame, *columns: str) -> None:
     missing = [name for name in columns if name not in frame]
     if missing:
         raise StoreError(
             f"The frame has no column {missing[0]!r}.", f"Give the rows of the macro: {', '.join(columns)}."
         )
+
+
+def _checked(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    _require(frame, *columns)
     if len(frame) > LARGEST:
         raise StoreError(
             f"A chart of {len(frame):,} rows would be too large; {LARGEST:,} are drawn at most.",

@@ -178,8 +178,8 @@ def card(page: Any, idle: Callable[[Any], None]) -> Callable[[], Any]:
             panel.locator('[data-wb-action="clear"]').click()
         if panel.get_by_label("Clicks act on").is_visible():
             panel.get_by_label("Clicks act on").select_option("all")
-        if panel.locator("details[open]").count():
-            panel.locator("summary").click()
+        if panel.locator("details[open]:visible").count():
+            panel.locator("details[open]:visible > summary").click()
         panel.get_by_role("tab", name="Map").click()
         colours = panel.get_by_label("Colour by")
         if colours.locator('option[value="expert"]').count():

@@ -63,7 +63,7 @@ def test_a_plan_speaks_in_sentences(driver: Any) -> None:
         driver.control("add", edit={"kind": f"reroute.{kind}", "layers": [1], "experts": [2]})
     plan = driver.view.raw("state")["plan"]
     named = {"text": "expert %1", "values": ["2"]}
-    done = {"text": "%1 in layer %2", "values": [{"text": "force %1", "values": [named]}, "1"]}
+    done = {"text": "%1 in layer %2", "values": [{"text": "force %1", "values": [named]}, 1]}
     text = {"text": "%1, %2", "values": [done, {"text": "all tokens", "values": []}]}
     assert plan["edits"][1]["text"] == text
     (warning,) = plan["warnings"]

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { load } from './load.mjs';
 
-const { boost, find, placeOf, replay, scaleWeight, scaled, toggle, toggleHead, toggleNeurons, toggleSkip, wordsOf } = await load('edits');
+const { boost, find, placeOf, replay, rerouting, scaleWeight, scaled, toggle, toggleHead, toggleNeurons, toggleSkip, wordsOf } = await load('edits');
 
 const card = (kind, extra = {}) => ({
   kind, text: '', enabled: true, layers: [3], experts: [5], tokens: 'all', phase: 'all', data: {}, ...extra
@@ -99,4 +99,15 @@ test('a head is masked and unmasked; a run keeps all its digits', () => {
   assert.equal(toggleHead(plan(card('mask.heads', { data: { heads: [1] } })), 3, 1).type, 'remove');
   assert.equal(toggleHead(plan(card('mask.heads', { data: { heads: [1, 2] } })), 3, 1).type, 'add');
   assert.equal(replay(one, '250093398325974893').edit.run, '250093398325974893');
+});
+
+test('a replay is offered only where the plan does not re-route by itself', () => {
+  for (const [edit, target, found] of [
+    [card('reroute.ban'), all, true], [card('reroute.weights', { layers: null }), one, true],
+    [card('reroute.ban', { tokens: [2] }), one, true], [card('reroute.ban', { tokens: { start: 0, stop: 2 } }), one, true],
+    [card('reroute.ban', { tokens: [1] }), one, false], [card('reroute.ban', { layers: [2] }), all, false],
+    [card('reroute.ban', { enabled: false }), all, false], [card('skip.block'), all, false]
+  ]) {
+    assert.equal(rerouting(plan(card('skip.mlp'), edit), target) === edit, found, JSON.stringify(edit));
+  }
 });

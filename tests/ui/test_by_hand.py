@@ -79,6 +79,24 @@ def test_a_weight_is_dragged_and_a_token_is_routed_like_another(
     }
 
 
+def test_the_base_runs_routes_are_replayed_where_the_plan_leaves_room(
+    page: Any, ran: Any, idle: Callable[[Any], None]
+) -> None:
+    layer, _ = cell(ran)
+    ran.locator('[data-wb-state="chosen"] [data-wb-action="ban"]').first.click()
+    idle(ran)
+    replay = ran.locator('[data-wb-action="replay"]')
+    assert replay.is_disabled() and "take out “ban expert" in replay.get_attribute("title")
+    ran.locator(".wb-map-canvas").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    idle(ran)
+    assert cell(ran)[0] == layer + 1
+    act(ran, "replay", idle)
+    assert edits(ran)[1].startswith("Replay the routes of run") and f"in layer {layer + 1}" in edits(ran)[1]
+    assert ran.locator("[data-wb-error]").count() == 0
+
+
 def test_pointing_tells_and_labels_mark_rows_and_columns(
     page: Any, ran: Any, idle: Callable[[Any], None]
 ) -> None:
@@ -146,3 +164,30 @@ def test_who_asks_for_less_motion_gets_less(page: Any, ran: Any) -> None:
     page.emulate_media(reduced_motion="reduce")
     assert page.evaluate(moving) == "none"
     page.emulate_media(reduced_motion="no-preference")
+
+
+def test_the_tab_key_reaches_every_control(page: Any, ran: Any, idle: Callable[[Any], None]) -> None:
+    ran.locator('[data-wb-state="chosen"] [data-wb-action="ban"]').first.click()
+    idle(ran)
+    act(ran, "heads", idle)
+    act(ran, "form", idle)
+    wanted = page.evaluate(
+        """() => [...document.querySelectorAll('.wb-panel :is(button, select, input, textarea, canvas, summary)')]
+          .filter(node => !node.disabled && node.tabIndex >= 0 && node.checkVisibility() && node.type !== 'file')
+          .map((node, number) => (node.dataset.reach = String(number)))"""
+    )
+    ran.locator("[data-wb-prompt]").focus()
+    seen = set()
+    for _ in range(len(wanted) + 60):
+        seen.add(page.evaluate("document.activeElement.dataset.reach ?? ''"))
+        page.keyboard.press("Tab")
+    ran.locator("[data-wb-prompt]").focus()
+    for _ in range(20):  # what stands before the prompt
+        page.keyboard.press("Shift+Tab")
+        seen.add(page.evaluate("document.activeElement.dataset.reach ?? ''"))
+    missed = sorted(set(wanted) - seen)
+    assert len(wanted) > 70
+    assert [
+        page.locator(f'[data-reach="{number}"]').evaluate("node => node.outerHTML.slice(0, 150)")
+        for number in missed
+    ] == []

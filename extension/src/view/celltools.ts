@@ -1,9 +1,9 @@
 /** What else a click can do at the inspected cell: skip, mask, replay, look into the heads; each with its scope in words. */
 import type { ComputeRequest, ControlRequest } from './channel';
 import { button, choice, h, setAttr, setText, setTitle } from './dom';
-import { type Criterion, type SkipKind, type Target, find, placeOf, replay, toggleNeurons, toggleSkip } from './edits';
+import { type Criterion, type SkipKind, type Target, find, placeOf, replay, rerouting, toggleNeurons, toggleSkip } from './edits';
 import type { Calibrated, Inspection, PlanCard } from './protocol';
-import { __ } from './words';
+import { __, told } from './words';
 
 /** What the activity of neurons is measured on. */
 type Texts = 'prompt' | 'runs';
@@ -176,7 +176,15 @@ export class CellTools {
     setText(this.measured, this.words);
     this.like.hidden = !routed;
     this.imitate.disabled = this.source.value === '' || Number(this.source.value) === cell.position;
-    this.replayBase.disabled = base === null;
-    setTitle(this.replayBase, base === null ? __('There is no edited run yet: what is in view is the base run') : __('Use the routes of the base run %1, whatever the plan does in other layers', where));
+    const other = rerouting(plan, target);
+    this.replayBase.disabled = base === null || !!other;
+    setTitle(
+      this.replayBase,
+      base === null
+        ? __('There is no edited run yet: what is in view is the base run')
+        : other
+          ? __('The plan re-routes this place itself: take out “%1”, or inspect another layer', told(other.text))
+          : __('Use the routes of the base run %1, whatever the plan does in other layers', where)
+    );
   }
 }

@@ -151,6 +151,18 @@ export function replay(target: Target, run: string): ControlRequest {
   return { type: 'add', edit: { ...edit, run } as unknown as Record<string, unknown> };
 }
 
+/** The edit of the plan that re-routes `target` itself, if one does: a replay there fixes the whole choice, and cannot stand beside it. */
+export function rerouting(plan: PlanCard, target: Target): EditCard | undefined {
+  const [layers, tokens] = [layersOf(target), tokensOf(target)];
+  return plan.edits.find(
+    edit =>
+      edit.enabled &&
+      edit.kind.startsWith('reroute.') &&
+      (edit.layers === null || edit.layers.some(layer => layers.includes(layer))) &&
+      !(Array.isArray(edit.tokens) && Array.isArray(tokens) && !edit.tokens.some(token => (tokens as number[]).includes(token as number)))
+  );
+}
+
 /** Where an edit at `target` holds, in words that end a sentence. */
 export function placeOf(target: Target): string {
   if (target.scope === 'box' && target.box) {

@@ -90,6 +90,7 @@ def test_a_box_a_form_and_the_effect_of_each_edit(
     act(panel, "edit-box")
     form = panel.locator("[data-wb-form]")
     form.get_by_label("Kind of edit").select_option("mask.attention")
+    assert form.locator("[name]").first.get_attribute("name") == "pattern", "what has to be filled in comes first"
     block = form.locator('select[name="block"]')
     assert block.input_value() == "64" and block.locator("option").all_inner_texts() == [
         "16",

@@ -17,7 +17,6 @@ interface Field {
   input: HTMLInputElement | HTMLSelectElement;
 }
 
-/** Scope last: what is done comes before where. */
 const SCOPE = ['layers', 'tokens', 'where', 'phase', 'rows', 'steps'];
 let lists = 0;
 
@@ -155,7 +154,9 @@ export class EditForm {
     setAttr(this.node, 'data-wb-form', form.kind);
     this.explain(form);
     const { properties, required } = form.parameters as { properties: Record<string, Schema>; required: string[] };
-    const names = Object.keys(properties).sort((a, b) => SCOPE.indexOf(a) - SCOPE.indexOf(b));
+    // What has to be filled in comes first, the scope last.
+    const order = (name: string): number => 2 * SCOPE.indexOf(name) - Number(required.includes(name));
+    const names = Object.keys(properties).sort((a, b) => order(a) - order(b));
     this.fields.replaceChildren();
     this.made = names
       .filter(name => properties[name]!.const === undefined)

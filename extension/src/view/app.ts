@@ -469,7 +469,8 @@ export class App {
     setText(this.parts.status, this.kernelBusy ?? (computing ? __('waiting for the kernel') : ''));
     this.parts.runButton.classList.toggle('wb-working', busy && (computing || this.kernelBusy !== null));
     // A text that grows is sign enough: an animation costs a frame sixty times a second, also of one that changes little.
-    this.parts.runButton.classList.toggle('wb-steady', !!this.state?.live && !this.state.live.ended);
+    const grows = !!this.state?.live && !this.state.live.ended && !computing; // by the panel, or by a cell of a notebook
+    this.parts.runButton.classList.toggle('wb-steady', this.generating || grows);
     this.parts.head.openButton.disabled = opening;
     if (this.state === null) {
       this.renderWelcome();

@@ -76,6 +76,14 @@ def test_a_large_map_comes_without_its_cells(large: Any) -> None:
     assert driver.view.last("cell")["text"] and "next" not in driver.view.kinds()
 
 
+def test_a_text_of_another_model_is_not_gone_on_with(large: Any) -> None:
+    driver, _, run = large
+    driver.compute("step")
+    told = driver.view.last("error")
+    assert "recorded with synthetic" in told["problem"] and "Press Run" in told["remedy"]
+    assert driver.state["live"] is None and driver.state["edited"]["id"] == str(run)
+
+
 def test_columns_hold_the_most_frequent_expert_and_means(large: Any, fake_bench: Any) -> None:
     driver, base, run = large
     bucket, first = 8, 1024

@@ -90,7 +90,9 @@ def test_a_box_a_form_and_the_effect_of_each_edit(
     act(panel, "edit-box")
     form = panel.locator("[data-wb-form]")
     form.get_by_label("Kind of edit").select_option("mask.attention")
-    assert form.locator("[name]").first.get_attribute("name") == "pattern", "what has to be filled in comes first"
+    assert form.locator("[name]").first.get_attribute("name") == "pattern", (
+        "what has to be filled in comes first"
+    )
     block = form.locator('select[name="block"]')
     assert block.input_value() == "64" and block.locator("option").all_inner_texts() == [
         "16",
@@ -340,6 +342,10 @@ two = write_synthetic_run(bench.store, 12000, 24, 32, 4, flips_of=one)
         "another model's run is looked at, not edited"
     )
     assert panel.locator('[data-wb-expert] [data-wb-action="ban"]').first.is_disabled()
+    assert (
+        panel.locator('[data-wb-action="generate"]').is_disabled()
+        and "another model" in panel.locator("[data-wb-live]").inner_text()
+    )
     panel.get_by_label("Rows of the map").select_option("layers")
     panel.locator('[data-wb-action="run"]').click()
     idle(panel)

@@ -301,6 +301,14 @@ class Session:
 
         if self._base is None:
             raise PromptError(said("No prompt has been run."), said("Run one, then generate from it."))
+        if self._base.model != str(self.bench.name):
+            raise PromptError(
+                said(
+                    "This run was recorded with %1, whose tokens mean others to the open model.",
+                    self._base.model,
+                ),
+                said("Press Run to read its prompt with the open model, then generate."),
+            )
         live = self.bench.live(self._base.tokens, record=Record(scores=True))
         return Timelines(Timeline(live), self.bench.token_text)
 

@@ -97,7 +97,8 @@ export class LiveView {
     setAttr(this.node, 'data-wb-diverged', live?.diverged === null || !live ? undefined : String(live.diverged));
     this.generate.hidden = generating;
     this.pause.hidden = !generating;
-    this.generate.disabled = this.step.disabled = !!live?.ended;
+    const foreign = !live && !!state?.base && state.base.model !== state.bench.name;
+    this.generate.disabled = this.step.disabled = foreign || !!live?.ended;
     this.step.disabled ||= generating;
     const at = state?.selected?.position ?? -1;
     const last = live ? live.prompt_tokens + this.told.edited.length - 1 : -1;
@@ -107,7 +108,7 @@ export class LiveView {
       : __('Take back what follows token %1', at);
     this.branch.disabled = generating || !live;
     this.renderBranches(live?.timelines ?? [], live?.current ?? 0, generating);
-    this.renderNote(state, mode);
+    this.renderNote(state, mode, foreign);
     this.renderTexts(state);
   }
 
@@ -124,10 +125,12 @@ export class LiveView {
     this.branches.value = String(current);
   }
 
-  private renderNote(state: State | null, mode: string): void {
+  private renderNote(state: State | null, mode: string, foreign: boolean): void {
     const live = state?.live;
     const parts: string[] = [];
-    if (!live) {
+    if (foreign) {
+      parts.push(__('This run is of another model. Press Run to read its prompt with the open one, then generate.'));
+    } else if (!live) {
       parts.push(__('Generate goes on from the prompt. Edits made meanwhile act from the next token on.'));
     } else {
       parts.push(__('%1 tokens generated.', this.told.edited.length));

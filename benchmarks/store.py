@@ -1,6 +1,6 @@
 """Times the store and prints JSON: rows in, bytes on disk, and every macro.
 
-    python benchmarks/store.py [--choices 4000000] [--threads 1] [--repeats 3] [--macros 1000000 100000000] [--folder DIR]
+    python benchmarks/store.py [--choices 16000000] [--threads 1] [--repeats 3] [--macros 1000000 100000000] [--folder DIR]
     python benchmarks/store.py --macros 100000000 --folder DIR --keep
     python benchmarks/store.py --short 2000 --macros
 
@@ -338,7 +338,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--choices", type=int, default=4_000_000)
+    parser.add_argument("--choices", type=int, default=16_000_000)
     parser.add_argument("--threads", type=int, default=1, help="of DuckDB while macros are asked")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(

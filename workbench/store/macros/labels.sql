@@ -247,22 +247,24 @@ WITH ids AS (
     FROM top_cells((SELECT coalesce(list(s.id), []) FROM some_runs(run, most) AS s)) AS c
     JOIN ids AS i ON i.run = c.run AND i.position = c.position
     GROUP BY c.layer, i.token, c.expert
-), sums AS (
-    SELECT c.layer, c.token, c.expert, c.n,
-           sum(c.n) OVER (PARTITION BY c.layer, c.token) AS of_token,
-           sum(c.n) OVER (PARTITION BY c.layer, c.expert) AS of_expert, sum(c.n) OVER (PARTITION BY c.layer) AS of_layer
+), of_token AS (
+    -- The largest count and, among equal ones, the lowest expert as one number.
+    SELECT c.layer, c.token, sum(c.n) AS tokens, max(c.n << 16 | (65535 - c.expert)) AS best
     FROM cells AS c
+    GROUP BY c.layer, c.token
+    HAVING sum(c.n) >= least
+), of_expert AS (
+    SELECT c.layer, c.expert, sum(c.n) AS tokens, sum(sum(c.n)) OVER (PARTITION BY c.layer) AS of_layer
+    FROM cells AS c
+    GROUP BY c.layer, c.expert
 ), texts AS (
     SELECT i.token, any_value(i.text) AS text FROM ids AS i GROUP BY i.token
-), best AS (
-    SELECT s.layer, s.token, s.expert, s.n, s.of_token, s.of_expert, s.of_layer
-    FROM sums AS s
-    WHERE s.of_token >= least
-    QUALIFY row_number() OVER (PARTITION BY s.layer, s.token ORDER BY s.n DESC, s.expert) = 1
 )
-SELECT b.layer, b.token, t.text, CAST(b.of_token AS BIGINT) AS tokens, b.expert, b.n / b.of_token AS share,
-       b.n / b.of_token / (b.of_expert / b.of_layer) AS lift
-FROM best AS b JOIN texts AS t ON t.token = b.token
+SELECT b.layer, b.token, t.text, CAST(b.tokens AS BIGINT) AS tokens, e.expert, (b.best >> 16) / b.tokens AS share,
+       (b.best >> 16) / b.tokens / (e.tokens / e.of_layer) AS lift
+FROM of_token AS b
+JOIN texts AS t ON t.token = b.token
+JOIN of_expert AS e ON e.layer = b.layer AND e.expert = 65535 - (b.best & 65535)
 ORDER BY b.layer, share DESC, tokens DESC, b.token;
 
 -- token_specialisation_by_label: how the experts of a layer divide the values of a label of the tokens (`key` in token_label),

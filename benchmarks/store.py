@@ -10,7 +10,8 @@ rows is not timed, and DuckDB writes with one thread, as a bench opens it. Macro
 (10^8 choices take about 1.5 GB in ``--folder``) with ``--threads``: their whole answer is made, and they are asked once
 before, so that what they read is in memory. The sums of ended runs are kept (``Store.summarise``, whose seconds are told
 beside); ``--rows`` times them over the rows alone as well. All runs have the same text, so that they can be compared; macros
-that ask by token id are asked where every run has a text of its own, of 50,000 ids by Zipf's law.
+that ask by token id are asked where every run has a text of its own, of 50,000 ids by Zipf's law (filling the pools with
+these is timed too).
 Every figure is told on stderr as it comes; a macro that takes more than ``--limit``
 seconds is given up. Those that read every choice are asked a second time with ``most := 30000``, over so many tokens' worth
 of runs. So many runs of 64 tokens as ``--short`` says are written and summed up, for the bytes that they take.
@@ -33,7 +34,7 @@ import duckdb
 import numpy as np
 from figures import figure, publish
 
-from workbench.store import Store
+from workbench.store import Store, pools
 from workbench.store.schema import TABLE_MACROS, macro_docs
 from workbench.store.summary import BLOCK_TABLES, SUMS
 
@@ -85,6 +86,11 @@ HELPERS = (
     "set_cells",
     "top_cells",
     "unset",
+    "pool_for",
+    "pool_changes",
+    "changed_ids",
+    "token_changes",
+    "top_changes",
 )
 EFFECTS = ("skip_matrix", "layer_effect", "recovery_layer", "tolerable_sparsity")
 """Macros over what experiments measured, which is small whatever was recorded."""
@@ -164,7 +170,7 @@ def measure_short(runs: int, folder: Path) -> dict[str, Any]:
 
 def _rows(store: Store) -> dict[str, int]:
     """How many rows of sums there are, by table."""
-    tables = (*SUMS, "set_sum", *BLOCK_TABLES)
+    tables = (*SUMS, "set_sum", *BLOCK_TABLES, *pools.TABLES)
     return {table: store.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in tables}
 
 
@@ -191,7 +197,8 @@ def time_macros(choices: int, asked: argparse.Namespace, folder: Path) -> dict[s
     }  # fmt: skip
     _say(f"sums of {summed} runs kept in {found['summarise']['seconds']:.1f} s: {found['summarise']['rows']}")
     found |= _time_all(store, questions, asked)
-    _own_texts(store, runs)
+    found["pool"] = _own_texts(store, runs)
+    _say(f"pools of texts of their own filled in {found['pool']['seconds']:.1f} s: {found['pool']['rows']}")
     for clock, each in _time_all(store, by_id, asked).items():
         found[clock] |= each
     store.close()
@@ -282,14 +289,21 @@ def _first_run(store: Store) -> None:
     store.flush()
 
 
-def _own_texts(store: Store, runs: list[int]) -> None:
-    """Other tokens for every run, from 50,000 ids by Zipf's law."""
+def _own_texts(store: Store, runs: list[int]) -> dict[str, Any]:
+    """Other tokens for every run, from 50,000 ids by Zipf's law; what it takes to fill the pools with them."""
     share = 1 / np.arange(1, 50_001)
     ids = np.random.default_rng(3).choice(50_000, len(runs) * TOKENS, p=share / share.sum())
     at = {"run": np.repeat(runs, TOKENS), "step": 0, "position": np.tile(np.arange(TOKENS), len(runs))}
-    store.cursor().execute("DELETE FROM token")
+    for table in ("token", "pool_run", *pools.TABLES):
+        store.cursor().execute(f"DELETE FROM {table}")
     store.write("token", {**at, "token": ids, "text": "word", "logprob": -2.0})
     store.flush()
+    start, start_cpu = time.perf_counter(), time.process_time()
+    store.summarise([])
+    return {
+        "seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu,
+        "rows": {table: store.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in pools.TABLES},
+    }  # fmt: skip
 
 
 def _time_all(

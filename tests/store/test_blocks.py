@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from workbench.store import TABLES, Store, open_parquet, schema, summary
+from workbench.store import TABLES, Store, open_parquet, pools, schema, summary
 
 
 @pytest.fixture(autouse=True)
@@ -318,13 +318,8 @@ def two_stores():
 
 
 READ_PAIRS = ("coactivation", "expert_affinity", "lookahead", "chunk_sparsity", "pair_cells", "next_cells")
-READ_LARGE = (
-    "layer_information",
-    "context_independence",
-    "token_specialisation",
-    "path_counts",
-    "path_summary",
-)
+BY_ID = ("context_independence", "token_specialisation")
+READ_LARGE = (*BY_ID, "layer_information", "path_counts", "path_summary")
 READ_SETS = ("set_cells", "top_cells")
 
 
@@ -379,6 +374,8 @@ def test_whatever_is_summed_and_deleted_the_answers_are_those_of_the_rows(
         limits = {"PIECE": 50, "FIRST": 100, "BLOCK": 300, "WORTH": worth, "SETS": bits, "VALUES": values}
         for name, value in limits.items():
             small.setattr(summary, name, value)
+        small.setattr(pools, "INTAKE", 60)
+        small.setattr(pools, "LARGEST", 400)
         for what, number in steps:
             some = [run for run in runs if run % 7 <= number]
             if what == "delete":
@@ -388,6 +385,8 @@ def test_whatever_is_summed_and_deleted_the_answers_are_those_of_the_rows(
     ask = [run for run in runs if run - 1 in asked] or runs
     questions = {f"{macro}({ask})": 1e-12 for macro in (*READ_PAIRS, *READ_SETS)}
     questions |= {f"{macro}({ask})": 1e-9 for macro in READ_LARGE}
+    questions |= {f"{macro}({ask}, first := true)": 1e-9 for macro in BY_ID}
+    questions[f"token_specialisation({ask}, least := 1)"] = 1e-9
     questions |= {f"token_specialisation_by_label({ask}, '{label}')": 1e-12 for label in ("kind", "own")}
     questions |= {f"route_stability({ask[0]}, {ask})": 1e-12}
     for question, rtol in questions.items():
@@ -401,4 +400,5 @@ def test_whatever_is_summed_and_deleted_the_answers_are_those_of_the_rows(
             obj=question,
         )
     kept.delete(runs), plain.delete(runs)
-    assert kept.sql("SELECT count(*) FROM block_run").fetchone() == (0,)
+    for table in ("block_run", "pool_run", *pools.TABLES):
+        assert kept.sql(f"SELECT count(*) FROM {table}").fetchone() == (0,)

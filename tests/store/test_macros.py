@@ -19,7 +19,7 @@ def test_every_macro_is_asked_by_a_test():
     folder = Path(__file__).parent
     texts = [
         path.read_text(encoding="utf-8")
-        for path in (*folder.glob("test_macros*.py"), folder / "test_blocks.py")
+        for path in (*folder.glob("test_macros*.py"), folder / "test_blocks.py", folder / "test_pools.py")
     ]
     asked = {name for text in texts for name in re.findall(r"(?<=FROM )\w+|(?<=\x22)\w+", text)}
     assert set(TABLE_MACROS) <= asked

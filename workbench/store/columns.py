@@ -18,6 +18,7 @@ _ARROW = {
     "UTINYINT": pa.uint8(),
     "SMALLINT": pa.int16(),
     "USMALLINT": pa.uint16(),
+    "UINTEGER": pa.uint32(),
     "INTEGER": pa.int32(),
     "BIGINT": pa.int64(),
     "UBIGINT": pa.uint64(),

@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 
 from workbench.errors import StoreError
-from workbench.store import schema
+from workbench.store import pools, schema
 from workbench.store.sharing import first_line, quote
 from workbench.store.summary import BLOCK_TABLES
 
@@ -171,7 +171,9 @@ def _selection(cursor: duckdb.DuckDBPyConnection, table: str, runs: list[int] | 
     if table in (
         "block_run",
         *BLOCK_TABLES,
-    ):  # sums over other runs too: made anew from the sums of single runs
+        "pool_run",
+        *pools.TABLES,
+    ):  # sums over other runs too: made anew there
         return f'SELECT * FROM "{table}" LIMIT 0'
     ids = f"[{', '.join(map(str, runs))}]::BIGINT[]"
     if any(name == "run" for name, _ in _columns(cursor, table)):

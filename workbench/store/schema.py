@@ -16,7 +16,7 @@ from workbench.store.transaction import transaction
 
 _HERE = Path(__file__).parent
 
-VERSION = 6
+VERSION = 7
 """Version of ``schema.sql``."""
 
 MIGRATIONS: dict[int, str] = {
@@ -33,6 +33,7 @@ _FILES = (
     "cells",
     "parts",
     "blocks",
+    "pools",
     "load",
     "paths",
     "labels",

@@ -516,6 +516,34 @@ CREATE TABLE block_label (
     mark  UBIGINT NOT NULL           -- column of label_marks
 );
 
+-- Choices by layer, token id and expert over many runs of one model (a pool), without position 0.  A question begins with a pool
+-- and counts only the runs by which it differs; see macros/pools.sql.  A run that is deleted is taken off (Store.delete does it).
+CREATE TABLE pool_run (
+    pool BIGINT NOT NULL,            -- the pool: its first run
+    run  BIGINT NOT NULL             -- one of its runs; a run is in one pool at most
+);
+
+CREATE TABLE token_pool (
+    pool       BIGINT NOT NULL,      -- of pool_run
+    layer      USMALLINT NOT NULL,
+    token      INTEGER NOT NULL,     -- id in the vocabulary
+    tokens     BIGINT NOT NULL,      -- choice sets of tokens with that id
+    choices    BIGINT NOT NULL,      -- and their slots
+    spread     DOUBLE NOT NULL,      -- sum over the experts of n ln n, n = choices_of
+    best       BIGINT NOT NULL,      -- the expert that most often has rank 0: the largest best_of
+    experts    USMALLINT[] NOT NULL, -- experts that were chosen
+    choices_of UINTEGER[] NOT NULL,  -- slots of each of them
+    tops_of    UINTEGER[] NOT NULL   -- and those of rank 0
+);
+
+CREATE TABLE expert_pool (
+    pool    BIGINT NOT NULL,         -- of pool_run
+    layer   USMALLINT NOT NULL,
+    expert  USMALLINT NOT NULL,
+    choices BIGINT NOT NULL,         -- sum over the ids of choices_of
+    tops    BIGINT NOT NULL          -- sum over the ids of tops_of
+);
+
 -- The choice of one token in one layer as one row: experts and weights in slot order.
 CREATE VIEW choice AS
 SELECT run, step, position, layer, list(expert ORDER BY slot) AS experts, list(weight ORDER BY slot) AS weights

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from workbench.errors import SetupError, SqlError, StoreError
 from workbench.store import columns as typed
-from workbench.store import database, schema, summary
+from workbench.store import database, pools, schema, summary
 from workbench.store.connect import StoreInUse
 from workbench.store.export import export
 from workbench.store.sharing import Server, first_line, quote
@@ -340,6 +340,7 @@ class Store:
             try:
                 with transaction(cursor):
                     summary.drop_blocks(cursor, ids)
+                    pools.take_off(cursor, ids)
                     for table in schema.TABLES:
                         if "run" in self._columns[table]:
                             cursor.execute(f'DELETE FROM "{table}" WHERE run IN (SELECT unnest(?))', [ids])

@@ -9,6 +9,7 @@ blocks where a question asks for them, and for the rest the sums of single runs,
 Sums by pairs of layers and by label are kept of large blocks alone.
 
 Questions that compare choice sets one by one read them as bits (``set_sum``), an eighth of the rows where eight are chosen.
+Those that ask by token id begin with a pool (:mod:`workbench.store.pools`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Sequence
 
 import duckdb
 
+from workbench.store import pools
 from workbench.store.transaction import transaction
 
 SUMS = {
@@ -91,6 +93,8 @@ def work(connection: duckdb.DuckDBPyConnection, runs: Sequence[int] | None = Non
         yield 0
     for block in due(connection):
         close(connection, block)
+        yield 0
+    for _ in pools.fill(connection):
         yield 0
 
 

@@ -150,25 +150,46 @@ ORDER BY difference DESC, c.layer, c.expert;
 --                being rare, and this is how much.  An expert that K of N tokens chose is then chosen X times under an id of n
 --                tokens, X hypergeometric, and E[X ln X] is summed term by term, or where E[X] >= 8 by the moments of X,
 --                mu ln mu + m2 / (2 mu) - m3 / (6 mu^2) + m4 / (12 mu^3), to 1e-4 of it.
--- With `most`, over so many tokens' worth of runs alone (some_runs): every choice is read.
+-- Runs that are in no pool are counted; with `most`, so many tokens' worth of runs alone (some_runs).
 -- Source: context-independent specialisation of OpenMoE (Xue et al. 2024), with a frequency-matched null.
 CREATE OR REPLACE MACRO context_independence(run, first := false, most := NULL) AS TABLE
-WITH ids AS (
-    SELECT t.run, t.position, arg_max(t.token, t.step) AS token
-    FROM token AS t
-    WHERE t.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR t.position > 0)
-    GROUP BY t.run, t.position
-), cells AS (
-    SELECT r.layer, i.token, r.expert, CAST(count(*) AS DOUBLE) AS n, count(*) FILTER (r.rank = 0) AS tops
-    FROM routing AS r JOIN ids AS i ON i.run = r.run AND i.position = r.position
-    WHERE r.run IN (SELECT s.id FROM some_runs(run, most) AS s)
-    GROUP BY r.layer, i.token, r.expert
+WITH asked AS MATERIALIZED (
+    SELECT coalesce(list(s.id), []) AS ids FROM some_runs(run, most) AS s
+), changes AS MATERIALIZED (
+    FROM token_changes((SELECT a.ids FROM asked AS a), first := first)
+), pool AS MATERIALIZED (
+    SELECT f.pool FROM pool_for((SELECT a.ids FROM asked AS a)) AS f
+), moved AS (
+    SELECT n.layer, n.token, sum(n.tops) AS tokens, sum(n.choices) AS choices,
+           sum(x_ln_x(n.kept + n.choices) - x_ln_x(n.kept)) AS spread
+    FROM (
+        SELECT c.layer, c.token, c.choices, c.tops,
+               coalesce(p.choices_of[list_position(p.experts, c.expert)], 0) AS kept
+        FROM changes AS c
+        LEFT JOIN (SELECT t.* FROM token_pool AS t WHERE t.pool = (SELECT f.pool FROM pool AS f)) AS p
+          ON p.layer = c.layer AND p.token = c.token
+    ) AS n
+    GROUP BY n.layer, n.token
 ), of_token AS (
-    SELECT c.layer, CAST(sum(c.tops) AS BIGINT) AS tokens, sum(c.n) AS n, sum(c.n * ln(c.n)) - sum(c.n) * ln(sum(c.n)) AS term
-    FROM cells AS c
-    GROUP BY c.layer, c.token
+    SELECT q.layer, CAST(sum(q.tokens) AS BIGINT) AS tokens, CAST(sum(q.choices) AS DOUBLE) AS n,
+           sum(q.spread) - x_ln_x(CAST(sum(q.choices) AS DOUBLE)) AS term
+    FROM (
+        SELECT m.layer, m.token, m.tokens, m.choices, m.spread FROM moved AS m
+        UNION ALL
+        SELECT t.layer, t.token, t.tokens, t.choices, t.spread
+        FROM token_pool AS t WHERE t.pool = (SELECT f.pool FROM pool AS f)
+    ) AS q
+    GROUP BY q.layer, q.token
+    HAVING sum(q.choices) > 0
 ), of_expert AS (
-    SELECT c.layer, sum(c.n) AS n FROM cells AS c GROUP BY c.layer, c.expert
+    SELECT q.layer, CAST(sum(q.choices) AS DOUBLE) AS n
+    FROM (
+        SELECT c.layer, c.expert, c.choices FROM changes AS c
+        UNION ALL
+        SELECT e.layer, e.expert, e.choices FROM expert_pool AS e WHERE e.pool = (SELECT f.pool FROM pool AS f)
+    ) AS q
+    GROUP BY q.layer, q.expert
+    HAVING sum(q.choices) > 0
 ), whole AS (
     SELECT t.layer, count(*) AS ids, CAST(sum(t.tokens) AS BIGINT) AS tokens, sum(t.n) AS n, -sum(t.term) / sum(t.n) AS conditional
     FROM of_token AS t
@@ -234,31 +255,51 @@ ORDER BY w.layer;
 
 -- token_specialisation: the expert that most often weighs most for one vocabulary item, for items seen `least` times or more,
 --   share = n(id, expert) / n(id),  lift = share / (n(expert) / n)  over the best-weighted experts of the layer.
--- With `most`, over so many tokens' worth of runs alone (some_runs): every choice set is read.
+-- Runs that are in no pool are counted; with `most`, so many tokens' worth of runs alone (some_runs).
 -- Source: vocabulary specialisation of OLMoE (Muennighoff et al. 2024).
 CREATE OR REPLACE MACRO token_specialisation(run, least := 5, first := false, most := NULL) AS TABLE
-WITH ids AS (
-    SELECT t.run, t.position, arg_max(t.token, t.step) AS token, arg_max(t.text, t.step) AS text
-    FROM token AS t
-    WHERE t.run IN (SELECT s.id FROM some_runs(run, most) AS s) AND (first OR t.position > 0)
-    GROUP BY t.run, t.position
-), cells AS (
-    SELECT c.layer, i.token, c.expert, count(*) AS n
-    FROM top_cells((SELECT coalesce(list(s.id), []) FROM some_runs(run, most) AS s)) AS c
-    JOIN ids AS i ON i.run = c.run AND i.position = c.position
-    GROUP BY c.layer, i.token, c.expert
+WITH asked AS MATERIALIZED (
+    SELECT coalesce(list(s.id), []) AS ids FROM some_runs(run, most) AS s
+), changes AS MATERIALIZED (
+    FROM top_changes((SELECT a.ids FROM asked AS a), first := first)
+), pool AS MATERIALIZED (
+    SELECT f.pool FROM pool_for((SELECT a.ids FROM asked AS a)) AS f
+), kept AS (
+    SELECT t.layer, t.token, t.tokens, t.best, t.experts, t.tops_of FROM token_pool AS t
+    WHERE t.pool = (SELECT f.pool FROM pool AS f)
+), fewer AS MATERIALIZED (
+    SELECT DISTINCT c.layer, c.token FROM changes AS c WHERE c.tops < 0
+), found AS (
+    -- A row that lost nothing keeps its best expert unless a changed one passes it; in the others all are looked at.
+    SELECT k.layer, k.token, k.tokens, CASE WHEN f.token IS NULL THEN k.best END AS best
+    FROM kept AS k LEFT JOIN fewer AS f ON f.layer = k.layer AND f.token = k.token
+    UNION ALL
+    SELECT u.layer, u.token, 0, best_of(u.tops, u.expert)
+    FROM (
+        SELECT k.layer, k.token, unnest(k.experts) AS expert, unnest(k.tops_of) AS tops
+        FROM kept AS k SEMI JOIN fewer AS f ON f.layer = k.layer AND f.token = k.token
+    ) AS u
+    ANTI JOIN changes AS c ON c.layer = u.layer AND c.token = u.token AND c.expert = u.expert
+    UNION ALL
+    SELECT c.layer, c.token, c.tops, best_of(coalesce(k.tops_of[list_position(k.experts, c.expert)], 0) + c.tops, c.expert)
+    FROM changes AS c LEFT JOIN kept AS k ON k.layer = c.layer AND k.token = c.token
 ), of_token AS (
-    -- The largest count and, among equal ones, the lowest expert as one number.
-    SELECT c.layer, c.token, sum(c.n) AS tokens, max(c.n << 16 | (65535 - c.expert)) AS best
-    FROM cells AS c
-    GROUP BY c.layer, c.token
-    HAVING sum(c.n) >= least
+    SELECT f.layer, f.token, sum(f.tokens) AS tokens, max(f.best) AS best
+    FROM found AS f
+    GROUP BY f.layer, f.token
+    HAVING sum(f.tokens) >= greatest(least, 1)
 ), of_expert AS (
-    SELECT c.layer, c.expert, sum(c.n) AS tokens, sum(sum(c.n)) OVER (PARTITION BY c.layer) AS of_layer
-    FROM cells AS c
-    GROUP BY c.layer, c.expert
+    SELECT q.layer, q.expert, sum(q.tops) AS tokens, sum(sum(q.tops)) OVER (PARTITION BY q.layer) AS of_layer
+    FROM (
+        SELECT c.layer, c.expert, c.tops FROM changes AS c
+        UNION ALL
+        SELECT e.layer, e.expert, e.tops FROM expert_pool AS e WHERE e.pool = (SELECT f.pool FROM pool AS f)
+    ) AS q
+    GROUP BY q.layer, q.expert
 ), texts AS (
-    SELECT i.token, any_value(i.text) AS text FROM ids AS i GROUP BY i.token
+    SELECT t.token, any_value(t.text) AS text FROM token AS t
+    WHERE t.run IN (SELECT unnest(a.ids) FROM asked AS a)
+    GROUP BY t.token
 )
 SELECT b.layer, b.token, t.text, CAST(b.tokens AS BIGINT) AS tokens, e.expert, (b.best >> 16) / b.tokens AS share,
        (b.best >> 16) / b.tokens / (e.tokens / e.of_layer) AS lift

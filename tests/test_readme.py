@@ -10,17 +10,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from typer.testing import CliRunner
 
+import workbench as wb
 from workbench.cli import app
+from workbench.store.sharing import load_extensions
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+SQL_PAGE = (ROOT / "docs" / "sql.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def command(line: str) -> str:
@@ -47,6 +53,35 @@ def test_python_then_shell(
         for name, run in runs.items():
             line = line.replace(name, run)
         assert command(line).strip()
+
+
+@pytest.mark.slow
+def test_the_page_on_sql_works_beside_a_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    reader, magics = blocks("python", SQL_PAGE)
+    (attach,) = blocks("sql", SQL_PAGE)
+    with wb.open("demo") as bench:
+        bench.run("x = 1", labels={"kind": "code"})
+        names: dict[str, Any] = {}
+        exec(compile(reader, "sql.md", "exec"), names)
+        for line in magics.splitlines()[2:]:  # as the magic asks it
+            cursor = names["conn"].cursor()
+            cursor.execute(line.removeprefix("%sql "))
+            assert len(cursor.fetchmany(5)) == 1
+        shell = re.search(r"`(workbench sql [^`]+)`", SQL_PAGE)
+        assert shell and command(shell[1]).strip()
+
+        owner = json.loads((tmp_path / "workbench.duckdb.owner").read_text())
+        client = duckdb.connect()
+        load_extensions(client)
+        opened, asked = (
+            attach.replace("<port>", str(owner["port"])).replace("<token>", owner["token"]).split(";\n")[:2]
+        )
+        client.execute(opened)
+        loads = client.execute(asked).fetchall()
+        listed = re.search(r"`(FROM expert_load\(\(SELECT list[^`]+)`", SQL_PAGE)
+        assert listed and loads == bench.sql(listed[1]).fetchall() != []
+        assert bench.sql("FROM macros").fetchall()
 
 
 def test_the_make_targets_it_names_exist() -> None:

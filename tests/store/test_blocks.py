@@ -99,6 +99,16 @@ def test_a_block_closes_when_enough_choices_are_summed(record):
     assert recording.store.summarise() == 0
 
 
+@pytest.mark.usefixtures("_worth")
+def test_runs_of_other_weights_are_in_other_blocks(record):
+    recording = record(0, runs=5)
+    for run, weights in zip(recording.runs, "abaab", strict=True):
+        recording.store.cursor().execute("UPDATE run SET checkpoint = ? WHERE run = ?", [weights, run])
+    recording.store.summarise()
+    assert blocks(recording.store) == {101: [101, 103], 102: [102, 105]}
+    same(totals(recording.store, [101, 103, 104]), counted(recording.routing, [101, 103, 104]))
+
+
 @pytest.fixture
 def half_summed(record, _worth):
     """Five runs: two blocks and one run whose sums are not kept."""

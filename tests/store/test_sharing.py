@@ -10,10 +10,12 @@ import stat
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +27,7 @@ from workbench.store.sharing import bind, find_owner, literal, load_extensions, 
 OWNER = """
 import sys
 import time
+import warnings
 from workbench.store import Store
 store = Store.open(sys.argv[1], interval=60)
 store.write("routing", {"run": 7, "step": 0, "position": [0, 1, 2, 3], "layer": 0, "slot": 0, "expert": [2, 1, 1, 0],
@@ -299,3 +302,34 @@ def test_magics_read_while_the_kernel_records(tmp_path):
             while held.execute("SELECT count(*) FROM metric").fetchone() != (count,):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_a_reader_is_a_connection_of_the_python_database_interface(tmp_path, share):
+    """What SQL magics and pandas do with one (PEP 249), through an owner and on the file."""
+    path = tmp_path / "a.duckdb"
+    with Store.open(path, share=share) as store:
+        store.write("metric", {"run": [1, 2, 3], "name": "x", "value": [0.5, 1.5, 2.5]})
+        if not share:
+            store.close()
+        with connect(path) as reader:
+            cursor = reader.cursor()
+            assert cursor.description is None
+            with pytest.raises(SqlError, match="nothing to fetch"):
+                cursor.fetchall()
+            cursor.execute("SELECT run, value FROM metric WHERE value > ? ORDER BY run", [0.1])
+            reader.commit()
+            reader.rollback()
+            assert [column[0] for column in cursor.description] == ["run", "value"]
+            assert {len(column) for column in cursor.description} == {7}
+            assert cursor.fetchone() == (1, 0.5)
+            assert cursor.fetchmany() == [(2, 1.5)]
+            assert cursor.fetchall() == [(3, 2.5)]
+            assert cursor.fetchone() is None and cursor.fetchmany(5) == []
+            with warnings.catch_warnings(
+                action="ignore", category=UserWarning
+            ):  # pandas tries SQLAlchemy alone
+                frame = pd.read_sql("SELECT run, value FROM metric ORDER BY run", reader)
+            assert frame.to_dict("list") == {"run": [1, 2, 3], "value": [0.5, 1.5, 2.5]}
+            cursor.close()
+            assert reader.sql("SELECT 1").fetchall() == [(1,)], "another than its cursor"

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from workbench.analysis.drawing import LARGEST as LARGEST  # users colour and cut their own charts like these
+from workbench.analysis.drawing import PALETTE as PALETTE
+from workbench.analysis.drawing import across, checked, grid, lines, require
 from workbench.analysis.tolerance import Tolerable
 from workbench.errors import StoreError
-from workbench.said import Said, said
+from workbench.said import said
 
 if TYPE_CHECKING:
     import altair as alt
@@ -19,17 +22,11 @@ if TYPE_CHECKING:
 
     from workbench.analysis.diff import RunDiff
 
-LARGEST = 5000
-"""Rows a chart takes at most: its data travel inside it."""
-
-PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
-"""Colours of categories (Okabe and Ito 2008)."""
-
 
 def expert_load(frame: pd.DataFrame) -> alt.Chart:
     """Load of every expert by layer, from the macro ``expert_load``."""
-    return _grid(
-        _checked(frame, "layer", "expert", "load"),
+    return grid(
+        checked(frame, "layer", "expert", "load"),
         {"expert": said("expert")},
         {"layer": said("layer")},
         {"load": said("load")},
@@ -39,11 +36,11 @@ def expert_load(frame: pd.DataFrame) -> alt.Chart:
 
 def affinity(frame: pd.DataFrame, layer: int | None = None) -> alt.Chart:
     """Probability of the next layer's experts given one of ``layer`` (the first without), from ``expert_affinity``."""
-    _require(frame, "layer", "expert", "next_expert", "probability")
+    require(frame, "layer", "expert", "next_expert", "probability")
     if layer is None and len(frame):
         layer = int(frame["layer"].min())
-    rows = _checked(frame[frame["layer"] == layer], "expert", "next_expert", "probability")
-    return _grid(
+    rows = checked(frame[frame["layer"] == layer], "expert", "next_expert", "probability")
+    return grid(
         rows,
         {"next_expert": said("next expert")},
         {"expert": said("expert")},
@@ -55,7 +52,7 @@ def affinity(frame: pd.DataFrame, layer: int | None = None) -> alt.Chart:
 def entropy_profile(frame: pd.DataFrame) -> alt.Chart:
     """Mean router entropy by layer, from ``routing_entropy``."""
     return lines(
-        _checked(frame, "layer", "entropy"),
+        checked(frame, "layer", "entropy"),
         {"entropy": said("router entropy")},
         said("entropy, nats"),
         said("How undecided the router is: mean entropy by layer"),
@@ -65,7 +62,7 @@ def entropy_profile(frame: pd.DataFrame) -> alt.Chart:
 def margin_profile(frame: pd.DataFrame) -> alt.Chart:
     """Mean margin between the last chosen and the first left-out expert by layer, from ``routing_entropy``."""
     return lines(
-        _checked(frame, "layer", "margin"),
+        checked(frame, "layer", "margin"),
         {"margin": said("margin")},
         said("margin of the scores"),
         said("How close the last choice was: mean margin by layer"),
@@ -74,7 +71,7 @@ def margin_profile(frame: pd.DataFrame) -> alt.Chart:
 
 def arank_profile(frame: pd.DataFrame) -> alt.Chart:
     """Attention rank and its companions by layer, from ``arank_profile``; the mean where there are several kinds of map."""
-    rows = _checked(frame, "layer", "rank", "stable_rank", "effective_rank")
+    rows = checked(frame, "layer", "rank", "stable_rank", "effective_rank")
     names = {
         "rank": said("ARank"),
         "stable_rank": said("stable rank"),
@@ -85,7 +82,7 @@ def arank_profile(frame: pd.DataFrame) -> alt.Chart:
 
 def contribution(frame: pd.DataFrame) -> alt.Chart:
     """Relative norms of what attention, MLP and block add, by layer, from ``layer_contribution``."""
-    rows = _checked(frame, "layer", "attn_norm", "mlp_norm", "block_norm")
+    rows = checked(frame, "layer", "attn_norm", "mlp_norm", "block_norm")
     names = {"attn_norm": said("attention"), "mlp_norm": said("MLP"), "block_norm": said("block")}
     title = said("What each part adds, by layer")
     # The first block often adds many times what it finds, all others a fraction of it.
@@ -97,7 +94,7 @@ def flips_map(frame: pd.DataFrame) -> alt.Chart:
     between the first and the last flip are shown whether or not something flipped there."""
     import altair as alt
 
-    rows = _checked(frame, "position", "layer", "cause")
+    rows = checked(frame, "position", "layer", "cause")
     scale = alt.Scale(domain=["edit", "tie", "upstream"], range=PALETTE[:3])
     positions, layers = (
         list(range(int(rows[name].min()), int(rows[name].max()) + 1)) if len(rows) else []
@@ -107,7 +104,7 @@ def flips_map(frame: pd.DataFrame) -> alt.Chart:
         alt.Chart(rows, title="Choices that differ between the two runs, by cause")
         .mark_rect()
         .encode(
-            x=_across("position", "token position", positions),
+            x=across("position", "token position", positions),
             y=alt.Y("layer:O", scale=alt.Scale(domain=layers)),
             color=alt.Color("cause:N", scale=scale),
             tooltip=["position", "layer", "cause"],
@@ -119,8 +116,8 @@ def skip_effects(frame: pd.DataFrame, value: str = "effect") -> alt.Chart:
     """Effect of skipping a layer on every later one, from ``skip_matrix`` (``largest``, ``mean``) or
     ``experiments.skip_effects`` (``effect``, ``mean``)."""
     value = value if value in frame else "largest"
-    rows = _checked(frame.dropna(subset="layer") if "layer" in frame else frame, "skipped", "layer", value)
-    return _grid(
+    rows = checked(frame.dropna(subset="layer") if "layer" in frame else frame, "skipped", "layer", value)
+    return grid(
         rows,
         {"layer": said("layer")},
         {"skipped": said("skipped")},
@@ -135,7 +132,7 @@ def layer_effects(frame: pd.DataFrame) -> alt.Chart:
     import altair as alt
 
     named = frame if "plan" in frame else frame.assign(plan="")
-    rows = _checked(named, "plan", "layer", "cka", "distance", "kl")
+    rows = checked(named, "plan", "layer", "cka", "distance", "kl")
     names = {"cka": "CKA", "distance": "distance / norm", "kl": "KL, nats"}
     tall = rows.rename(columns=names).melt(
         ["plan", "layer"], list(names.values()), var_name="measure", value_name="value"
@@ -144,7 +141,7 @@ def layer_effects(frame: pd.DataFrame) -> alt.Chart:
         alt.Chart(tall, title="The residual stream with and without the plan", height=120)
         .mark_line(point=True)
         .encode(
-            x=_across("layer", "layer"),
+            x=across("layer", "layer"),
             y=alt.Y("value:Q", title=None),
             color=alt.Color("plan:N", scale=alt.Scale(range=PALETTE)),
             row=alt.Row("measure:N", title=None, sort=list(names.values())),
@@ -161,7 +158,7 @@ def tolerable(answer: Tolerable | pd.DataFrame, allowed: float) -> alt.Chart:
 
     frame = answer.table if isinstance(answer, Tolerable) else answer
     level = "level" if "level" in frame else "sparsity"
-    rows = _checked(frame, level, "change", "upper", "worst_change").assign(allowed=allowed)
+    rows = checked(frame, level, "change", "upper", "worst_change").assign(allowed=allowed)
     names = {"change": "mean", "upper": "upper bound", "worst_change": "worst task", "allowed": "allowed"}
     tall = rows.rename(columns=names).melt(
         level, list(names.values()), var_name="measure", value_name="value"
@@ -191,7 +188,7 @@ def quality(frame: pd.DataFrame, columns: int = 3) -> alt.ConcatChart:
     import altair as alt
 
     names = ("family", "method", "control", "budget", "change", "change_low", "change_high")
-    rows = _checked(frame, *names)
+    rows = checked(frame, *names)
     panels = [_quality_panel(part, str(family)) for family, part in rows.groupby("family", sort=False)]
     joined: alt.ConcatChart = alt.concat(*panels, columns=columns, title="Loss against work done")
     return joined.resolve_scale(
@@ -292,7 +289,7 @@ def neighbours(frame: pd.DataFrame) -> alt.Chart:
     """Which rows are routed alike: the similarity of every row with its nearest others."""
     import altair as alt
 
-    rows = _checked(frame, "item", "place", "other", "similarity").astype({"item": str, "other": str})
+    rows = checked(frame, "item", "place", "other", "similarity").astype({"item": str, "other": str})
     return (
         alt.Chart(rows, title="Nearest in routing: similarity of each row with its neighbours")
         .mark_rect()
@@ -323,7 +320,7 @@ def routing_vectors(frame: pd.DataFrame) -> alt.Chart:
     )
     item = _item(frame)
     return (
-        alt.Chart(_checked(tall, *tall), title=f"Mean weight of every expert, by {item}", width=alt.Step(5))
+        alt.Chart(checked(tall, *tall), title=f"Mean weight of every expert, by {item}", width=alt.Step(5))
         .mark_rect()
         .encode(
             x=alt.X("expert:O", axis=alt.Axis(labels=False, ticks=False)),
@@ -340,7 +337,7 @@ def probe(frame: pd.DataFrame) -> alt.LayerChart:
     grey bar is their mean and two standard deviations to both sides."""
     import altair as alt
 
-    rows = _checked(frame, "layer", "score", "null_mean", "null_sd", "p_value", "runs")
+    rows = checked(frame, "layer", "score", "null_mean", "null_sd", "p_value", "runs")
     for name in ("null_mean", "null_sd", "p_value"):
         rows[name] = rows[name].astype(float)
     rows["layer"] = ["all" if layer != layer or layer is None else str(int(layer)) for layer in rows["layer"]]
@@ -373,7 +370,7 @@ def bootstrap(frame: pd.DataFrame, of: str = "value") -> alt.LayerChart:
     """
     import altair as alt
 
-    rows = _checked(frame, "estimate", "low", "high", "units").assign(name=_names(frame))
+    rows = checked(frame, "estimate", "low", "high", "units").assign(name=_names(frame))
     y = alt.Y("name:N", title=None, sort=rows["name"].tolist())
     tooltip = ["name", *(alt.Tooltip(name, format=".4f") for name in ("estimate", "low", "high")), "units"]
     x = alt.X("low:Q", title=of, scale=alt.Scale(zero=False))
@@ -395,7 +392,7 @@ def permutation(frame: pd.DataFrame, of: str = "value") -> alt.LayerChart:
     """
     import altair as alt
 
-    rows = _checked(frame, "difference", "null_sd", "p_value", "draws").assign(name=_names(frame))
+    rows = checked(frame, "difference", "null_sd", "p_value", "draws").assign(name=_names(frame))
     rows["low"], rows["high"] = -2 * rows["null_sd"], 2 * rows["null_sd"]
     rows["name"] = [f"{name} (p = {p:.2g})" for name, p in zip(rows["name"], rows["p_value"], strict=True)]
     y = alt.Y("name:N", title=None, sort=rows["name"].tolist())
@@ -439,89 +436,4 @@ def _text(item: Any) -> str:
 
 def _named(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """The checked columns with ``item``, the index as text: run ids are too long for numbers in a page."""
-    return _checked(frame, *columns).assign(item=[_text(item) for item in frame.index])
-
-
-def _require(frame: pd.DataFrame, *columns: str) -> None:
-    missing = [name for name in columns if name not in frame]
-    if missing:
-        raise StoreError(
-            f"The frame has no column {missing[0]!r}.", f"Give the rows of the macro: {', '.join(columns)}."
-        )
-
-
-def _checked(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    _require(frame, *columns)
-    if len(frame) > LARGEST:
-        raise StoreError(
-            f"A chart of {len(frame):,} rows would be too large; {LARGEST:,} are drawn at most.",
-            "Aggregate in SQL, or choose fewer layers or positions.",
-        )
-    return frame[list(columns)].reset_index(drop=True)
-
-
-def _across(column: str, title: str, domain: list[int] | None = None) -> alt.X:
-    """Numbers across: upright, with some of them left out where they would stand on each other."""
-    import altair as alt
-
-    given: dict[str, Any] = {} if domain is None else {"scale": alt.Scale(domain=domain)}
-    return alt.X(f"{column}:O", title=title, axis=alt.Axis(labelAngle=0, labelOverlap=True), **given)
-
-
-def _grid(
-    rows: pd.DataFrame, x: dict[str, Said], y: dict[str, Said], value: dict[str, Said], title: Said
-) -> alt.Chart:
-    """Cells of ``value`` over ``x`` and ``y``, each a column with what it is called."""
-    import altair as alt
-
-    ((across, x_title),), ((down, y_title),), ((shade, value_title),) = x.items(), y.items(), value.items()
-    return (
-        alt.Chart(rows, title=title)
-        .mark_rect()
-        .encode(
-            x=_across(across, x_title),
-            y=alt.Y(f"{down}:O", title=y_title),
-            color=alt.Color(f"{shade}:Q", title=value_title, scale=alt.Scale(scheme="viridis")),
-            tooltip=[
-                alt.Tooltip(across, title=x_title),
-                alt.Tooltip(down, title=y_title),
-                alt.Tooltip(shade, title=value_title, format=".4f"),
-            ],
-        )
-    )
-
-
-def lines(
-    rows: pd.DataFrame, names: dict[str, Said], unit: Said, title: Said, logarithmic: bool = False
-) -> alt.Chart:
-    """One line a measure over the layers: ``names`` gives the columns of ``rows`` to draw and what to call them.
-
-    ``logarithmic`` draws the values on a symmetric logarithmic axis, for measures of very different sizes.
-    """
-    import altair as alt
-
-    tall = rows.melt("layer", list(names), var_name="column", value_name="value")
-    # As plain values: a frame would make other texts of the names, which a view translates.
-    data = [
-        {"layer": int(layer), "measure": names[name], "value": None if value != value else float(value)}
-        for layer, name, value in tall[["layer", "column", "value"]].itertuples(index=False)
-    ]
-    legend: dict[str, Any] = (
-        {"legend": None} if len(names) == 1 else {}
-    )  # the title says what a single line is
-    colour: Any = alt.Color("measure:N", scale=alt.Scale(range=PALETTE), title=None, **legend)
-    return (
-        alt.Chart(alt.InlineData(values=data), title=title)
-        .mark_line(point=True)
-        .encode(
-            x=_across("layer", said("layer")),
-            y=alt.Y("mean(value):Q", title=unit, scale=alt.Scale(type="symlog" if logarithmic else "linear")),
-            color=colour,
-            strokeDash=alt.StrokeDash("measure:N", title=None, **legend),
-            tooltip=[
-                alt.Tooltip("layer:O", title=said("layer")),
-                alt.Tooltip("measure:N", title=said("measure")),
-                alt.Tooltip("mean(value):Q", title=unit, format=".4f"),
-            ],
-        )
-    )
+    return checked(frame, *columns).assign(item=[_text(item) for item in frame.index])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from workbench.analysis import charts
+from workbench.analysis import charts, drawing
 from workbench.errors import SqlError, StoreError
 from workbench.panel import answers
 from workbench.panel.replies import sentence
@@ -78,9 +78,9 @@ def plotted(cursor: Any, sql: str, mark: str, x: str, y: str, colour: str | None
             raise SqlError(
                 said("The answer has no column %1.", repr(name)), said("Choose another column for the chart.")
             )
-    if len(frame) > charts.LARGEST:
+    if len(frame) > drawing.LARGEST:
         raise SqlError(
-            said("The answer has %1 rows; a chart takes %2.", f"{len(frame):,}", f"{charts.LARGEST:,}"),
+            said("The answer has %1 rows; a chart takes %2.", f"{len(frame):,}", f"{drawing.LARGEST:,}"),
             said("Aggregate in SQL, or add a LIMIT."),
         )
     rows = frame[list(dict.fromkeys(wanted))].copy()
@@ -116,7 +116,7 @@ def plotted(cursor: Any, sql: str, mark: str, x: str, y: str, colour: str | None
             )
         else:
             encoded["color"] = alt.Color(
-                fields[colour], type="nominal", title=colour, scale=alt.Scale(range=charts.PALETTE)
+                fields[colour], type="nominal", title=colour, scale=alt.Scale(range=drawing.PALETTE)
             )
     spec: dict[str, Any] = marks[mark].encode(**encoded).properties(width="container").to_dict()
     return spec
@@ -130,11 +130,11 @@ def _is_number(column: Any) -> bool:
 
 def _near(frame: pd.DataFrame, layer: int) -> pd.DataFrame:
     """The rows of the layers around ``layer``, where all of them would be too many."""
-    if len(frame) <= charts.LARGEST:
+    if len(frame) <= drawing.LARGEST:
         return frame
     layers = _layers(frame)
     at = min(range(len(layers)), key=lambda n: abs(layers[n] - layer))
-    count = min(_LAYERS, max(1, charts.LARGEST // max(1, len(frame) // len(layers))))
+    count = min(_LAYERS, max(1, drawing.LARGEST // max(1, len(frame) // len(layers))))
     first = max(0, min(at - count // 2, len(layers) - count))
     return frame[frame["layer"].isin(layers[first : first + count])]
 
@@ -176,7 +176,7 @@ SELECT * FROM expert_affinity($run) WHERE layer = (
 
 def _affinity(frame: pd.DataFrame, layer: int) -> alt.Chart:
     """Of one layer, whichever is nearest to the one in view and has a next."""
-    return charts.affinity(frame.nlargest(charts.LARGEST, "probability"))
+    return charts.affinity(frame.nlargest(drawing.LARGEST, "probability"))
 
 
 def _lines(make: Callable[[Any], alt.Chart]) -> Callable[[pd.DataFrame, int], Any]:
@@ -189,7 +189,7 @@ def _sparsity(frame: pd.DataFrame) -> alt.Chart:
         "below_share": said("below the threshold"),
         "hoyer": said("Hoyer"),
     }
-    return charts.lines(frame, names, said("share"), said("Activation sparsity by layer"))
+    return drawing.lines(frame, names, said("share"), said("Activation sparsity by layer"))
 
 
 CHARTS: dict[str, tuple[str, Callable[[Any, int], Any], Said]] = {

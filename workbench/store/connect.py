@@ -25,10 +25,17 @@ class Connection:
 
     With an owner the query travels to it; without one the file is opened for that query and closed after it. A folder that
     was exported as Parquet is read where it lies. Results are held in memory, and are DuckDB relations of their own.
+
+    Like those of DuckDB it is a connection and a cursor of the Python database interface (PEP 249) in one, so that SQL
+    magics and ``pandas.read_sql`` take it.
     """
+
+    rowcount = -1
+    arraysize = 1
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._result: duckdb.DuckDBPyConnection | None = None
         self._client: Client | None = None
         self._folder = open_parquet(path) if path.is_dir() else None
         self._home = duckdb.connect(config={"python_enable_replacements": False})
@@ -45,9 +52,34 @@ class Connection:
         """
         return self._home.cursor().from_arrow(self._fetch(query, params))
 
-    def execute(self, query: str, params: Any = None) -> duckdb.DuckDBPyRelation:
-        """The same, under the name that a DuckDB cursor has for it."""
-        return self.sql(query, params)
+    def execute(self, query: str, params: Any = None) -> duckdb.DuckDBPyConnection:
+        """Run one query, as a cursor does; ``fetchone`` and its kin read its rows, here or of what is returned."""
+        rows = self._fetch(query, params)
+        self._result = self._home.cursor().register("rows", rows).execute("FROM rows")
+        return self._result
+
+    @property
+    def description(self) -> list[Any] | None:
+        """Columns of what was executed last as sequences of seven, of which the first two are name and type."""
+        return None if self._result is None else self._result.description
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row of what was executed last, ``None`` behind the last one."""
+        return self._executed().fetchone()
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        """The next ``size`` rows (``arraysize`` where it is not given) of what was executed last, fewer at its end."""
+        return self._executed().fetchmany(self.arraysize if size is None else size)
+
+    def fetchall(self) -> list[Any]:
+        """The rows of what was executed last that were not fetched yet."""
+        return self._executed().fetchall()
+
+    def commit(self) -> None:
+        """Do nothing: whoever only reads has nothing to keep."""
+
+    def rollback(self) -> None:
+        """Do nothing: whoever only reads has nothing to take back."""
 
     def cursor(self) -> Connection:
         """A connection of its own to the same store."""
@@ -65,6 +97,7 @@ class Connection:
             self._client = None
         if self._folder is not None:
             self._folder.close()
+        self._result = None
         self._home.close()
 
     def __enter__(self) -> Connection:
@@ -74,6 +107,11 @@ class Connection:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _executed(self) -> duckdb.DuckDBPyConnection:
+        if self._result is None:
+            raise SqlError("There is nothing to fetch.", "Execute a query first.")
+        return self._result
 
     def _fetch(self, query: str, params: Any) -> Any:
         if self._folder is not None:

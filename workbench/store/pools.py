@@ -25,6 +25,11 @@ LARGEST = 2**28
 TABLES = ("token_pool", "expert_pool")
 """What is kept of pools; ``pool_run`` says which there are."""
 
+WEIGHTS = (
+    "(SELECT i.run, any_value(coalesce(i.checkpoint, i.model, '')) AS weights FROM run AS i GROUP BY i.run)"
+)
+"""Which weights a run was made with: the numbers of the experts of others mean other experts."""
+
 
 def fill(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Take summarised runs into pools, where enough of them wait; yields after each transaction."""
@@ -47,18 +52,12 @@ def take_off(connection: duckdb.DuckDBPyConnection, runs: Sequence[int]) -> None
         _change(connection, pool, members, sign=-1)
 
 
-_WEIGHTS = (
-    "(SELECT i.run, any_value(coalesce(i.checkpoint, i.model, '')) AS weights FROM run AS i GROUP BY i.run)"
-)
-"""Which weights a run was made with: the numbers of the experts of others mean other experts."""
-
-
 def _waiting(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, list[int]]]:
     """Summarised runs of the same weights that are in no pool, in groups of about :data:`PIECE` choices; what is left is a
     group from :data:`INTAKE` on."""
     waiting = connection.execute(
         f"""
-        SELECT w.weights, s.run, s.choices FROM summarised AS s JOIN {_WEIGHTS} AS w ON w.run = s.run
+        SELECT w.weights, s.run, s.choices FROM summarised AS s JOIN {WEIGHTS} AS w ON w.run = s.run
         WHERE s.choices > 0 AND s.run NOT IN (SELECT p.run FROM pool_run AS p)
         ORDER BY w.weights, s.run
         """
@@ -81,7 +80,7 @@ def _open_pool(connection: duckdb.DuckDBPyConnection, weights: str) -> int | Non
     found = connection.execute(
         f"""
         SELECT p.pool FROM pool_run AS p
-        JOIN summarised AS s ON s.run = p.run JOIN {_WEIGHTS} AS w ON w.run = p.run
+        JOIN summarised AS s ON s.run = p.run JOIN {WEIGHTS} AS w ON w.run = p.run
         GROUP BY p.pool HAVING any_value(w.weights) = $1 AND sum(s.choices) < $2 ORDER BY p.pool DESC LIMIT 1
         """,
         [weights, LARGEST],

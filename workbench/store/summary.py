@@ -192,25 +192,32 @@ def keep_sets(connection: duckdb.DuckDBPyConnection, runs: Sequence[tuple[int, i
 
 
 def due(connection: duckdb.DuckDBPyConnection) -> list[list[int]]:
-    """Blocks that can be made, in this order, each as its runs.
+    """Blocks that can be made, in this order, each as its runs, all of the same weights.
 
     Summarised runs without sums by pairs that are in no block make one of :data:`FIRST` choices. Such small blocks, and runs
     that are in none, make one of :data:`BLOCK` choices; it takes the place of the small ones.
     """
     alone = connection.execute(
-        "SELECT s.run, s.choices, s.pairs FROM summarised AS s WHERE s.run NOT IN (SELECT b.run FROM block_run AS b) "
-        "ORDER BY s.run"
+        f"SELECT w.weights, s.run, s.choices, s.pairs FROM summarised AS s JOIN {pools.WEIGHTS} AS w ON w.run = s.run "
+        "WHERE s.run NOT IN (SELECT b.run FROM block_run AS b) ORDER BY s.run"
     ).fetchall()
     small = connection.execute(
-        "SELECT list(b.run ORDER BY b.run), sum(s.choices) FROM block_run AS b JOIN summarised AS s ON s.run = b.run "
+        "SELECT any_value(w.weights), list(b.run ORDER BY b.run), sum(s.choices) FROM block_run AS b "
+        f"JOIN summarised AS s ON s.run = b.run JOIN {pools.WEIGHTS} AS w ON w.run = b.run "
         "GROUP BY b.block HAVING sum(s.choices) < $1",
         [BLOCK],
     ).fetchall()
-    first = _groups([([run], choices) for run, choices, pairs in alone if not pairs], FIRST)
-    parts = [([run], choices) for run, choices, pairs in alone if pairs]
-    parts += [(runs, choices) for runs, choices in first if choices < BLOCK]
-    parts += [(runs, int(choices)) for runs, choices in small]
-    return [runs for runs, _ in first] + [runs for runs, _ in _groups(sorted(parts), BLOCK)]
+    firsts: list[list[int]] = []
+    larger: list[list[int]] = []
+    for weights in dict.fromkeys(row[0] for row in (*alone, *small)):
+        runs = [row[1:] for row in alone if row[0] == weights]
+        first = _groups([([run], choices) for run, choices, pairs in runs if not pairs], FIRST)
+        parts = [([run], choices) for run, choices, pairs in runs if pairs]
+        parts += [(group, choices) for group, choices in first if choices < BLOCK]
+        parts += [(group, int(choices)) for of, group, choices in small if of == weights]
+        firsts += [group for group, _ in first]
+        larger += [group for group, _ in _groups(sorted(parts), BLOCK)]
+    return firsts + larger
 
 
 def _groups(parts: Sequence[tuple[list[int], int]], size: int) -> list[tuple[list[int], int]]:

@@ -4,12 +4,14 @@
 
 One torch thread. Every variant makes 3 to 10 passes in a row (about 0.3 s of the bare model), in random order inside each
 round; rounds go on for ``--seconds`` a setting and are told on stderr as they go, so that a run that is cut off has said
-something. Ratios are of the medians over the rounds, against the bare forward of the same run of this script. Three clocks:
+something. Ratios are of the medians over the rounds, against the bare forward of the same run of this script. Clocks:
 
 * ``wall``: what a user waits for until the last run has returned (the writer works beside, on a core of its own);
-* ``committed``: the same until every row is committed, which is what a long recording sustains;
+* ``committed``: the same until every row is committed;
 * ``cpu``: CPU time of all threads together until then, and ``own_cpu`` that of the calling thread alone: what a busy
   machine distorts least.
+
+A long recording is timed apart: passes without a pause, the writer at work beside them, until every row is committed.
 
 Plain hooks (a list of what each router returns), TransformerLens' ``run_with_cache`` and an nnsight trace stand beside
 them where those packages are installed; they keep tensors in memory and write nothing.
@@ -114,6 +116,8 @@ PEERS: dict[str, tuple[str, Callable[[Any, torch.Tensor], Callable[[], None]]]] 
 CLOCKS = ("wall", "committed", "cpu", "own_cpu")
 BLOCK = 0.3
 """Seconds of the bare model that passes in a row take."""
+LONG = 5.0
+"""Seconds of passes without a pause in a long recording."""
 
 
 def measure(name: str, tokens: int, seconds: float, kernels: str, peers: bool) -> dict[str, Any]:
@@ -156,10 +160,15 @@ def measure(name: str, tokens: int, seconds: float, kernels: str, peers: bool) -
             record, base = _middle(times["record"]), _middle(times["bare"])
             told = ", ".join(f"{c} {r / b:.3f}x" for c, r, b in zip(CLOCKS, record, base, strict=True))
             _say(f"  round {len(times['bare'])}: wb.Record() {told}")
+        long = {variant: [] for variant in ("bare", "record")}
+        for variant in [*long, *long, *long]:
+            long[variant].append(_long(variants[variant], bench.store.flush))
         result: dict[str, Any] = {
             "setting": name, "tokens": length, "runs": runs, "rounds": len(times["bare"]), "kernels": bench.kernels,
             "isa": bench.isa, "not_measured": absent,
+            "long_ratio": statistics.median(long["record"]) / statistics.median(long["bare"]),
         }  # fmt: skip
+    _say(f"  long recording {result['long_ratio']:.3f}x")
     base = _middle(times["bare"])
     for variant, rows in times.items():
         clocks = _middle(rows)
@@ -188,6 +197,17 @@ def _block(run: Callable[[], Any], flush: Callable[[], None], runs: int) -> tupl
     return returned / runs, committed / runs, cpu / runs, own / runs
 
 
+def _long(run: Callable[[], Any], flush: Callable[[], None]) -> float:
+    """Seconds a pass of many without a pause, until all of their rows are committed."""
+    flush()
+    start, runs = time.perf_counter(), 0
+    while time.perf_counter() - start < LONG:
+        run()
+        runs += 1
+    flush()
+    return (time.perf_counter() - start) / runs
+
+
 def main() -> None:
     """Read the command line and print the figures."""
     parser = argparse.ArgumentParser(
@@ -213,6 +233,7 @@ def main() -> None:
         figures.append(
             figure("wb.Record(), until rows are committed", where, row["record"]["committed_ratio"], "x")
         )
+        figures.append(figure("wb.Record(), a long recording", where, row["long_ratio"], "x"))
         figures.append(
             figure("wb.Record(), CPU of the calling thread", where, row["record"]["own_cpu_ratio"], "x")
         )

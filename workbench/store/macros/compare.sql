@@ -7,25 +7,55 @@
 -- Source: divergent decisions of a routing diff, told apart by the margin and the edits that were recorded.
 CREATE OR REPLACE MACRO flips_aligned(base_run, new_run, base_positions, run_positions) AS TABLE
 WITH pairs AS (
-    SELECT unnest(CAST(base_positions AS INTEGER[])) AS base_position, unnest(CAST(run_positions AS INTEGER[])) AS position
+    SELECT unnest(CAST(base_positions AS INTEGER[])) AS base_position, unnest(CAST(run_positions AS INTEGER[])) AS position,
+           unnest(range(len(base_positions))) AS pair
+), words AS MATERIALIZED (
+    SELECT true AS of_base, w.position, w.layer, w.step, w.word, w.chosen FROM set_cells(base_run) AS w
+    UNION ALL
+    SELECT false, w.position, w.layer, w.step, w.word, w.chosen FROM set_cells(new_run) AS w
+), again AS (
+    SELECT w.of_base, w.position, w.layer, max(w.step) AS step
+    FROM words AS w
+    GROUP BY w.of_base, w.position, w.layer
+    HAVING min(w.step) < max(w.step)
+), latest AS (
+    SELECT w.of_base, w.position, w.layer, w.word, w.chosen
+    FROM words AS w LEFT JOIN again AS g ON g.of_base = w.of_base AND g.position = w.position AND g.layer = w.layer
+    WHERE g.step IS NULL OR w.step = g.step
+), different AS (
+    -- Equal words of two sets cancel out. Only of sets that differ the experts are listed.
+    SELECT DISTINCT q.pair, q.layer
+    FROM (
+        SELECT p.pair, t.layer, t.word, t.chosen
+        FROM latest AS t JOIN pairs AS p ON p.base_position = t.position WHERE t.of_base
+        UNION ALL
+        SELECT p.pair, t.layer, t.word, t.chosen
+        FROM latest AS t JOIN pairs AS p ON p.position = t.position WHERE NOT t.of_base
+    ) AS q
+    GROUP BY q.pair, q.layer, q.word
+    HAVING bit_xor(q.chosen) <> 0
+), wanted AS MATERIALIZED (
+    SELECT d.pair, d.layer, p.base_position, p.position FROM different AS d JOIN pairs AS p ON p.pair = d.pair
 ), left_side AS (
     -- Sorting numbers that hold rank, slot and expert is several times cheaper than a list with ORDER BY.
-    SELECT r.position, r.layer, r.step,
+    SELECT w.pair, r.layer, r.step,
            list_sort(list(CAST(r.rank AS BIGINT) << 24 | CAST(r.slot AS BIGINT) << 16 | r.expert)) AS packed
-    FROM routing AS r WHERE r.run = base_run GROUP BY r.position, r.layer, r.step
-    QUALIFY r.step = max(r.step) OVER (PARTITION BY r.position, r.layer)
+    FROM routing AS r JOIN wanted AS w ON w.base_position = r.position AND w.layer = r.layer
+    WHERE r.run = base_run GROUP BY w.pair, r.layer, r.step
+    QUALIFY r.step = max(r.step) OVER (PARTITION BY w.pair, r.layer)
 ), right_side AS (
-    SELECT r.position, r.layer, r.step,
+    SELECT w.pair, r.layer, r.step,
            list_sort(list(CAST(r.rank AS BIGINT) << 24 | CAST(r.slot AS BIGINT) << 16 | r.expert)) AS packed
-    FROM routing AS r WHERE r.run = new_run GROUP BY r.position, r.layer, r.step
-    QUALIFY r.step = max(r.step) OVER (PARTITION BY r.position, r.layer)
+    FROM routing AS r JOIN wanted AS w ON w.position = r.position AND w.layer = r.layer
+    WHERE r.run = new_run GROUP BY w.pair, r.layer, r.step
+    QUALIFY r.step = max(r.step) OVER (PARTITION BY w.pair, r.layer)
 ), sides AS (
-    SELECT p.position, p.base_position, b.layer, a.step AS base_step, b.step,
+    SELECT w.position, w.base_position, w.layer, a.step AS base_step, b.step,
            list_transform(a.packed, lambda x: CAST(x & 65535 AS USMALLINT)) AS base_experts,
            list_transform(b.packed, lambda x: CAST(x & 65535 AS USMALLINT)) AS run_experts
-    FROM pairs AS p
-    JOIN left_side AS a ON a.position = p.base_position
-    JOIN right_side AS b ON b.position = p.position AND b.layer = a.layer
+    FROM wanted AS w
+    JOIN left_side AS a ON a.pair = w.pair AND a.layer = w.layer
+    JOIN right_side AS b ON b.pair = w.pair AND b.layer = w.layer
 )
 SELECT s.position, s.layer, s.base_experts, s.run_experts, m.margin AS base_margin, n.margin AS run_margin,
        CASE WHEN coalesce(m.edited, false) OR coalesce(n.edited, false) THEN 'edit'
@@ -35,7 +65,6 @@ SELECT s.position, s.layer, s.base_experts, s.run_experts, m.margin AS base_marg
 FROM sides AS s
 LEFT JOIN router AS m ON m.run = base_run AND m.position = s.base_position AND m.layer = s.layer AND m.step = s.base_step
 LEFT JOIN router AS n ON n.run = new_run AND n.position = s.position AND n.layer = s.layer AND n.step = s.step
-WHERE list_sort(list_distinct(s.base_experts)) <> list_sort(list_distinct(s.run_experts))
 ORDER BY s.step, s.layer, s.position;
 
 -- shared_prefix: positions from the first on at which both runs (one id each) hold the same token,

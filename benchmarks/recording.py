@@ -233,7 +233,7 @@ def main() -> None:
         figures.append(
             figure("wb.Record(), until rows are committed", where, row["record"]["committed_ratio"], "x")
         )
-        figures.append(figure("wb.Record(), a long recording", where, row["long_ratio"], "x"))
+        figures.append(figure("wb.Record(), a long recording", where, row["long_ratio"], "x", budget))
         figures.append(
             figure("wb.Record(), CPU of the calling thread", where, row["record"]["own_cpu_ratio"], "x")
         )

@@ -12,9 +12,9 @@ before, so that what they read is in memory. The sums of ended runs are kept (``
 beside); ``--rows`` times them over the rows alone as well. All runs have the same text, so that they can be compared; macros
 that ask by token id are asked where every run has a text of its own, of 50,000 ids by Zipf's law (filling the pools with
 these is timed too).
-Every figure is told on stderr as it comes; a macro that takes more than ``--limit``
-seconds is given up. Those that read every choice are asked a second time with ``most := 30000``, over so many tokens' worth
-of runs. So many runs of 64 tokens as ``--short`` says are written and summed up, for the bytes that they take.
+Every figure is told on stderr as it comes; a macro that takes more than ``--limit`` seconds is given up. Those that may have
+to read every choice are asked a second time with ``most := 30000``, over so many tokens' worth of runs. So many runs of 64
+tokens as ``--short`` says are written and summed up, for the bytes that they take.
 ``--keep`` leaves the stores in ``--folder``, and asks those that lie there already instead of making them anew.
 """
 
@@ -68,7 +68,8 @@ CALLS = {
 BY_ID = ("context_independence", "token_specialisation")
 """Macros whose work grows with how many ids there are."""
 SCANS = tuple(doc.name for doc in macro_docs() if "most := NULL" in doc.arguments)
-"""Macros that can be asked over some of the runs alone, because no sum of a run answers them."""
+"""Macros that can be asked over some of the runs alone: no sums of single runs answer them, and without larger ones, or for
+other runs than those hold, they read every choice."""
 MOST = 30_000
 """Tokens they are asked over then."""
 HELPERS = (

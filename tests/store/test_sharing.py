@@ -27,7 +27,6 @@ from workbench.store.sharing import bind, find_owner, literal, load_extensions, 
 OWNER = """
 import sys
 import time
-import warnings
 from workbench.store import Store
 store = Store.open(sys.argv[1], interval=60)
 store.write("routing", {"run": 7, "step": 0, "position": [0, 1, 2, 3], "layer": 0, "slot": 0, "expert": [2, 1, 1, 0],
@@ -326,9 +325,7 @@ def test_a_reader_is_a_connection_of_the_python_database_interface(tmp_path, sha
             assert cursor.fetchmany() == [(2, 1.5)]
             assert cursor.fetchall() == [(3, 2.5)]
             assert cursor.fetchone() is None and cursor.fetchmany(5) == []
-            with warnings.catch_warnings(
-                action="ignore", category=UserWarning
-            ):  # pandas tries SQLAlchemy alone
+            with warnings.catch_warnings(action="ignore"):  # pandas vouches for SQLAlchemy alone
                 frame = pd.read_sql("SELECT run, value FROM metric ORDER BY run", reader)
             assert frame.to_dict("list") == {"run": [1, 2, 3], "value": [0.5, 1.5, 2.5]}
             cursor.close()

@@ -19,6 +19,7 @@ PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 
 
 def require(frame: pd.DataFrame, *columns: str) -> None:
+    """Refuse a frame that lacks one of ``columns`` (:class:`StoreError`)."""
     missing = [name for name in columns if name not in frame]
     if missing:
         raise StoreError(
@@ -27,6 +28,7 @@ def require(frame: pd.DataFrame, *columns: str) -> None:
 
 
 def checked(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The ``columns`` of ``frame``; :class:`StoreError` where one is missing or the rows are more than :data:`LARGEST`."""
     require(frame, *columns)
     if len(frame) > LARGEST:
         raise StoreError(
@@ -82,9 +84,8 @@ def lines(
         {"layer": int(layer), "measure": names[name], "value": None if value != value else float(value)}
         for layer, name, value in tall[["layer", "column", "value"]].itertuples(index=False)
     ]
-    legend: dict[str, Any] = (
-        {"legend": None} if len(names) == 1 else {}
-    )  # the title says what a single line is
+    # The title says what a single line is.
+    legend: dict[str, Any] = {"legend": None} if len(names) == 1 else {}
     colour: Any = alt.Color("measure:N", scale=alt.Scale(range=PALETTE), title=None, **legend)
     return (
         alt.Chart(alt.InlineData(values=data), title=title)

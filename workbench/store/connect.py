@@ -31,7 +31,9 @@ class Connection:
     """
 
     rowcount = -1
+    """How many rows a query changed: it changes none, and PEP 249 says -1 for not known."""
     arraysize = 1
+    """Rows that :meth:`fetchmany` gives unless it is told a number."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -7,7 +7,7 @@ export function welcome(opening: boolean, openDemo: boolean): HTMLElement[] {
   if (opening) {
     return [
       h('h3', { class: 'wb-title', text: __('Opening a model…') }),
-      h('p', { class: 'wb-note', text: __('The first time this takes a few seconds: the kernel loads torch and the weights.') })
+      h('p', { class: 'wb-note', text: __('Torch and the weights are loaded. The first time on a machine the compute kernels are compiled too, which takes up to half a minute.') })
     ];
   }
   const inNotebook = [

@@ -6,12 +6,18 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
 
 from workbench.runtime.attach import device_of
 from workbench.runtime.record import Record
 from workbench.runtime.run import Done, Run
 from workbench.runtime.versions import versions
+
+if TYPE_CHECKING:
+    from workbench.runtime.bench import Bench
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,7 @@ class Ended:
 
 def digest_runs(ended: Sequence[Ended]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The rows of runs that have ended, table by table."""
-    for one in ended:
-        yield "token", _tokens(one)
+    yield "token", _tokens([one.run for one in ended])
     plans = [(one, step, plan) for one in ended for step, plan in _plans(one)]
     active = [(one, plan) for one, _, plan in plans if plan.active]
     if active:
@@ -61,7 +66,9 @@ def digest_runs(ended: Sequence[Ended]) -> Iterator[tuple[str, Mapping[str, Any]
         "run": [one.run.id for one in ended for _ in range(2)], "step": 0, "name": ["loss", "seconds"] * len(ended),
         "value": [value for one in ended for value in (one.run.loss, one.done.seconds)],
     }  # fmt: skip
-    rows = [_run(one) for one in ended]
+    benches = {id(one.run.bench): _bench(one.run.bench) for one in ended}
+    records = {id(one.record): one.record.model_dump_json() for one in ended}
+    rows = [_run(one, records[id(one.record)]) | benches[id(one.run.bench)] for one in ended]
     yield "run", {name: [row[name] for row in rows] for name in rows[0]}
 
 
@@ -69,27 +76,43 @@ def _plans(ended: Ended) -> tuple[tuple[int, Any], ...]:
     return ended.done.plans or ((0, ended.run.plan),)
 
 
-def _tokens(ended: Ended) -> dict[str, Any]:
-    run = ended.run
-    size, prompt = len(run.tokens), run.prompt_tokens
+def _tokens(runs: Sequence[Run]) -> dict[str, Any]:
+    sizes = [len(run.tokens) for run in runs]
+    position = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes])
+    prompt = np.repeat([run.prompt_tokens for run in runs], sizes)
+    logprob = np.zeros(len(position), dtype=np.float32)
+    logprob[position > 0] = np.concatenate([run.logprob.numpy() for run in runs])
     return {
-        "run": run.id, "step": [max(0, n - prompt + 1) for n in range(size)], "position": list(range(size)),
-        "token": run.tokens.numpy(), "text": list(run.texts),
-        "part": ["prompt" if n < prompt else "generated" for n in range(size)],
-        "logprob": [None, *run.logprob.tolist()],
+        "run": np.repeat([run.id for run in runs], sizes), "step": np.maximum(0, position - prompt + 1),
+        "position": position, "token": np.concatenate([run.tokens.numpy() for run in runs]),
+        "text": pa.concat_arrays([_texts(run) for run in runs]),
+        "part": pa.array(["prompt", "generated"]).take(pa.array((position >= prompt).astype(np.int8))),
+        "logprob": pa.array(logprob, mask=position == 0),
     }  # fmt: skip
 
 
-def _run(ended: Ended) -> dict[str, Any]:
-    run, done, bench = ended.run, ended.done, ended.run.bench
+def _texts(run: Run) -> pa.Array:
+    """The text of every token. Each one is asked for once: what is done token by token here, the model waits for."""
+    ids, at = np.unique(run.tokens.numpy(), return_inverse=True)
+    return pa.array([run.bench.token_text(one) for one in ids.tolist()], type=pa.string()).take(pa.array(at))
+
+
+def _run(ended: Ended, record: str) -> dict[str, Any]:
+    run, done, tokenizer = ended.run, ended.done, ended.run.bench.tokenizer
     prompt = run.tokens[: run.prompt_tokens].tolist()
+    text = "" if tokenizer is None else tokenizer.decode(prompt)
+    return {
+        "run": run.id, "parent": done.parent, "started": ended.at, "kind": done.kind, "seed": done.seed,
+        "text": text if run.prompt_tokens == len(run.tokens) else run.text, "prompt": text,
+        "prompt_tokens": run.prompt_tokens, "tokens": len(run.tokens), "labels": json.dumps(dict(done.labels)),
+        "record": record, "dropped": json.dumps(dict(ended.dropped)) if ended.dropped else None,
+    }  # fmt: skip
+
+
+def _bench(bench: Bench) -> dict[str, Any]:
     sparse = bench.anatomy.layer(bench.anatomy.moe_layers[0]).moe if bench.anatomy.moe_layers else None
     return {
-        "run": run.id, "parent": done.parent, "started": ended.at, "kind": done.kind, "seed": done.seed, "text": run.text,
-        "prompt": "" if bench.tokenizer is None else bench.tokenizer.decode(prompt),
-        "prompt_tokens": run.prompt_tokens, "tokens": len(run.tokens), "labels": json.dumps(dict(done.labels)),
-        "record": ended.record.model_dump_json(), "versions": json.dumps(versions()),
-        "dropped": json.dumps(dict(ended.dropped)) if ended.dropped else None,
+        "versions": json.dumps(versions()),
         "model": bench.name, "checkpoint": bench.checkpoint, "revision": bench.revision,
         "dtype": str(next(bench.model.parameters()).dtype).removeprefix("torch."), "device": str(device_of(bench.model)),
         "kernels": bench.kernels, "isa": bench.isa or None, "num_layers": bench.anatomy.num_layers,

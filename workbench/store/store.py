@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -360,6 +361,8 @@ class Store:
             self._summer.start()
 
     def _sum_up(self) -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own: it gives way to the model
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         try:
             with self._summing, self.cursor() as cursor:
                 for _ in summary.work(cursor):
@@ -471,15 +474,15 @@ class _LocalSink:
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
         self._cursor = cursor
+        # Here alone a query may name a variable: to register rows instead holds the interpreter, and with it the model's
+        # thread, for longer than to write them.
+        cursor.execute("SET SESSION python_enable_replacements = true")
 
     def __call__(self, tables: Mapping[str, pa.Table]) -> None:
         with transaction(self._cursor):
             for table, rows in tables.items():
-                self._cursor.register("waiting_rows", rows)
-                try:
-                    self._cursor.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM waiting_rows')
-                finally:
-                    self._cursor.unregister("waiting_rows")
+                waiting_rows = rows.to_reader()  # noqa: F841 (DuckDB finds it by its name)
+                self._cursor.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM waiting_rows')
 
 
 def _shut_down(

@@ -76,7 +76,7 @@ def _logit_shaped(router_output: Any, num_experts: int) -> list[Tensor]:
     return [
         t
         for t in tensors(router_output)
-        if t.is_floating_point() and t.dim() >= 2 and t.shape[-1] == num_experts
+        if t.dim() >= 2 and t.shape[-1] == num_experts and t.dtype.is_floating_point
     ]
 
 

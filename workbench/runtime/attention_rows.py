@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from workbench.runtime.arena import Held, array
 from workbench.runtime.capture import AttentionSample, MapSample, RowRanks
 from workbench.runtime.recorder import Taken
 from workbench.signals import attention_rank as ranking
@@ -100,9 +102,27 @@ def _map_rows(found: Sequence[Seen[MapSample]]) -> Mapping[str, Any]:
 
 def _values(names: Sequence[str], found: Sequence[Any]) -> dict[str, pa.Array]:
     return {
-        name: pa.array(np.concatenate([getattr(one, name).numpy() for one in found]), from_pandas=True)
+        name: pa.array(np.concatenate([np.asarray(getattr(one, name)) for one in found]), from_pandas=True)
         for name in names
     }
+
+
+def _rows(found: Sequence[Tensor]) -> list[NDArray[Any]]:
+    """Arrays that are read row by row: a row of a tensor is a tensor, and takes the interpreter from the model's thread."""
+    return [values.numpy() for values in found]
+
+
+def _stack(copies: Sequence[Held]) -> Tensor:
+    """[P, N, R, D] of P copies [R, N, D]."""
+    return torch.from_numpy(np.stack([array(one) for one in copies])).transpose(1, 2).contiguous()
+
+
+def _masks(samples: Sequence[AttentionSample], size: int, keys: int) -> Tensor:
+    """The masks of samples [P or 1, ...]; causal ones of one length are one and the same."""
+    first = samples[0].mask
+    if all(one.mask is first for one in samples):
+        return first.expand(first.shape[0], size, keys).unsqueeze(0)
+    return torch.stack([one.mask.expand(one.mask.shape[0], size, keys) for one in samples])
 
 
 def _measure(
@@ -110,14 +130,13 @@ def _measure(
 ) -> Iterator[tuple[list[Seen[RowRanks]], list[Seen[MapSample]]]]:
     """What samples of one shape say, as many at a time as :data:`BUDGET` allows."""
     first, record = group[0].value, group[0].taken.facts.record
-    heads, size, keys = first.query.shape[0], first.query.shape[1], first.key.shape[1]
+    (size, heads, _), keys = first.query.shape, first.key.shape[0]
     at_once = max(1, BUDGET // (heads * size * keys))
     for start in range(0, len(group), at_once):
         part = group[start : start + at_once]
         samples = [seen.value for seen in part]
         maps = ranking.attention_map(
-            torch.stack([s.query for s in samples]), torch.stack([s.key for s in samples]), first.scale,
-            torch.stack([s.mask.expand(s.mask.shape[0], size, keys) for s in samples]),
+            _stack([s.query for s in samples]), _stack([s.key for s in samples]), first.scale, _masks(samples, size, keys),
             softcap=first.softcap,
             sinks=None if first.sinks is None else torch.stack([s.sinks for s in samples]),  # type: ignore[misc]
         )  # fmt: skip
@@ -126,7 +145,7 @@ def _measure(
         if record.attention_rank:
             found = ranking.ranks(maps, record.rank_tolerance, columns)
             submatrix = "full" if first.rows is None else "sampled"
-            for seen, *values in zip(part, *found, strict=True):
+            for seen, *values in zip(part, *_rows(found), strict=True):
                 one = RowRanks(
                     seen.value.row,
                     Ranks(*values),
@@ -142,7 +161,7 @@ def _measure(
             told = statistics(
                 maps, torch.arange(size) if columns is None else columns, sinks=SINKS, window=WINDOW
             )
-            for seen, *values in zip(part, *told, strict=True):
+            for seen, *values in zip(part, *_rows(told), strict=True):
                 of = MapSample(seen.value.row, MapStatistics(*values), size, seen.value.length)
                 looked.append(Seen(seen.taken, seen.layer, of))
         yield ranked, looked

@@ -17,6 +17,7 @@ from workbench.anatomy import Anatomy
 from workbench.errors import PlanError, PromptError, WorkbenchError
 from workbench.interventions import Plan, reroute
 from workbench.interventions.edit import Edit
+from workbench.runtime.arena import Arena
 from workbench.runtime.artefacts import Artefact
 from workbench.runtime.attach import Attachment, KernelPath, device_of
 from workbench.runtime.batch import batches_of, check_coupled
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
 
 _DEFAULT: Any = object()
+PLAIN = 8
+"""Sessions without edits that a bench keeps, one for each way to record."""
 
 
 class Bench:
@@ -75,6 +78,8 @@ class Bench:
         self._release.atexit = False
         sparse = (anatomy.layer(layer).moe for layer in anatomy.moe_layers)
         self._choices_a_token = sum(moe.top_k for moe in sparse if moe is not None)
+        self._arena = Arena()
+        self._plain: dict[Record | None, Session] = {}
         self._texts: dict[int, str] = {}
         self._blobs: set[str] = set()
         self._closed = False
@@ -429,12 +434,28 @@ class Bench:
         """The hooks of one run, or of a batch with one plan and the labels of one run per row.
 
         ``history`` is what earlier passes left, where another session made them. ``anatomy`` has the modules the hooks are
-        set on, in place of the model's own.
+        set on, in place of the model's own. A session that edits nothing is made once and opened again.
         """
-        sources = Sources(self, plans)
+        plain = not manage_depth and history is None and anatomy is None
+        if plain and not any(plan.active for plan in plans):
+            kept = self._plain.get(record)
+            if kept is None or kept.open:
+                if len(self._plain) >= PLAIN:
+                    self._plain.clear()
+                # It must not keep its bench in turn, which would then no longer go when it is let go.
+                kept = self._session(weakref.proxy(self), [Plan()], record, [], False, None, self.anatomy)
+                self._plain[record] = kept
+            return kept
+        return self._session(self, plans, record, labels, manage_depth, history, anatomy or self.anatomy)
+
+    def _session(
+        self, bench: Bench, plans: Sequence[Plan], record: Record | None, labels: Sequence[Mapping[str, Any]],
+        manage_depth: bool, history: History | None, anatomy: Anatomy,
+    ) -> Session:  # fmt: skip
+        sources = Sources(bench, plans)
         return Session(
-            anatomy or self.anatomy, self._attachment, plans, record, sources.routes, sources.values, self.arity, labels,
-            self.token_text, manage_depth, history,
+            anatomy, self._attachment, plans, record, self._arena, sources.routes, sources.values, self.arity, labels,
+            lambda token: bench.token_text(token), manage_depth, history,
         )  # fmt: skip
 
     def _forward(
@@ -446,18 +467,14 @@ class Bench:
     ) -> list[Run]:
         started = time.perf_counter()
         device = device_of(self.model)
-        lengths = torch.tensor([len(row) for row in ids])
-        width = int(lengths.max())
-        tokens = torch.zeros(len(ids), width, dtype=torch.int64)
-        for row, one in enumerate(ids):
-            tokens[row, : len(one)] = torch.tensor(one)
-        valid = torch.arange(width) < lengths.unsqueeze(-1)
-        padded = not bool(valid.all())
-        now = Pass(
-            0, torch.arange(width, device=device).expand(len(ids), -1), valid.to(device) if padded else None,
-            lengths.to(device), tokens.to(device),
-        )  # fmt: skip
-        mask = {"attention_mask": valid.to(device).long()} if padded else {}
+        sizes = [len(row) for row in ids]
+        width = max(sizes)
+        tokens = torch.tensor([row + [0] * (width - len(row)) for row in ids], device=device)
+        lengths, positions = torch.tensor(sizes, device=device), torch.arange(width, device=device)
+        padded = min(sizes) < width
+        valid = positions < lengths.unsqueeze(-1) if padded else None
+        now = Pass(0, positions.expand(len(ids), -1), valid, lengths, tokens)
+        mask = {} if valid is None else {"attention_mask": valid.long()}
         run_ids = [new_run_id() for _ in ids] if record is not None else []
         with self.session(plans, record, labels) as session:
             session.begin(now)
@@ -483,7 +500,7 @@ class Bench:
 
     def recorder(self, record: Record, runs: list[int]) -> Recorder:
         """What writes the rows of ``runs``."""
-        return Recorder(self.store, record, self.anatomy, runs, self.kernels, self.isa)
+        return Recorder(self.store, self._arena, record, self.anatomy, runs, self.kernels, self.isa)
 
     def finish(self, done: Done, logits: Tensor, record: Record | None) -> Run:
         """Make the :class:`Run` of what was ``done`` and write the rows that describe it."""

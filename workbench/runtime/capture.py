@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from workbench.signals import attention_map, attention_rank, contribution, sparsity
+from workbench.runtime.arena import Held
+from workbench.signals import attention_map, attention_rank, sparsity
 
 
 class ExpertStats(NamedTuple):
@@ -29,7 +30,7 @@ class AttentionSample(NamedTuple):
     row
         Row of the batch.
     query, key
-        [N, R, D] and [Nkv, S, D] after position encoding.
+        Copies of [R, N, D] and [S, Nkv, D] after position encoding: tokens first, as the projections give them.
     mask
         What is added to the products of those rows, or where they are allowed; broadcasts to [N, R, S].
     rows
@@ -39,8 +40,8 @@ class AttentionSample(NamedTuple):
     """
 
     row: int
-    query: Tensor
-    key: Tensor
+    query: Held
+    key: Held
     mask: Tensor
     rows: Tensor | None
     length: int
@@ -102,6 +103,8 @@ class Capture:
     """What one layer did in one pass. T = B x S tokens, k choices, N heads; ``None`` where it was not asked for.
     ``seconds`` is what its experts took of the calling thread. ``unused`` [T, k] are slots that an edit left without an
     expert and that the model's own kernels, which know no unused slot, compute all the same.
+    ``contribution`` has the fields of :class:`~workbench.signals.contribution.Contribution` as rows [6, T], or the last two
+    of them [2, T] where the parts of the block are not known.
     ``attended`` [B, S, S'] is the attention map, mean over heads, for edits that weigh by it."""
 
     logits: Tensor | None = None
@@ -114,7 +117,7 @@ class Capture:
     unused: Tensor | None = None
     experts: ExpertStats | None = None
     seconds: float = 0.0
-    contribution: contribution.Contribution | None = None
+    contribution: Tensor | None = None
     activation: sparsity.Sparsity | None = None
     width: int = 0
     attention: list[AttentionSample] = field(default_factory=list)

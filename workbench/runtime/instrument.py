@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +19,7 @@ from workbench.errors import EditRefused
 from workbench.interventions import Plan, mask, reroute
 from workbench.interventions.edit import Edit
 from workbench.interventions.site import SiteEdit
+from workbench.runtime.arena import Arena
 from workbench.runtime.attach import Attachment, AttentionSink
 from workbench.runtime.capture import Capture
 from workbench.runtime.history import History
@@ -29,6 +29,7 @@ from workbench.runtime.hooks.depth import hook_depth, plan_depth
 from workbench.runtime.hooks.experts import hook_experts
 from workbench.runtime.hooks.heads import drop_heads, hook_heads
 from workbench.runtime.hooks.lens import hook_lens
+from workbench.runtime.hooks.mounts import Mounts
 from workbench.runtime.hooks.neurons import hook_activation, hook_neurons
 from workbench.runtime.hooks.routing import hook_routing, hook_unused
 from workbench.runtime.hooks.scene import Lookup, Part, Planned, Scene, Values
@@ -50,6 +51,8 @@ class Session:
         One plan per row of the batch; paths and aliases must agree, because a place runs one block for all rows.
     record
         What to keep, or ``None`` for nothing.
+    arena
+        Room for copies.
     lookup
         Where replayed routes come from.
     values
@@ -72,6 +75,7 @@ class Session:
         attachment: Attachment,
         plans: Sequence[Plan],
         record: Record | None,
+        arena: Arena,
         lookup: Lookup,
         values: Values,
         arity: Mapping[nn.Module, int],
@@ -81,33 +85,51 @@ class Session:
         history: History | None = None,
     ) -> None:
         self._anatomy = anatomy
+        self._continues = history is not None
         self.history = history if history is not None else History()
+        self.open = False
         self._scene = Scene(
-            anatomy, attachment, record, lookup, values, arity, labels, token_text, self.history
+            anatomy, attachment, record, arena, lookup, values, arity, labels, token_text, self.history
         )
         self._edits = _by_layer(anatomy, plans)
         self._asked = {
             n for layer, edits in self._edits.items() for e, _ in edits for n in e.asked_layers(layer)
         }
         self._depth = plan_depth(self._scene, self._edits, plans, manage_depth)
-        self._undo = ExitStack()
+        self._mounts: Mounts | None = None
+        self._more = Mounts()
 
     def __enter__(self) -> Session:
-        with ExitStack() as undo:
+        if self._mounts is not None:  # opened before
+            if not self._continues:
+                self.history = self._scene.history = History()
+            if self._mounts.repeatable:
+                self._mounts.again()
+                self.open = True
+                return self
+        mounts = Mounts()
+        try:
             for block in self._anatomy.blocks:  # other products, which depth asks for some tokens alone
-                self._replace_products(block, undo)
+                self._replace_products(block, mounts)
             if self._depth is not None:  # before what listens, which must see what depth makes of a sublayer
-                hook_depth(self._scene, *self._depth, undo)
+                hook_depth(self._scene, *self._depth, mounts)
             for block in self._anatomy.blocks:
-                self._hook_block(block, undo)
+                self._hook_block(block, mounts)
             if self._scene.record is not None and self._scene.record.needs_parts:
-                hook_lens(self._scene, undo)
-            self._undo = undo.pop_all()
+                hook_lens(self._scene, mounts)
+        except BaseException:
+            mounts.close()
+            raise
+        self._mounts, self.open = mounts, True
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._undo.close()
+        self._more.close()
+        self._more = Mounts()
+        if self._mounts is not None:
+            self._mounts.close()
         self._scene.begin(None)
+        self.open = False
 
     @property
     def captures(self) -> dict[int, Capture]:
@@ -128,13 +150,13 @@ class Session:
         """Keep the routing of ``layer`` in the captures even if nothing is recorded there."""
         block = self._anatomy.layer(layer)
         if not any(_acts_on_router(edit) for edit, _ in self._edits[layer]):
-            hook_routing(self._scene, block, [], None, self._undo)
+            hook_routing(self._scene, block, [], None, self._more)
 
     def begin(self, now: Pass) -> None:
         """Start a forward pass; what the last one captured is let go."""
         self._scene.begin(now)
 
-    def _replace_products(self, block: Block, undo: ExitStack) -> None:
+    def _replace_products(self, block: Block, mounts: Mounts) -> None:
         """Put in place what computes projections and neurons otherwise."""
         edits = self._edits[block.layer]
         weights = _of(edits, mask.WeightMask)
@@ -146,11 +168,11 @@ class Session:
                 "Give them different layers.",
             )
         if weights:
-            hook_weights(self._scene, block, weights, undo)
+            hook_weights(self._scene, block, weights, mounts)
         if neurons:
-            hook_neurons(self._scene, block, neurons, undo)
+            hook_neurons(self._scene, block, neurons, mounts)
 
-    def _hook_block(self, block: Block, undo: ExitStack) -> None:
+    def _hook_block(self, block: Block, mounts: Mounts) -> None:
         scene = self._scene
         edits = self._edits[block.layer]
         record = scene.recorded(block.layer)
@@ -159,30 +181,29 @@ class Session:
         wanted = wanted or (record is not None and (record.logit_effect or record.census))
         wanted = wanted or block.layer in self._asked
         if block.moe is not None and block.moe.observable and (reroutes or wanted):
-            hook_routing(scene, block, reroutes, record, undo, edited=bool(edits))
+            hook_routing(scene, block, reroutes, record, mounts, edited=bool(edits))
         if silenced := _of(edits, mask.Experts):
-            hook_experts(scene, block, silenced, undo)
+            hook_experts(scene, block, silenced, mounts)
         if silenced or reroutes:
-            hook_unused(scene, block, undo)
+            hook_unused(scene, block, mounts)
         if _of(edits, mask.Heads):
-            drop_heads(scene, block, edits, undo)
+            drop_heads(scene, block, edits, mounts)
         # One hook an edit, so that edits of one site act in the order of the plan.
         for edit, rows in edits:
             if isinstance(edit, mask.Heads):
-                hook_heads(scene, block, [(edit, rows)], undo)
+                hook_heads(scene, block, [(edit, rows)], mounts)
             elif isinstance(edit, SiteEdit) and not _acts_on_router(edit):
-                hook_site(scene, block, edit, rows, undo)
+                hook_site(scene, block, edit, rows, mounts)
         if masks := [(e, rows) for e, rows in edits if isinstance(e, mask.AttentionMask | mask.TokenMask)]:
-            hook_attention_mask(scene, block, masks, record is not None, undo)
+            hook_attention_mask(scene, block, masks, record is not None, mounts)
         parts = scene.record is not None and scene.record.needs_parts  # of every block, recorded or not
         if parts or (record and record.contribution):
             measure = record is not None and record.contribution
-            hook_contribution(scene, block, undo, measure=measure, keep_parts=parts)
+            hook_contribution(scene, block, mounts, measure=measure, keep_parts=parts)
         if record and (record.sparsity or record.census):
-            hook_activation(scene, block, record, undo)
-        sinks = self._attention_sinks(block, reroutes, record)
-        if sinks:
-            hook_attention(block, sinks, undo)
+            hook_activation(scene, block, record, mounts)
+        for sink in self._attention_sinks(block, reroutes, record):
+            hook_attention(block, sink, mounts)
 
     def _attention_sinks(
         self, block: Block, reroutes: Planned[Edit], record: Record | None
@@ -203,8 +224,7 @@ class Session:
 
     def listen(self, layer: int, sink: AttentionSink) -> None:
         """Let ``sink`` see the attention of ``layer`` too, until the session ends."""
-        block = self._anatomy.layer(layer)
-        hook_attention(block, [*self._attention_sinks(block, self._edits[layer], None), sink], self._undo)
+        hook_attention(self._anatomy.layer(layer), sink, self._more)
 
 
 def _acts_on_router(edit: Edit) -> bool:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from workbench.runtime.capture import Capture
+from workbench.runtime.kept import Kept
 from workbench.runtime.recorder import Taken, Tokens
 
 
@@ -20,7 +18,7 @@ class Piece(NamedTuple):
 
     taken: Taken
     layer: int
-    capture: Capture
+    kept: Kept
     tokens: Tokens
 
 
@@ -35,17 +33,23 @@ def cells(pieces: Sequence[Piece]) -> dict[str, NDArray[Any]]:
     }
 
 
-def gather(
-    pieces: Sequence[Piece], read: Callable[[Capture], Tensor | None], trailing: int = 1
-) -> NDArray[Any]:
-    """One tensor of every piece at its tokens, concatenated; it has ``trailing`` axes behind those of the tokens."""
+def gather(pieces: Sequence[Piece], name: str, trailing: int = 1) -> NDArray[Any]:
+    """What every piece kept by ``name`` at its tokens, concatenated; it has ``trailing`` axes behind those of the tokens."""
     parts = []
     for piece in pieces:
-        value = read(piece.capture)
-        assert value is not None
-        value = value.reshape(-1, *value.shape[value.dim() - trailing :])
-        parts.append(value if piece.tokens.whole else value[torch.from_numpy(piece.tokens.at)])
-    return torch.cat(parts).numpy()
+        value = piece.kept[name]
+        value = value.reshape(-1, *value.shape[value.ndim - trailing :])
+        parts.append(value if piece.tokens.whole else value[piece.tokens.at])
+    return np.concatenate(parts)
+
+
+def gather_fields(pieces: Sequence[Piece], name: str) -> NDArray[Any]:
+    """The same of what has its tokens behind its fields [fields, T]."""
+    parts = (piece.kept[name] for piece in pieces)
+    return np.concatenate(
+        [part if p.tokens.whole else part[:, p.tokens.at] for p, part in zip(pieces, parts, strict=True)],
+        axis=1,
+    )
 
 
 def known(values: NDArray[Any]) -> pa.Array:

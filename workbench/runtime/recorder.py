@@ -17,7 +17,9 @@ from torch import Tensor
 
 from workbench.anatomy import Anatomy, RoutingRule
 from workbench.interventions.ragged import NOTHING
-from workbench.runtime.capture import Capture, Effects
+from workbench.runtime.arena import Arena, Held
+from workbench.runtime.capture import Capture, Census, Chunks, Effects
+from workbench.runtime.kept import Kept
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
 from workbench.store import Store
@@ -141,7 +143,7 @@ class Taken:
     runs: NDArray[np.int64]
     tokens: Tokens
     every_token: Tokens
-    layers: Mapping[int, Capture]
+    layers: Mapping[int, Kept]
     nbytes: int
     events: tuple[Decided, ...] = ()
     work: tuple[Left, ...] = ()
@@ -151,9 +153,7 @@ class Taken:
     @property
     def rows(self) -> int:
         """About how many rows the largest table gets."""
-        return self.tokens.at.size * sum(
-            1 if c.ids is None else c.ids.shape[-1] for c in self.layers.values()
-        )
+        return self.tokens.at.size * sum(kept.slots if "ids" in kept else 1 for kept in self.layers.values())
 
     @property
     def present(self) -> NDArray[np.int64]:
@@ -180,44 +180,44 @@ class Taken:
 
         each = np.bincount(tokens.row, minlength=batch)
         record = self.facts.record
-        for layer, capture in self.layers.items():
-            if capture.ids is not None:
-                ids = capture.ids.numpy()[tokens.at]
+        for layer, kept in self.layers.items():
+            if "ids" in kept:
+                ids = kept["ids"][tokens.at]
                 executed = (ids >= 0) & (ids < self.facts.experts(layer))
                 if record.routing:
                     add("routing", np.bincount(tokens.row, (ids != NOTHING).sum(-1), batch).astype(np.int64))
                     add("router", each)
-                if record.wants_scores and capture.logits is not None and self.facts.rule(layer) is not None:
+                if record.wants_scores and "logits" in kept and self.facts.rule(layer) is not None:
                     chosen = sampled(record, tokens)
                     add("router_scores", np.bincount(tokens.row[chosen], minlength=batch))
-                if record.sparsity and capture.experts is not None:
+                if record.sparsity and "norm" in kept:
                     add("sparsity", np.bincount(tokens.row, executed.sum(-1), batch).astype(np.int64))
-                if record.routing and capture.experts is not None and not only:
-                    add("expert_stat", self._used_experts(layer, capture.ids))
+                if record.routing and "norm" in kept and not only:
+                    add("expert_stat", self._used_experts(layer, kept["ids"]))
                     add("cost", np.ones(batch, dtype=np.int64))
-            if capture.contribution is not None or capture.lens_kl is not None:
+            if "contribution" in kept or "lens_kl" in kept:
                 add("contribution", each)
-            if capture.effects is not None and record.has_layer(layer):
-                self._add_effects(add, capture, tokens, only)
-            if capture.activation is not None:
+            if kept.effects is not None and record.has_layer(layer):
+                self._add_effects(add, kept, tokens, only)
+            if "hoyer" in kept:
                 add("sparsity", each)
             if not only:
-                for sample in capture.attention:
-                    heads = np.eye(batch, dtype=np.int64)[sample.row] * sample.query.shape[0]
+                for sample in kept.attention:
+                    heads = np.eye(batch, dtype=np.int64)[sample.row] * sample.query.shape[1]
                     for table, wanted in (
                         ("attention_rank", record.attention_rank),
                         ("attention_map", record.attention_map),
                     ):
                         if wanted:
                             add(table, heads)
-                if capture.census is not None:
+                if kept.census is not None:
                     add(
                         "neuron_rate",
-                        (capture.census.tokens > 0).sum(-1).numpy() * capture.census.active.shape[-1],
+                        (kept.census.tokens > 0).sum(-1).numpy() * kept.census.active.shape[-1],
                     )
-                if capture.chunks is not None:
-                    add("neuron_chunk", (~capture.chunks.union.isnan()).sum(-1).numpy())
-                for ranks in capture.ranks:
+                if kept.chunks is not None:
+                    add("neuron_chunk", (~kept.chunks.union.isnan()).sum(-1).numpy())
+                for ranks in kept.ranks:
                     add(
                         "attention_rank", np.eye(batch, dtype=np.int64)[ranks.row] * ranks.ranks.rank.shape[0]
                     )
@@ -237,24 +237,23 @@ class Taken:
         }
 
     def _add_effects(
-        self, add: Callable[[str, NDArray[np.int64]], None], capture: Capture, tokens: Tokens, only: bool
+        self, add: Callable[[str, NDArray[np.int64]], None], kept: Kept, tokens: Tokens, only: bool
     ) -> None:
-        assert capture.effects is not None
+        assert kept.effects is not None
         batch = len(self.runs)
         each = np.bincount(tokens.row, minlength=batch)
-        for unit, values in capture.effects.values.items():
+        for unit, values in kept.effects.values.items():
             if unit == "expert":
-                assert capture.ids is not None
-                ran = (capture.ids.numpy()[tokens.at] >= 0).sum(-1)
+                ran = (kept["ids"][tokens.at] >= 0).sum(-1)
                 add("logit_effect", np.bincount(tokens.row, ran, batch).astype(np.int64))
             elif unit != "error":
                 add("logit_effect", each * values.shape[1])
             elif not only:
                 add("metric", (each > 0).astype(np.int64))
 
-    def _used_experts(self, layer: int, ids: Tensor) -> NDArray[np.int64]:
+    def _used_experts(self, layer: int, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         tokens, experts = self.every_token, self.facts.experts(layer)
-        found = ids.numpy()[tokens.at]
+        found = ids[tokens.at]
         inside = (found >= 0) & (found < experts)
         used = np.unique((tokens.row[:, None] * experts + found)[inside])
         return np.bincount(used // experts, minlength=len(self.runs))
@@ -264,9 +263,10 @@ class Recorder:
     """Takes what the passes of one run leave, or of a batch of runs of which row ``b`` is ``runs[b]``."""
 
     def __init__(
-        self, store: Store, record: Record, anatomy: Anatomy, runs: Sequence[int], kernels: str, isa: str
-    ) -> None:
+        self, store: Store, arena: Arena, record: Record, anatomy: Anatomy, runs: Sequence[int], kernels: str, isa: str
+    ) -> None:  # fmt: skip
         self._store = store
+        self._arena = arena
         self._facts = Facts(record, anatomy, kernels, isa)
         self._runs = np.asarray(runs, dtype=np.int64)
         self.dropped: dict[int, dict[str, int]] = {}
@@ -284,14 +284,14 @@ class Recorder:
 
         valid = _tokens(now, self._runs)
         record = self._facts.record
-        kept = valid if record.every == 1 else valid.every(record.every)
-        layers = {layer: captures[layer] for layer in sorted(captures)}
-        nbytes = sum(self._copy(layer, capture) for layer, capture in layers.items())
-        self.slots = max([self.slots, *(c.ids.shape[-1] for c in layers.values() if c.ids is not None)])
+        rowed = valid if record.every == 1 else valid.every(record.every)
+        layers = {layer: self._keep(layer, captures[layer]) for layer in sorted(captures)}
+        nbytes = sum(kept.nbytes for kept in layers.values())
+        self.slots = max([self.slots, *(kept.slots for kept in layers.values() if "ids" in kept)])
         decided = tuple(Decided.of(event, self._runs) for event in part.events)
         work = tuple(Left.of(one, self._runs) for one in part.work)
         taken = Taken(
-            self._facts, now.step, self._runs, kept, valid, layers, nbytes, decided, work, tuple(part.reports),
+            self._facts, now.step, self._runs, rowed, valid, layers, nbytes, decided, work, tuple(part.reports),
             part.seconds,
         )  # fmt: skip
         if self._store.policy == "sample":
@@ -318,9 +318,8 @@ class Recorder:
             for table, count in tables.items():
                 lost[table] = lost.get(table, 0) + count
 
-    def _copy(self, layer: int, capture: Capture) -> int:
-        """Give ``capture`` tensors of its own on the CPU: what the model may still write to is copied now. Returns the bytes
-        it holds then."""
+    def _keep(self, layer: int, capture: Capture) -> Kept:
+        """Copies of what ``capture`` has, on the CPU: what the model may still write to is copied now."""
         rule = self._facts.rule(layer)
         if (
             capture.logits is not None
@@ -330,36 +329,37 @@ class Recorder:
         ):
             # A correction bias is state of the model, which may be another one when the rows are made.
             capture.selection = rule.selection(rule.scores(capture.logits))
-        size = 0
+        hold = self._arena.hold
+        values: dict[str, Held] = {}
+        if capture.contribution is not None:
+            values["contribution"] = hold(capture.contribution)
         if capture.ids is not None:
-            if capture.edited is None:
-                capture.native_ids = capture.native_weights = None
-            for name in _OF_THE_MODEL:
+            for name in _CHOICE if capture.edited is None else (*_CHOICE, *_NATIVE):
                 value = getattr(capture, name)
                 if value is not None:
-                    value = own(value)
-                    setattr(capture, name, value)
-                    size += value.nbytes
-        for name in _OUR_OWN:
-            value = getattr(capture, name)
-            if value is not None:
-                setattr(capture, name, _to_cpu(value))
-                size += _nbytes(value)
-        return size + sum(sample.query.nbytes + sample.key.nbytes for sample in capture.attention)
+                    values[name] = hold(value)
+        for group in (capture.experts, capture.activation):
+            if group is not None:
+                for name, value in zip(group._fields, group, strict=True):
+                    values[name] = hold(value)
+        if capture.lens_kl is not None:
+            values["lens_kl"] = hold(capture.lens_kl)
+        effects, census, chunks = capture.effects, capture.census, capture.chunks
+        if effects is not None:
+            effects = Effects(
+                _to_cpu(effects.targets), {unit: _to_cpu(part) for unit, part in effects.values.items()}
+            )
+        if census is not None:
+            census = Census(*map(_to_cpu, census))
+        if chunks is not None:
+            chunks = Chunks(*map(_to_cpu, chunks))
+        return Kept(
+            values, capture.seconds, capture.width, capture.attention, capture.ranks, effects, census, chunks
+        )
 
 
-_OF_THE_MODEL = ("logits", "ids", "weights", "native_ids", "native_weights")
-_OUR_OWN = (
-    "selection",
-    "edited",
-    "experts",
-    "contribution",
-    "activation",
-    "lens_kl",
-    "census",
-    "chunks",
-    "effects",
-)
+_CHOICE = ("logits", "selection", "ids", "weights")
+_NATIVE = ("edited", "native_ids", "native_weights")
 
 
 def sampled(record: Record, tokens: Tokens) -> NDArray[np.int64]:
@@ -385,30 +385,5 @@ def _tokens(now: Pass, runs: NDArray[np.int64]) -> Tokens:
     return Tokens(at, row[at], runs[row[at]], positions.reshape(-1)[at], False)
 
 
-def own(tensor: Tensor) -> Tensor:
-    """A copy on the CPU that numpy can read."""
-    if tensor.is_cpu and tensor.dtype not in _HALF:
-        return tensor.detach().clone() if tensor.requires_grad else tensor.clone()
-    return tensor.detach().to("cpu", torch.float32 if tensor.dtype in _HALF else tensor.dtype, copy=True)
-
-
-_HALF = (torch.bfloat16, torch.float16)  # numpy has no bfloat16
-
-
-def _to_cpu(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().cpu()
-    if isinstance(value, Effects):
-        return Effects(
-            value.targets.cpu(), {unit: part.detach().cpu() for unit, part in value.values.items()}
-        )
-    if all(part is None or (part.is_cpu and not part.requires_grad) for part in value):
-        return value
-    return type(value)(*(None if part is None else part.detach().cpu() for part in value))
-
-
-def _nbytes(value: Any) -> int:
-    if isinstance(value, Tensor):
-        return value.nbytes
-    parts = value.values.values() if isinstance(value, Effects) else value
-    return sum(part.nbytes for part in parts if part is not None)
+def _to_cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu()

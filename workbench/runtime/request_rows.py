@@ -16,16 +16,16 @@ UNITS = ("embed", "attn", "mlp", "block", "head", "expert")
 def request_rows(pieces: Sequence[Piece]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The rows of ``logit_effect``, ``metric``, ``neuron_rate`` and ``neuron_chunk`` of ``pieces``."""
     for piece in pieces:
-        if piece.capture.effects is not None and piece.taken.facts.record.has_layer(piece.layer):
+        if piece.kept.effects is not None and piece.taken.facts.record.has_layer(piece.layer):
             yield from _effects(piece)
-        if piece.capture.census is not None:
+        if piece.kept.census is not None:
             yield "neuron_rate", _census(piece)
-        if piece.capture.chunks is not None:
+        if piece.kept.chunks is not None:
             yield from _chunks(piece)
 
 
 def _effects(piece: Piece) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    effects, at = piece.capture.effects, torch.from_numpy(piece.tokens.at)
+    effects, at = piece.kept.effects, torch.from_numpy(piece.tokens.at)
     assert effects is not None
     targets = effects.targets[at].numpy()
     key = cells([piece])
@@ -36,8 +36,7 @@ def _effects(piece: Piece) -> Iterator[tuple[str, Mapping[str, Any]]]:
         count = values.shape[1]
         number: Any = np.tile(np.arange(count, dtype=np.int16), len(values)) if unit == "head" else None
         if unit == "expert":
-            assert piece.capture.ids is not None
-            number = piece.capture.ids[at].numpy().reshape(-1).astype(np.int16)
+            number = piece.kept["ids"][piece.tokens.at].reshape(-1).astype(np.int16)
         rows = np.repeat(np.arange(len(values)), count)
         ran = np.ones(len(rows), dtype=bool) if unit != "expert" else number >= 0
         yield "logit_effect", {name: column[rows][ran] for name, column in key.items()} | {
@@ -55,7 +54,7 @@ def _effects(piece: Piece) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _census(piece: Piece) -> dict[str, Any]:
-    census, moe = piece.capture.census, piece.taken.facts.anatomy.layer(piece.layer).moe
+    census, moe = piece.kept.census, piece.taken.facts.anatomy.layer(piece.layer).moe
     assert census is not None
     reached = (census.tokens > 0).nonzero()
     row, expert = reached[:, 0], reached[:, 1]
@@ -71,7 +70,7 @@ def _census(piece: Piece) -> dict[str, Any]:
 
 
 def _chunks(piece: Piece) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    chunks = piece.capture.chunks
+    chunks = piece.kept.chunks
     assert chunks is not None
     if not chunks.union.numel():
         return

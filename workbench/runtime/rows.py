@@ -17,11 +17,11 @@ from torch import Tensor
 from workbench.anatomy import RoutingRule
 from workbench.interventions.ragged import NOTHING
 from workbench.runtime.attention_rows import attention
-from workbench.runtime.capture import Capture
-from workbench.runtime.pieces import Piece, cells, gather, known
+from workbench.runtime.pieces import Piece, cells, gather, gather_fields, known
 from workbench.runtime.recorder import Decided, Taken, sampled
 from workbench.runtime.request_rows import request_rows
 from workbench.signals import routing, sparsity
+from workbench.signals.contribution import Contribution
 
 Rows: TypeAlias = tuple[str, Mapping[str, Any]]
 T = TypeVar("T")
@@ -30,28 +30,26 @@ T = TypeVar("T")
 def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
     """The rows of ``passes``, table by table."""
     pieces = [
-        Piece(taken, layer, capture, taken.tokens)
-        for taken in passes
-        for layer, capture in taken.layers.items()
+        Piece(taken, layer, kept, taken.tokens) for taken in passes for layer, kept in taken.layers.items()
     ]
-    chosen = [p for p in pieces if p.capture.ids is not None]
+    chosen = [p for p in pieces if "ids" in p.kept]
     recorded = [p for p in chosen if p.taken.facts.record.routing]
-    for group in _groups(recorded, lambda p: (_slots(p), p.capture.experts is not None)):
+    for group in _groups(recorded, lambda p: (_slots(p), "norm" in p.kept)):
         yield "routing", _routing(group)
     for group in _groups(recorded, _router_key):
         yield "router", _router(group)
-    for group in _groups([p for p in recorded if p.capture.experts is not None], _router_key):
+    for group in _groups([p for p in recorded if "norm" in p.kept], _router_key):
         yield from _experts(group)
     scored = [p for p in chosen if p.taken.facts.record.wants_scores and _rule(p) is not None]
     for group in _groups(scored, _router_key):
         yield "router_scores", _scores(group)
-    contributing = [p for p in pieces if p.capture.contribution is not None or p.capture.lens_kl is not None]
+    contributing = [p for p in pieces if "contribution" in p.kept or "lens_kl" in p.kept]
     for group in _groups(contributing, _known_parts):
         yield "contribution", _contribution(group)
-    measured = [p for p in chosen if p.capture.experts is not None and p.taken.facts.record.sparsity]
+    measured = [p for p in chosen if "norm" in p.kept and p.taken.facts.record.sparsity]
     for group in _groups(measured, _slots):
         yield "sparsity", _expert_sparsity(group)
-    dense = [p for p in pieces if p.capture.activation is not None]
+    dense = [p for p in pieces if "hoyer" in p.kept]
     if dense:
         yield "sparsity", _dense_sparsity(dense)
     yield from attention(passes)
@@ -134,27 +132,20 @@ def _groups(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
 
 
 def _known_parts(piece: Piece) -> tuple[str, ...]:
-    found = piece.capture.contribution
-    return (
-        ()
-        if found is None
-        else tuple(n for n, value in zip(found._fields, found, strict=True) if value is not None)
-    )
+    return Contribution._fields[-len(piece.kept["contribution"]) :] if "contribution" in piece.kept else ()
 
 
 def _slots(piece: Piece) -> int:
-    assert piece.capture.ids is not None
-    return piece.capture.ids.shape[-1]
+    return piece.kept.slots
 
 
 def _rule(piece: Piece) -> RoutingRule | None:
     """The rule by which the router's logits are read, where both are known."""
-    return None if piece.capture.logits is None else piece.taken.facts.rule(piece.layer)
+    return None if "logits" not in piece.kept else piece.taken.facts.rule(piece.layer)
 
 
 def _router_key(piece: Piece) -> Hashable:
-    edited = piece.capture.selection is not None
-    return _slots(piece), piece.taken.facts.experts(piece.layer), _rule(piece), edited
+    return _slots(piece), piece.taken.facts.experts(piece.layer), _rule(piece), "selection" in piece.kept
 
 
 def _repeat(cells: Mapping[str, NDArray[Any]], times: int, used: NDArray[np.bool_] | None) -> dict[str, Any]:
@@ -164,8 +155,8 @@ def _repeat(cells: Mapping[str, NDArray[Any]], times: int, used: NDArray[np.bool
 
 
 def _routing(pieces: Sequence[Piece]) -> dict[str, Any]:
-    ids, weights = gather(pieces, lambda c: c.ids), gather(pieces, lambda c: c.weights)
-    norm = None if pieces[0].capture.experts is None else gather(pieces, lambda c: c.experts.norm)  # type: ignore[union-attr]
+    ids, weights = gather(pieces, "ids"), gather(pieces, "weights")
+    norm = gather(pieces, "norm") if "norm" in pieces[0].kept else None
     size, k = ids.shape
     empty = ids == NOTHING
     used = ~empty.reshape(-1) if empty.any() else None
@@ -191,7 +182,7 @@ def _ranks(weights: NDArray[Any], empty: NDArray[np.bool_]) -> NDArray[np.uint8]
 
 
 def _router(pieces: Sequence[Piece]) -> dict[str, Any]:
-    ids = gather(pieces, lambda c: c.ids)
+    ids = gather(pieces, "ids")
     columns: dict[str, Any] = dict(cells(pieces))
     rule = _rule(pieces[0])
     if rule is not None:
@@ -208,37 +199,34 @@ def _router(pieces: Sequence[Piece]) -> dict[str, Any]:
     edited = _edited(pieces)
     columns["edited"] = edited
     if edited.any():
-        columns["native"] = _where_edited(pieces, lambda c: c.native_ids)
-        columns["native_weights"] = _where_edited(pieces, lambda c: c.native_weights)
+        columns["native"] = _where_edited(pieces, "native_ids")
+        columns["native_weights"] = _where_edited(pieces, "native_weights")
     return columns
 
 
 def _logits_and_selection(pieces: Sequence[Piece], rule: RoutingRule) -> tuple[Tensor, Tensor]:
-    logits = torch.from_numpy(gather(pieces, lambda c: c.logits))
-    if pieces[0].capture.selection is None:
+    logits = torch.from_numpy(gather(pieces, "logits"))
+    if "selection" not in pieces[0].kept:
         return logits, rule.selection(rule.scores(logits))
-    return logits, torch.from_numpy(gather(pieces, lambda c: c.selection))
+    return logits, torch.from_numpy(gather(pieces, "selection"))
 
 
 def _edited(pieces: Sequence[Piece]) -> NDArray[np.bool_]:
     return np.concatenate([
-        np.zeros(p.tokens.at.size, dtype=bool) if p.capture.edited is None
-        else p.capture.edited.numpy()[p.tokens.at]
+        p.kept["edited"][p.tokens.at] if "edited" in p.kept else np.zeros(p.tokens.at.size, dtype=bool)
         for p in pieces
     ])  # fmt: skip
 
 
-def _where_edited(pieces: Sequence[Piece], read: Callable[[Capture], Tensor | None]) -> list[Any]:
-    """The native ids or weights of the edited tokens, ``None`` for the others."""
+def _where_edited(pieces: Sequence[Piece], name: str) -> list[Any]:
+    """The native ids or weights, by ``name``, of the edited tokens, ``None`` for the others."""
     values: list[Any] = []
     for piece in pieces:
-        if piece.capture.edited is None:
+        if "edited" not in piece.kept:
             values.extend([None] * piece.tokens.at.size)
             continue
-        native = read(piece.capture)
-        assert native is not None
-        rows = native.numpy()[piece.tokens.at].tolist()
-        flags = piece.capture.edited.numpy()[piece.tokens.at]
+        rows = piece.kept[name][piece.tokens.at].tolist()
+        flags = piece.kept["edited"][piece.tokens.at]
         values.extend(row if flag else None for row, flag in zip(rows, flags, strict=True))
     return values
 
@@ -248,8 +236,8 @@ def _experts(pieces: Sequence[Piece]) -> Iterator[Rows]:
     pieces = [p._replace(tokens=p.taken.every_token) for p in pieces]
     facts = pieces[0].taken.facts
     experts = facts.experts(pieces[0].layer)
-    ids, weights = gather(pieces, lambda c: c.ids), gather(pieces, lambda c: c.weights)
-    norm = gather(pieces, lambda c: c.experts.norm)  # type: ignore[union-attr]
+    ids, weights = gather(pieces, "ids"), gather(pieces, "weights")
+    norm = gather(pieces, "norm")
     k = ids.shape[-1]
     # A bin is one run of one piece; its sums stand at bin x experts + expert.
     first = np.cumsum([0, *(len(p.taken.runs) for p in pieces)])
@@ -272,7 +260,7 @@ def _experts(pieces: Sequence[Piece]) -> Iterator[Rows]:
     }  # fmt: skip
     rule = _rule(pieces[0])
     if rule is not None and rule.score in ("softmax", "topk_softmax"):
-        p = torch.from_numpy(gather(pieces, lambda c: c.logits)).double().softmax(-1).numpy()
+        p = torch.from_numpy(gather(pieces, "logits")).double().softmax(-1).numpy()
         soft = np.zeros((int(first[-1]), experts))
         starts = np.flatnonzero(np.diff(bins, prepend=-1))
         soft[bins[starts]] = np.add.reduceat(p, starts) if len(starts) else 0.0
@@ -296,7 +284,7 @@ def _shared_seconds(
 ) -> NDArray[np.float64]:
     """Seconds of each call of the kernel, which the runs of a batch share by the slots they executed."""
     whole = np.add.reduceat(executed, np.cumsum([0, *batch])[:-1])
-    return np.repeat([p.capture.seconds for p in pieces] / np.maximum(whole, 1.0), batch) * executed
+    return np.repeat([p.kept.seconds for p in pieces] / np.maximum(whole, 1.0), batch) * executed
 
 
 def _matrices(piece: Piece) -> int:
@@ -344,8 +332,10 @@ def _scores(pieces: Sequence[Piece]) -> dict[str, Any]:
 
 def _contribution(pieces: Sequence[Piece]) -> dict[str, Any]:
     columns: dict[str, Any] = dict(cells(pieces))
-    for name in _known_parts(pieces[0]):
-        columns[name] = known(gather(pieces, lambda c, name=name: getattr(c.contribution, name), 0))  # type: ignore[misc]
+    parts = _known_parts(pieces[0])
+    if parts:
+        fields = gather_fields(pieces, "contribution")
+        columns |= {name: known(field) for name, field in zip(parts, fields, strict=True)}
     lens = _lens(pieces)
     if not np.isnan(lens).all():
         columns["lens_kl"] = known(lens)
@@ -355,14 +345,14 @@ def _contribution(pieces: Sequence[Piece]) -> dict[str, Any]:
 def _lens(pieces: Sequence[Piece]) -> NDArray[Any]:
     """KL of the logit lens of every token, NaN where it was not asked for."""
     return np.concatenate([
-        np.full(p.tokens.at.size, np.nan, dtype=np.float32) if p.capture.lens_kl is None
-        else gather([p], lambda c: c.lens_kl, 0).astype(np.float32)
+        np.full(p.tokens.at.size, np.nan, dtype=np.float32) if "lens_kl" not in p.kept
+        else gather([p], "lens_kl", 0).astype(np.float32)
         for p in pieces
     ])  # fmt: skip
 
 
 def _expert_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
-    ids = gather(pieces, lambda c: c.ids)
+    ids = gather(pieces, "ids")
     k = ids.shape[-1]
     sizes = [p.tokens.at.size for p in pieces]
     experts = np.repeat([p.taken.facts.experts(p.layer) for p in pieces], sizes)[:, None]
@@ -370,8 +360,7 @@ def _expert_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
     widths = [p.taken.facts.anatomy.layer(p.layer).mlp.act_width for p in pieces]  # type: ignore[union-attr]
     width = np.repeat(np.repeat(np.asarray(widths, dtype=np.int32), sizes), k)[ran]
     zero, below, l1, l2 = (
-        torch.from_numpy(gather(pieces, lambda c, name=name: getattr(c.experts, name)).reshape(-1)[ran])  # type: ignore[misc]
-        for name in ("zero", "below", "l1", "l2")
+        torch.from_numpy(gather(pieces, name).reshape(-1)[ran]) for name in ("zero", "below", "l1", "l2")
     )
     found = sparsity.from_sums(torch.from_numpy(width), zero, below, l1, l2)
     thresholds = np.asarray([p.taken.facts.record.threshold for p in pieces], dtype=np.float32)
@@ -384,11 +373,10 @@ def _expert_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
 def _dense_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
     sizes = [p.tokens.at.size for p in pieces]
     found = sparsity.Sparsity(*(
-        torch.from_numpy(gather(pieces, lambda c, n=n: c.activation[n], 0))  # type: ignore[misc]
-        for n in range(3)
+        torch.from_numpy(gather(pieces, name, 0)) for name in sparsity.Sparsity._fields
     ))  # fmt: skip
     return cells(pieces) | {
-        "expert": -1, "width": np.repeat(np.asarray([p.capture.width for p in pieces], dtype=np.int32), sizes),
+        "expert": -1, "width": np.repeat(np.asarray([p.kept.width for p in pieces], dtype=np.int32), sizes),
         "threshold": np.repeat(np.asarray([p.taken.facts.record.threshold for p in pieces], dtype=np.float32), sizes),
         **_shares(found),
     }  # fmt: skip

@@ -7,7 +7,7 @@ from routing_kernels.ops.masked import MaskedWeight, masked_matmul, n_of_m, pack
 from routing_kernels.ops.mlp import SparseMlp, sparse_mlp
 from routing_kernels.ops.moe import ACTIVATIONS, MoeExperts, moe_experts
 from routing_kernels.ops.ranks import MapRanks, map_ranks
-from routing_kernels.ops.residual import ResidualStats, residual_stats
+from routing_kernels.ops.residual import ResidualStats, residual_rows, residual_stats
 from routing_kernels.ops.rows import Rows, gather_rows, scatter_add_rows
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "moe_experts",
     "n_of_m",
     "pack_masked",
+    "residual_rows",
     "residual_stats",
     "scatter_add_rows",
     "sparse_mlp",

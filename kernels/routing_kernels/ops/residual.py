@@ -62,10 +62,20 @@ def residual_stats(pre: Tensor, attn: Tensor, mlp: Tensor, backend: str = "auto"
     BackendError
         A backend or instruction set that was named and cannot be had.
     """
+    return ResidualStats(*residual_rows(pre, attn, mlp, backend).reshape(cpu.ROWS, *pre.shape[:-1]).unbind())
+
+
+def residual_rows(pre: Tensor, attn: Tensor, mlp: Tensor, backend: str = "auto") -> Tensor:
+    """:func:`residual_stats` as one tensor [11, T] float32: the fields of :class:`ResidualStats` as rows, T the tokens of all
+    leading axes. For a caller who has many calls to make and to keep."""
     _check(pre, attn, mlp)
-    shape = (-1, pre.shape[-1])
-    rows = ((t.detach() if t.requires_grad else t).reshape(shape) for t in (pre, attn, mlp))
-    return ResidualStats(*_op(*rows, backend).reshape(cpu.ROWS, *pre.shape[:-1]).unbind())
+    if pre.dim() != 2:
+        shape = (-1, pre.shape[-1])
+        pre, attn, mlp = pre.reshape(shape), attn.reshape(shape), mlp.reshape(shape)
+    if torch.is_grad_enabled():
+        pre, attn, mlp = pre.detach(), attn.detach(), mlp.detach()
+    found: Tensor = _op(pre, attn, mlp, backend)
+    return found
 
 
 def _check(pre: Tensor, attn: Tensor, mlp: Tensor) -> None:

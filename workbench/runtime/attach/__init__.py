@@ -12,8 +12,8 @@ from workbench.runtime.attach.attachment import Attachment, Kernels, device_of
 from workbench.runtime.attach.attention import (
     AttentionSink,
     ask_attention,
+    askers_of,
     asks_attention,
-    listen_to_attention,
 )
 from workbench.runtime.attach.calls import (
     AttentionCall,
@@ -40,9 +40,9 @@ __all__ = [
     "MlpOptions",
     "MlpReport",
     "ask_attention",
+    "askers_of",
     "ask_mlp",
     "asks_attention",
     "bank_of",
     "device_of",
-    "listen_to_attention",
 ]

@@ -45,7 +45,6 @@ class AttentionModule:
 
 
 MODULES: WeakKeyDictionary[nn.Module, AttentionModule] = WeakKeyDictionary()
-_LISTENERS: WeakKeyDictionary[nn.Module, Callable[[], None]] = WeakKeyDictionary()
 
 
 def asks_attention(module: nn.Module) -> bool:
@@ -58,27 +57,19 @@ def ask_attention(module: nn.Module, asker: AttentionAsker) -> Callable[[], None
 
     Returns a function that ends it. Askers of one module answer in the order in which they came.
     """
+    askers = askers_of(module)
+    askers.append(asker)
+    return lambda: askers.remove(asker)
+
+
+def askers_of(module: nn.Module) -> list[AttentionAsker]:
+    """Those who see every call of the attention ``module``, in order."""
     if module not in MODULES:
         raise EditRefused(
             f"The attention {type(module).__name__} does not go through transformers' registry.",
             "Ask it of a layer whose attention does; workbench doctor --model NAME lists them.",
         )
-    askers = MODULES[module].askers
-    askers.append(asker)
-    return lambda: askers.remove(asker)
-
-
-def listen_to_attention(module: nn.Module, sink: AttentionSink | None) -> None:
-    """Hand every call of the attention ``module`` to ``sink``; ``None`` stops it. A module has one listener."""
-    stop = _LISTENERS.pop(module, None)
-    if stop is not None:
-        stop()
-    if sink is not None:
-
-        def asker(call: AttentionCall) -> None:
-            sink(call)
-
-        _LISTENERS[module] = ask_attention(module, asker)
+    return MODULES[module].askers
 
 
 def attention_function(own: str) -> Callable[..., tuple[Tensor, Tensor | None]]:

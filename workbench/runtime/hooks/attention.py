@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
 from workbench.anatomy import Block
-from workbench.runtime.attach import AttentionCall, AttentionSink, listen_to_attention
+from workbench.runtime.arena import own
+from workbench.runtime.attach import AttentionCall, AttentionSink, askers_of
 from workbench.runtime.capture import AttentionSample, RowRanks
+from workbench.runtime.hooks.mounts import Mounts
 from workbench.runtime.hooks.scene import Scene
 from workbench.runtime.record import Record
-from workbench.runtime.recorder import own
 from workbench.signals import attention_rank, rank_sketch
 from workbench.signals.rank_kernel import kernel_sketch
 from workbench.signals.rank_sketch import Sketch
@@ -26,16 +25,11 @@ CHECKED = 128
 """Tokens of the map on which a sketch is held to an SVD."""
 
 
-def hook_attention(block: Block, sinks: Sequence[AttentionSink], undo: ExitStack) -> None:
-    """Let each of ``sinks`` see every call of the attention of ``block``."""
+def hook_attention(block: Block, sink: AttentionSink, mounts: Mounts) -> None:
+    """Let ``sink`` see every call of the attention of ``block``."""
     assert block.attention is not None
-
-    def spread(call: AttentionCall) -> None:
-        for sink in sinks:
-            sink(call)
-
-    listen_to_attention(block.attention.module, spread)
-    undo.callback(listen_to_attention, block.attention.module, None)
+    askers = askers_of(block.attention.module)
+    mounts.during(partial(askers.append, sink), partial(askers.remove, sink))
 
 
 def keep_attention(scene: Scene, layer: int) -> AttentionSink:
@@ -62,7 +56,7 @@ def sample_attention(scene: Scene, layer: int, record: Record) -> AttentionSink:
             if length < 2:
                 continue
             if record.attention_rank or record.attention_map:
-                capture.attention.append(_sample(call, row, length, record.rank_tokens, layer))
+                capture.attention.append(_sample(scene, call, row, length, record.rank_tokens, layer))
             if record.rank_sketch is not None:
                 backend = "" if scene.attachment.kernels == "model" else scene.attachment.ops
                 capture.ranks.append(_sketch(call, row, length, record.rank_sketch, layer, backend))
@@ -76,11 +70,13 @@ def _lengths(scene: Scene, size: int) -> list[int]:
     return [size] * scene.now.positions.shape[0] if valid is None else valid.sum(-1).tolist()
 
 
-def _sample(call: AttentionCall, row: int, length: int, limit: int, layer: int) -> AttentionSample:
+def _sample(
+    scene: Scene, call: AttentionCall, row: int, length: int, limit: int, layer: int
+) -> AttentionSample:
     """Copies of what the map of one run is made of: the queries of sampled tokens, and the keys they may look at."""
     rows, last, causal = _chosen(length, limit, layer)
-    query = call.query[row]
-    query = query[:, :length] if rows is None else query.index_select(1, rows.to(query.device))
+    query, key = call.query[row].transpose(0, 1), call.key[row].transpose(0, 1)
+    query = query[:length] if rows is None else query.index_select(0, rows.to(query.device))
     if call.mask is None:
         mask, keys = causal, last + 1
     else:
@@ -88,8 +84,8 @@ def _sample(call: AttentionCall, row: int, length: int, limit: int, layer: int) 
         mask, keys = (whole[:, :length] if rows is None else whole[:, rows.to(whole.device)]), length
         mask = mask[..., :length].cpu()
     return AttentionSample(
-        row, own(query) if rows is None else query.detach().cpu(), own(call.key[row, :, :keys]), mask, rows, length,
-        call.scale, call.softcap, None if call.sinks is None else own(call.sinks),
+        row, scene.arena.hold(query), scene.arena.hold(key[:keys]), mask, rows, length, call.scale, call.softcap,
+        None if call.sinks is None else own(call.sinks),
     )  # fmt: skip
 
 

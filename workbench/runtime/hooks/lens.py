@@ -5,7 +5,6 @@ Everything is computed when the head runs, from the parts that the pass left on 
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 import routing_kernels
@@ -16,11 +15,12 @@ from workbench.anatomy import Block, expert_inputs
 from workbench.errors import SetupError
 from workbench.runtime.attach import bank_of
 from workbench.runtime.capture import Effects
+from workbench.runtime.hooks.mounts import Mounts
 from workbench.runtime.hooks.scene import Scene
 from workbench.signals import logit_effect
 
 
-def hook_lens(scene: Scene, undo: ExitStack) -> None:
+def hook_lens(scene: Scene, mounts: Mounts) -> None:
     """Measure logit effects and the logit lens as the record of ``scene`` asks. The blocks must be hooked for
     contributions, which keep their parts."""
     anatomy, record = scene.anatomy, scene.record
@@ -49,14 +49,14 @@ def hook_lens(scene: Scene, undo: ExitStack) -> None:
         for capture in scene.captures.values():
             capture.parts = {}
 
-    undo.callback((head if norm is None else norm).register_forward_pre_hook(enter).remove)
-    undo.callback(head.register_forward_hook(compute).remove)
+    mounts.before(head if norm is None else norm, enter)
+    mounts.after(head, compute)
     if record.logit_effect:
         for block in anatomy.blocks:
-            _keep_inputs(scene, block, undo)
+            _keep_inputs(scene, block, mounts)
 
 
-def _keep_inputs(scene: Scene, block: Block, undo: ExitStack) -> None:
+def _keep_inputs(scene: Scene, block: Block, mounts: Mounts) -> None:
     """Keep what enters the output projection of attention, and the experts, where nothing but a factor comes behind them."""
     layer, attention, moe = block.layer, block.attention, block.moe
     if not block.additive or block.attn_outlet is None or block.mlp_outlet is None or block.mlp is None:
@@ -70,10 +70,10 @@ def _keep_inputs(scene: Scene, block: Block, undo: ExitStack) -> None:
 
     plain = attention is not None and block.attn_outlet.module is attention.module
     if attention is not None and plain and isinstance(attention.out_proj, nn.Linear):
-        undo.callback(attention.out_proj.register_forward_pre_hook(heads).remove)
+        mounts.before(attention.out_proj, heads)
     plain = block.mlp_outlet.module is block.mlp.module
     if moe is not None and plain and bank_of(moe.experts) is not None:
-        undo.callback(moe.experts.register_forward_pre_hook(experts, with_kwargs=True).remove)
+        mounts.before(moe.experts, experts, with_kwargs=True)
 
 
 def _lens(scene: Scene, norm: nn.Module | None, head: nn.Module, logits: Tensor) -> None:

@@ -19,6 +19,7 @@ from workbench.runtime.calibrate import quantile
 from workbench.runtime.capture import Census, Chunks
 from workbench.runtime.depth.decide import uniform
 from workbench.runtime.gated import Gated, gated_of, unfit
+from workbench.runtime.hooks.mounts import Mounts
 from workbench.runtime.hooks.scene import Planned, Scene, Work
 from workbench.runtime.hooks.units import fill, units_of
 from workbench.runtime.hooks.weights import quiet
@@ -32,11 +33,11 @@ CHUNK = 8
 Some: TypeAlias = mask.Neurons | mask.Activations
 
 
-def hook_activation(scene: Scene, block: Block, record: Record, undo: ExitStack) -> None:
+def hook_activation(scene: Scene, block: Block, record: Record, mounts: Mounts) -> None:
     """Measure the activation sparsity of ``block``; experts are measured by the kernel that runs them, but for a census."""
     if block.moe is not None:
         if record.census and bank_of(block.moe.experts) is not None:
-            _hook_census(scene, block, record.threshold, undo)
+            _hook_census(scene, block, record.threshold, mounts)
         return
     if block.mlp is None or block.mlp.down_proj is None:
         return
@@ -56,7 +57,7 @@ def hook_activation(scene: Scene, block: Block, record: Record, undo: ExitStack)
             start = scene.now.positions[:, : used.union.shape[1] * CHUNK : CHUNK]
             capture.chunks = Chunks(start, used.union, used.expected)
 
-    undo.callback(block.mlp.down_proj.register_forward_pre_hook(read).remove)
+    mounts.before(block.mlp.down_proj, read)
 
 
 def hook_neurons(scene: Scene, block: Block, edits: Planned[Some], undo: ExitStack) -> None:
@@ -266,7 +267,7 @@ def _without(gated: Gated, gone: Tensor) -> Gated:
     return Gated(gated.gate, up, gated.down, gated.act, gated.function, gated.expert, gated.backend)
 
 
-def _hook_census(scene: Scene, block: Block, threshold: float, undo: ExitStack) -> None:
+def _hook_census(scene: Scene, block: Block, threshold: float, mounts: Mounts) -> None:
     moe = block.moe
     assert moe is not None
     experts: Any = moe.experts
@@ -287,4 +288,4 @@ def _hook_census(scene: Scene, block: Block, threshold: float, undo: ExitStack) 
         )
         scene.capture(block.layer).census = Census(*found)
 
-    undo.callback(moe.experts.register_forward_pre_hook(read, with_kwargs=True).remove)
+    mounts.before(moe.experts, read, with_kwargs=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,12 +19,13 @@ from workbench.interventions.vectors import pick
 from workbench.runtime.around import Around
 from workbench.runtime.attach import bank_of
 from workbench.runtime.capture import ExpertStats
+from workbench.runtime.hooks.mounts import Mounts
 from workbench.runtime.hooks.scene import Planned, Scene, Work
 from workbench.runtime.record import Record
 
 
 def hook_routing(
-    scene: Scene, block: Block, edits: Planned[Edit], record: Record | None, undo: ExitStack, *, edited: bool = True
+    scene: Scene, block: Block, edits: Planned[Edit], record: Record | None, mounts: Mounts, *, edited: bool = True
 ) -> None:  # fmt: skip
     """Read the routing of ``block``, apply ``edits`` to it, and keep the kernel's statistics if there is a ``record``.
 
@@ -74,11 +76,11 @@ def hook_routing(
         return output
 
     if any(isinstance(edit, reroute.Pseudo) and edit.output != "zero" for edit, _ in edits):
-        undo.callback(moe.experts.register_forward_hook(add, with_kwargs=True).remove)
+        mounts.callback(moe.experts.register_forward_hook(add, with_kwargs=True).remove)
     if moe.proved:
-        undo.callback(moe.router.register_forward_hook(read_logits).remove)
+        mounts.after(moe.router, read_logits)
     if not told:
-        undo.callback(moe.experts.register_forward_pre_hook(apply, with_kwargs=True).remove)
+        mounts.before(moe.experts, apply, with_kwargs=True)
     if record is not None and bank is not None:
 
         def keep(out: MoeExperts, ids: Tensor, weights: Tensor, seconds: float) -> None:
@@ -88,8 +90,8 @@ def hook_routing(
             capture.experts = ExpertStats(*out[3:])
             capture.seconds = seconds
 
-        bank.sink, bank.threshold = keep, record.threshold
-        undo.callback(setattr, bank, "sink", None)
+        bank.threshold = record.threshold
+        mounts.during(partial(setattr, bank, "sink", keep), partial(setattr, bank, "sink", None))
 
 
 def hook_unused(scene: Scene, block: Block, undo: ExitStack) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor, nn
@@ -14,10 +15,12 @@ from workbench.anatomy import Anatomy, Block
 from workbench.errors import EditRefused
 from workbench.interventions.edit import Edit
 from workbench.interventions.patch import Patch
+from workbench.runtime.arena import Arena
 from workbench.runtime.attach import Attachment
 from workbench.runtime.capture import Capture
 from workbench.runtime.conditions import facts
 from workbench.runtime.history import History
+from workbench.runtime.hooks.mounts import Mounts
 from workbench.runtime.passes import Pass, scope
 from workbench.runtime.record import Record
 
@@ -116,6 +119,8 @@ class Scene:
     ----------
     record
         What to keep, or ``None`` for nothing.
+    arena
+        Room for copies.
     lookup
         Where replayed routes come from.
     values
@@ -152,6 +157,7 @@ class Scene:
     anatomy: Anatomy
     attachment: Attachment
     record: Record | None
+    arena: Arena
     lookup: Lookup
     values: Values
     arity: Mapping[nn.Module, int]
@@ -215,14 +221,13 @@ class Scene:
             self._masks[key] = scope(edit, self.now, rows, facts(self, layer))
         return self._masks[key]
 
-    def on_block(self, block: Block, enter: Enter, leave: Leave, undo: ExitStack) -> None:
+    def on_block(self, block: Block, enter: Enter, leave: Leave, mounts: Mounts) -> None:
         """Call ``enter`` with the residual that goes into ``block`` and ``leave`` with what it returns, for the tokens
         that really run."""
         if block.layer in self.managed:
             pair = (enter, leave)
             listeners = self._around.setdefault(block.layer, [])
-            listeners.append(pair)
-            undo.callback(listeners.remove, pair)
+            mounts.during(partial(listeners.append, pair), partial(listeners.remove, pair))
             return
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -231,8 +236,8 @@ class Scene:
         def after(_: nn.Module, __: Any, output: Any) -> None:
             leave(output)
 
-        undo.callback(block.module.register_forward_pre_hook(before, with_kwargs=True).remove)
-        undo.callback(block.module.register_forward_hook(after).remove)
+        mounts.before(block.module, before, with_kwargs=True)
+        mounts.after(block.module, after)
 
     @contextmanager
     def around(self, layer: int | None, hidden: Tensor) -> Iterator[Leave]:

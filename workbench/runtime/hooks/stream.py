@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
-from routing_kernels import residual_stats
+import torch
+from routing_kernels import residual_rows
 from torch import Tensor, nn
 
 from workbench.anatomy import Block
+from workbench.runtime.hooks.mounts import Mounts
 from workbench.runtime.hooks.scene import Scene
 from workbench.signals import contribution
 
 
 def hook_contribution(
-    scene: Scene, block: Block, undo: ExitStack, *, measure: bool = True, keep_parts: bool = False
+    scene: Scene, block: Block, mounts: Mounts, *, measure: bool = True, keep_parts: bool = False
 ) -> None:
     """Measure the contributions of ``block``, or keep its parts for the lens; only those of the whole block where it is not
     proved additive. Where a block hands on several streams (hyper-connections), they are measured as one wide vector."""
@@ -41,25 +42,30 @@ def hook_contribution(
             parts |= {name: stream[name].reshape(pre.shape) for name in ("attn", "mlp")}
         if measure:
             whole = "attn" not in parts
-            capture.contribution = contribution.whole_block(pre, post) if whole else _block(**parts)
+            capture.contribution = _whole(pre, post) if whole else _block(**parts)
         if keep_parts:
             capture.parts |= parts
 
-    scene.on_block(block, enter, leave, undo)
+    scene.on_block(block, enter, leave, mounts)
     if block.additive:
         for name, outlet in (("attn", block.attn_outlet), ("mlp", block.mlp_outlet)):
             if outlet is not None:
-                undo.callback(outlet.module.register_forward_hook(keep(name, outlet.multiplier)).remove)
+                mounts.after(outlet.module, keep(name, outlet.multiplier))
 
 
-def _block(pre: Tensor, attn: Tensor, mlp: Tensor, post: Tensor) -> contribution.Contribution:
-    """In one pass over the stream where the kernel takes it."""
+def _block(pre: Tensor, attn: Tensor, mlp: Tensor, post: Tensor) -> Tensor:
+    """[6, T], in one pass over the stream where the kernel takes it."""
     if pre.dtype == attn.dtype == mlp.dtype and pre.device == attn.device == mlp.device:
-        found = residual_stats(pre, attn, mlp)
-        return contribution.Contribution(
-            *(getattr(found, name) for name in contribution.Contribution._fields)
-        )
-    return contribution.block(pre, attn, pre + attn, mlp, post)
+        # The last fields of ResidualStats are those of a Contribution.
+        return residual_rows(pre, attn, mlp)[-len(contribution.Contribution._fields) :]
+    found = contribution.block(pre, attn, pre + attn, mlp, post)
+    return torch.stack([part for part in found if part is not None]).flatten(1)
+
+
+def _whole(pre: Tensor, post: Tensor) -> Tensor:
+    """[2, T] of a block whose parts are not known."""
+    found = contribution.whole_block(pre, post)
+    return torch.stack([found.block_norm, found.influence]).flatten(1)
 
 
 def _wide(stream: Tensor) -> Tensor:

@@ -1,0 +1,97 @@
+"""Room for copies of small tensors: end to end in buffers that are used again.
+
+A tensor of its own for every small thing costs more than the thing: the model's thread makes it, the writer's thread lets
+go of it, and each of the two takes the interpreter from the other while it does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections import deque
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+BLOCK = 2**20
+"""Bytes of a buffer."""
+
+LARGE = BLOCK // 8
+"""Bytes from which on a tensor gets a copy of its own."""
+
+SPARE = 64
+"""Buffers that are kept for later while nobody needs them."""
+
+_DTYPES: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64), torch.int64: np.dtype(np.int64),
+    torch.int32: np.dtype(np.int32), torch.bool: np.dtype(np.bool_),
+}  # fmt: skip
+_HALF = (torch.bfloat16, torch.float16)  # numpy has no bfloat16
+_Lease = ctypes.c_ubyte * BLOCK
+
+
+class Slot(NamedTuple):
+    """Where in a buffer a copy lies. The buffer is not used again before the last slot of it, and the last array made of
+    one, is gone."""
+
+    lease: ctypes.Array[ctypes.c_ubyte]
+    start: int
+    nbytes: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+Held: TypeAlias = Slot | Tensor
+"""A copy of a tensor on the CPU; :func:`array` reads it."""
+
+
+class Arena:
+    """Hands out room for copies. Filled by one thread at a time; what it handed out may be read and let go by any."""
+
+    def __init__(self) -> None:
+        self._spare: deque[NDArray[np.uint8]] = deque(maxlen=SPARE)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Go on in a buffer that nobody reads."""
+        try:
+            buffer = self._spare.pop()
+        except IndexError:
+            buffer = np.empty(BLOCK, dtype=np.uint8)
+        self._lease = _Lease.from_buffer(buffer.data)
+        # The lease is what slots and arrays hold on to: with the last of them it dies, and the buffer is free.
+        weakref.finalize(self._lease, self._spare.append, buffer).atexit = False
+        self._address = ctypes.addressof(self._lease)
+        self._used = 0
+
+    def hold(self, tensor: Tensor) -> Held:
+        """A copy of ``tensor`` on the CPU, of a dtype that numpy knows."""
+        size: int = tensor.nbytes
+        if size > LARGE or tensor.dtype not in _DTYPES or not tensor.is_cpu or not tensor.is_contiguous():
+            return own(tensor)
+        start = self._used
+        if start + size > BLOCK:
+            self._begin()
+            start = 0
+        ctypes.memmove(self._address + start, tensor.data_ptr(), size)
+        self._used = start + (size + 63 & -64)
+        return Slot(self._lease, start, size, tensor.shape, tensor.dtype)
+
+
+def array(held: Held) -> NDArray[Any]:
+    """The values of a copy, to be read and not to be written."""
+    if isinstance(held, Tensor):
+        return held.numpy()
+    found: NDArray[Any] = np.ndarray(held.shape, _DTYPES[held.dtype], memoryview(held.lease), held.start)
+    return found
+
+
+def own(tensor: Tensor) -> Tensor:
+    """A copy on the CPU that numpy can read."""
+    tensor = tensor.detach()
+    if tensor.is_cpu and tensor.dtype not in _HALF:
+        return tensor.clone()
+    return tensor.to("cpu", torch.float32 if tensor.dtype in _HALF else tensor.dtype, copy=True)

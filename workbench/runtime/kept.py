@@ -1,0 +1,49 @@
+"""What a layer leaves for the store: copies, out of the reach of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from workbench.runtime.arena import Held, array
+from workbench.runtime.capture import AttentionSample, Census, Chunks, Effects, RowRanks
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What one layer left in one pass: ``values`` are the tensors of its :class:`~workbench.runtime.capture.Capture` by
+    name, where they were asked for, those of ``experts`` and ``activation`` by their own names; the rest is as it is
+    there."""
+
+    values: dict[str, Held]
+    seconds: float
+    width: int
+    attention: list[AttentionSample] = field(default_factory=list)
+    ranks: list[RowRanks] = field(default_factory=list)
+    effects: Effects | None = None
+    census: Census | None = None
+    chunks: Chunks | None = None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return array(self.values[name])
+
+    @property
+    def slots(self) -> int:
+        """Choices a token."""
+        return self.values["ids"].shape[-1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it holds while it waits."""
+        size = sum(held.nbytes for held in self.values.values())
+        size += sum(sample.query.nbytes + sample.key.nbytes for sample in self.attention)
+        for group in (self.effects, self.census, self.chunks):
+            if group is not None:
+                parts = [group.targets, *group.values.values()] if isinstance(group, Effects) else group
+                size += sum(part.nbytes for part in parts)
+        return size

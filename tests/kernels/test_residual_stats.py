@@ -173,3 +173,16 @@ PART = torch.zeros(2, 4)
 def test_bad_arguments_are_refused(case, problem):
     with pytest.raises(routing_kernels.ArgumentError, match=problem):
         routing_kernels.residual_stats(*case)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_rows_are_the_fields_of_all_tokens(backend):
+    case = [t.reshape(4, 10, 96) for t in make(40, 96, torch.float32)]
+    out = routing_kernels.residual_rows(*case, backend=backend)
+    whole = routing_kernels.residual_stats(*case, backend=backend)
+    assert out.shape == (len(FIELDS), 40) and out.dtype == torch.float32
+    expected = torch.stack([field.flatten() for field in whole])
+    torch.testing.assert_close(out, expected, rtol=0.0, atol=0.0, equal_nan=True)
+    assert not routing_kernels.residual_rows(
+        *(t.requires_grad_() for t in case), backend=backend
+    ).requires_grad

@@ -66,8 +66,8 @@ def residual_stats(pre: Tensor, attn: Tensor, mlp: Tensor, backend: str = "auto"
 
 
 def residual_rows(pre: Tensor, attn: Tensor, mlp: Tensor, backend: str = "auto") -> Tensor:
-    """:func:`residual_stats` as one tensor [11, T] float32: the fields of :class:`ResidualStats` as rows, T the tokens of all
-    leading axes. For a caller who has many calls to make and to keep."""
+    """:func:`residual_stats` as one tensor [11, T] float32: the fields of :class:`ResidualStats` as rows, T the tokens of
+    all leading axes. For a caller who has many calls to make and to keep."""
     _check(pre, attn, mlp)
     if pre.dim() != 2:
         shape = (-1, pre.shape[-1])

@@ -90,8 +90,10 @@ def hook_routing(
             capture.experts = ExpertStats(*out[3:])
             capture.seconds = seconds
 
-        bank.threshold = record.threshold
-        mounts.during(partial(setattr, bank, "sink", keep), partial(setattr, bank, "sink", None))
+        def listen() -> None:
+            bank.sink, bank.threshold = keep, record.threshold
+
+        mounts.during(listen, partial(setattr, bank, "sink", None))
 
 
 def hook_unused(scene: Scene, block: Block, undo: ExitStack) -> None:

@@ -374,3 +374,17 @@ def test_no_tokens_and_no_experts(backend):
         *bare._replace(gate_up=bare.gate_up[:0], down=bare.down[:0]), backend=backend
     )
     assert not out.y.any() and out.dropped == 6
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_rows_are_the_statistics_side_by_side(backend):
+    case = make(13, 4, 2, 24, 16, torch.float32)
+    whole = routing_kernels.moe_experts(*case, stats=True, threshold=0.1, backend=backend)
+    rows = routing_kernels.expert_rows(*case, stats=True, threshold=0.1, backend=backend)
+    assert rows.norms.shape == (3, 13, 2) and rows.tallies.shape == (2, 13, 2)
+    for mine, theirs in zip((*rows[:3], *rows.norms, *rows.tallies), whole, strict=True):
+        assert mine.dtype == theirs.dtype and torch.equal(mine, theirs)
+    for mine, theirs in zip(whole.rows(), rows, strict=True):
+        assert torch.equal(mine, theirs)
+    plain = routing_kernels.expert_rows(*case, backend=backend)
+    assert torch.equal(plain.y, rows.y) and not plain.norms.numel() and not plain.tallies.numel()

@@ -61,7 +61,7 @@ def test_any_make_of_bank_gives_the_models_numbers(family: str) -> None:
     assert BANKS[family][2] in experts.unfit_bank(bank) and experts.unfit_parts(bank, "cpu") == ""
     x, ids, weights = choice(9)
     experts.attach_bank(bank, "cpu")
-    found: list[tuple[routing_kernels.MoeExperts, Tensor, Tensor, float]] = []
+    found: list[tuple[routing_kernels.ExpertRows, Tensor, Tensor, float]] = []
     run = experts.experts_function("eager")
     want = own(bank, x, ids, weights)
     plain = run(bank, x, ids, weights)
@@ -77,7 +77,7 @@ def test_any_make_of_bank_gives_the_models_numbers(family: str) -> None:
     )
     for slot in range(2):  # what one slot alone adds, with a weight of 1, is what its norm is of
         alone = own(bank, x, ids[:, slot : slot + 1], torch.ones(9, 1))
-        torch.testing.assert_close(out.slot_norm[:, slot], alone.norm(dim=1), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(out.norms[0, :, slot], alone.norm(dim=1), rtol=1e-5, atol=1e-6)
     experts.detach_bank(bank)
     assert bank_of(bank) is None
 

@@ -12,14 +12,11 @@ from workbench.signals import attention_map, attention_rank, sparsity
 
 
 class ExpertStats(NamedTuple):
-    """What the kernel counted while it ran the experts, each [T, k], in its order: norms of their outputs, and sums over
-    their neurons."""
+    """What the kernel counted while it ran the experts: :class:`routing_kernels.ExpertRows` says what the rows of norms
+    [3, T, k] and tallies [2, T, k] are."""
 
-    norm: Tensor
-    l1: Tensor
-    l2: Tensor
-    zero: Tensor
-    below: Tensor
+    norms: Tensor
+    tallies: Tensor
 
 
 class AttentionSample(NamedTuple):

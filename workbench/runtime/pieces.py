@@ -43,9 +43,9 @@ def gather(pieces: Sequence[Piece], name: str, trailing: int = 1) -> NDArray[Any
     return np.concatenate(parts)
 
 
-def gather_fields(pieces: Sequence[Piece], name: str) -> NDArray[Any]:
-    """The same of what has its tokens behind its fields [fields, T]."""
-    parts = (piece.kept[name] for piece in pieces)
+def gather_fields(pieces: Sequence[Piece], name: str, only: slice = slice(None)) -> NDArray[Any]:
+    """The same of what has fields before its tokens [fields, T, ...]: all of them, or ``only`` some."""
+    parts = (piece.kept[name][only] for piece in pieces)
     return np.concatenate(
         [part if p.tokens.whole else part[:, p.tokens.at] for p, part in zip(pieces, parts, strict=True)],
         axis=1,

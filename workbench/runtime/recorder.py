@@ -190,9 +190,9 @@ class Taken:
                 if record.wants_scores and "logits" in kept and self.facts.rule(layer) is not None:
                     chosen = sampled(record, tokens)
                     add("router_scores", np.bincount(tokens.row[chosen], minlength=batch))
-                if record.sparsity and "norm" in kept:
+                if record.sparsity and "norms" in kept:
                     add("sparsity", np.bincount(tokens.row, executed.sum(-1), batch).astype(np.int64))
-                if record.routing and "norm" in kept and not only:
+                if record.routing and "norms" in kept and not only:
                     add("expert_stat", self._used_experts(layer, kept["ids"]))
                     add("cost", np.ones(batch, dtype=np.int64))
             if "contribution" in kept or "lens_kl" in kept:

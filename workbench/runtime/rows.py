@@ -26,6 +26,9 @@ from workbench.signals.contribution import Contribution
 Rows: TypeAlias = tuple[str, Mapping[str, Any]]
 T = TypeVar("T")
 
+NORM, SUMS = slice(0, 1), slice(1, 3)
+"""Among the norms of experts: those of their outputs, and the L1 and L2 sums over their neurons."""
+
 
 def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
     """The rows of ``passes``, table by table."""
@@ -34,11 +37,11 @@ def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
     ]
     chosen = [p for p in pieces if "ids" in p.kept]
     recorded = [p for p in chosen if p.taken.facts.record.routing]
-    for group in _groups(recorded, lambda p: (_slots(p), "norm" in p.kept)):
+    for group in _groups(recorded, lambda p: (_slots(p), "norms" in p.kept)):
         yield "routing", _routing(group)
     for group in _groups(recorded, _router_key):
         yield "router", _router(group)
-    for group in _groups([p for p in recorded if "norm" in p.kept], _router_key):
+    for group in _groups([p for p in recorded if "norms" in p.kept], _router_key):
         yield from _experts(group)
     scored = [p for p in chosen if p.taken.facts.record.wants_scores and _rule(p) is not None]
     for group in _groups(scored, _router_key):
@@ -46,7 +49,7 @@ def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
     contributing = [p for p in pieces if "contribution" in p.kept or "lens_kl" in p.kept]
     for group in _groups(contributing, _known_parts):
         yield "contribution", _contribution(group)
-    measured = [p for p in chosen if "norm" in p.kept and p.taken.facts.record.sparsity]
+    measured = [p for p in chosen if "norms" in p.kept and p.taken.facts.record.sparsity]
     for group in _groups(measured, _slots):
         yield "sparsity", _expert_sparsity(group)
     dense = [p for p in pieces if "hoyer" in p.kept]
@@ -156,7 +159,7 @@ def _repeat(cells: Mapping[str, NDArray[Any]], times: int, used: NDArray[np.bool
 
 def _routing(pieces: Sequence[Piece]) -> dict[str, Any]:
     ids, weights = gather(pieces, "ids"), gather(pieces, "weights")
-    norm = gather(pieces, "norm") if "norm" in pieces[0].kept else None
+    norm = gather_fields(pieces, "norms", NORM)[0] if "norms" in pieces[0].kept else None
     size, k = ids.shape
     empty = ids == NOTHING
     used = ~empty.reshape(-1) if empty.any() else None
@@ -237,7 +240,7 @@ def _experts(pieces: Sequence[Piece]) -> Iterator[Rows]:
     facts = pieces[0].taken.facts
     experts = facts.experts(pieces[0].layer)
     ids, weights = gather(pieces, "ids"), gather(pieces, "weights")
-    norm = gather(pieces, "norm")
+    norm = gather_fields(pieces, "norms", NORM)[0]
     k = ids.shape[-1]
     # A bin is one run of one piece; its sums stand at bin x experts + expert.
     first = np.cumsum([0, *(len(p.taken.runs) for p in pieces)])
@@ -359,8 +362,9 @@ def _expert_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
     ran = ((ids >= 0) & (ids < experts)).reshape(-1)
     widths = [p.taken.facts.anatomy.layer(p.layer).mlp.act_width for p in pieces]  # type: ignore[union-attr]
     width = np.repeat(np.repeat(np.asarray(widths, dtype=np.int32), sizes), k)[ran]
-    zero, below, l1, l2 = (
-        torch.from_numpy(gather(pieces, name).reshape(-1)[ran]) for name in ("zero", "below", "l1", "l2")
+    (l1, l2), (zero, below) = (
+        torch.from_numpy(gather_fields(pieces, name, sums).reshape(2, -1)[:, ran])
+        for name, sums in (("norms", SUMS), ("tallies", slice(None)))
     )
     found = sparsity.from_sums(torch.from_numpy(width), zero, below, l1, l2)
     thresholds = np.asarray([p.taken.facts.record.threshold for p in pieces], dtype=np.float32)

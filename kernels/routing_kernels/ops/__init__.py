@@ -5,7 +5,7 @@ from routing_kernels.ops.composed import ExpertLinear, MaskedExpertLinear, compo
 from routing_kernels.ops.expert_linear import expert_linear
 from routing_kernels.ops.masked import MaskedWeight, masked_matmul, n_of_m, pack_masked
 from routing_kernels.ops.mlp import SparseMlp, sparse_mlp
-from routing_kernels.ops.moe import ACTIVATIONS, MoeExperts, moe_experts
+from routing_kernels.ops.moe import ACTIVATIONS, ExpertRows, MoeExperts, expert_rows, moe_experts
 from routing_kernels.ops.ranks import MapRanks, map_ranks
 from routing_kernels.ops.residual import ResidualStats, residual_rows, residual_stats
 from routing_kernels.ops.rows import Rows, gather_rows, scatter_add_rows
@@ -15,6 +15,7 @@ __all__ = [
     "BLOCKS",
     "BlockAttention",
     "ExpertLinear",
+    "ExpertRows",
     "MapRanks",
     "MaskedExpertLinear",
     "MaskedWeight",
@@ -26,6 +27,7 @@ __all__ = [
     "block_rows",
     "composed_experts",
     "expert_linear",
+    "expert_rows",
     "gather_rows",
     "map_ranks",
     "masked_matmul",

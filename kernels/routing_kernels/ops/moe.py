@@ -32,6 +32,21 @@ class MoeExperts(NamedTuple):
     hidden_zero: Tensor  # [T, k] int32: neurons that are exactly 0
     hidden_below: Tensor  # [T, k] int32: neurons with |a| < threshold
 
+    def rows(self) -> ExpertRows:
+        """The same with its statistics side by side."""
+        return ExpertRows(*self[:3], torch.stack(self[3:6]), torch.stack(self[6:]))
+
+
+class ExpertRows(NamedTuple):
+    """:class:`MoeExperts` with its statistics side by side, as :func:`expert_rows` returns it; both of zero size without
+    ``stats``."""
+
+    y: Tensor  # [T, H] of x's dtype
+    counts: Tensor  # [E] int64
+    dropped: Tensor  # [] int64
+    norms: Tensor  # [3, T, k] float32: slot_norm, hidden_l1, hidden_l2
+    tallies: Tensor  # [2, T, k] int32: hidden_zero, hidden_below
+
 
 def moe_experts(
     x: Tensor,
@@ -81,12 +96,29 @@ def moe_experts(
     BackendError
         A backend or instruction set that was named and cannot be had.
     """
-    learns = x.requires_grad or weights.requires_grad or gate_up.requires_grad or down.requires_grad
-    op = _op if learns and torch.is_grad_enabled() else _inference_op
-    y, counts, dropped, norms, tallies = op(x, ids, weights, gate_up, down, act, stats, threshold, backend)
+    y, counts, dropped, norms, tallies = expert_rows(
+        x, ids, weights, gate_up, down, act, stats, threshold, backend
+    )
     if not stats:
         return MoeExperts(y, counts, dropped, norms, norms, norms, tallies, tallies)
     return MoeExperts(y, counts, dropped, *norms.unbind(), *tallies.unbind())
+
+
+def expert_rows(
+    x: Tensor,
+    ids: Tensor,
+    weights: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    act: str = "silu",
+    stats: bool = False,
+    threshold: float = 0.01,
+    backend: str = "auto",
+) -> ExpertRows:
+    """:func:`moe_experts` with its statistics side by side, for a caller who has many calls to make and to keep."""
+    learns = x.requires_grad or weights.requires_grad or gate_up.requires_grad or down.requires_grad
+    op = _op if learns and torch.is_grad_enabled() else _inference_op
+    return ExpertRows(*op(x, ids, weights, gate_up, down, act, stats, threshold, backend))
 
 
 def _check(x: Tensor, ids: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, act: str) -> None:

@@ -25,7 +25,7 @@ class Bank:
     backend: str
     act: str
     threshold: float = 0.01
-    sink: Callable[[routing_kernels.MoeExperts, Tensor, Tensor, float], None] | None = None
+    sink: Callable[[routing_kernels.ExpertRows, Tensor, Tensor, float], None] | None = None
 
 
 _BANKS: WeakKeyDictionary[nn.Module, Bank] = WeakKeyDictionary()
@@ -51,8 +51,8 @@ def experts_function(own: str) -> Callable[[Any, Tensor, Tensor, Tensor], Tensor
 
 def _fused(
     module: Any, bank: Bank, hidden: Tensor, ids: Tensor, weights: Tensor
-) -> routing_kernels.MoeExperts:
-    return routing_kernels.moe_experts(
+) -> routing_kernels.ExpertRows:
+    return routing_kernels.expert_rows(
         hidden, ids, weights, module.gate_up_proj, module.down_proj,
         act=bank.act, stats=bank.sink is not None, threshold=bank.threshold, backend=bank.backend,
     )  # fmt: skip
@@ -60,7 +60,7 @@ def _fused(
 
 def _composed(
     module: Any, bank: Bank, hidden: Tensor, ids: Tensor, weights: Tensor
-) -> routing_kernels.MoeExperts:
+) -> routing_kernels.ExpertRows:
     """What the registry's flags say of a bank, in the terms of our linear layers."""
     name = "gate_up_proj" if module.has_gate else "up_proj"
 
@@ -73,7 +73,7 @@ def _composed(
         module._apply_gate if module.has_gate else module.act_fn,
         module.post_expert_norm if getattr(module, "has_post_expert_norm", False) else None,
         stats=bank.sink is not None, threshold=bank.threshold, backend=bank.backend,
-    )  # fmt: skip
+    ).rows()  # fmt: skip
 
 
 def _own_function(own: str, module: Any) -> Callable[..., Tensor]:

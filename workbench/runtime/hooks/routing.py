@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from routing_kernels import MoeExperts
+from routing_kernels import ExpertRows
 from torch import Tensor, nn
 
 from workbench.anatomy import Block, expert_inputs, router_logits
@@ -83,11 +83,11 @@ def hook_routing(
         mounts.before(moe.experts, apply, with_kwargs=True)
     if record is not None and bank is not None:
 
-        def keep(out: MoeExperts, ids: Tensor, weights: Tensor, seconds: float) -> None:
+        def keep(out: ExpertRows, ids: Tensor, weights: Tensor, seconds: float) -> None:
             capture = scene.capture(layer)
             if told:
                 capture.native_ids, capture.native_weights = capture.ids, capture.weights = ids, weights
-            capture.experts = ExpertStats(*out[3:])
+            capture.experts = ExpertStats(out.norms, out.tallies)
             capture.seconds = seconds
 
         def listen() -> None:

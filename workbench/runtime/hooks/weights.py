@@ -186,7 +186,7 @@ def _bank_forward(
             threshold=0.01 if own_bank is None else own_bank.threshold, backend=scene.attachment.ops,
         )  # fmt: skip
         if stats and own_bank is not None and own_bank.sink is not None:
-            own_bank.sink(out, ids, weights, time.perf_counter() - started)
+            own_bank.sink(out.rows(), ids, weights, time.perf_counter() - started)
         return out.y
 
     def forward(*args: Any, **kwargs: Any) -> Tensor:

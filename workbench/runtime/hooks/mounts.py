@@ -26,14 +26,20 @@ class Mounts(ExitStack):
         self.repeatable = True
         self._pairs: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
 
-    def after(self, module: nn.Module, hook: Callable[..., Any]) -> None:
+    def after(self, module: Any, hook: Callable[..., Any]) -> None:
         """A forward hook."""
         handle = module.register_forward_hook(hook)
+        if not isinstance(module, nn.Module):  # stands for one elsewhere: in a trace
+            self.callback(handle.remove)
+            return
         self._hook(module._forward_hooks, handle.id, hook)
 
-    def before(self, module: nn.Module, hook: Callable[..., Any], *, with_kwargs: bool = False) -> None:
+    def before(self, module: Any, hook: Callable[..., Any], *, with_kwargs: bool = False) -> None:
         """A forward pre-hook."""
         handle = module.register_forward_pre_hook(hook, with_kwargs=with_kwargs)
+        if not isinstance(module, nn.Module):
+            self.callback(handle.remove)
+            return
         self._hook(module._forward_pre_hooks, handle.id, hook)
         if with_kwargs:
             self._hook(module._forward_pre_hooks_with_kwargs, handle.id, True)

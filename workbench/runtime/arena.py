@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections import deque
+from mmap import mmap
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -52,7 +53,7 @@ class Arena:
     """Hands out room for copies. Filled by one thread at a time; what it handed out may be read and let go by any."""
 
     def __init__(self) -> None:
-        self._spare: deque[NDArray[np.uint8]] = deque(maxlen=SPARE)
+        self._spare: deque[mmap] = deque(maxlen=SPARE)
         self._begin()
 
     def _begin(self) -> None:
@@ -60,8 +61,8 @@ class Arena:
         try:
             buffer = self._spare.pop()
         except IndexError:
-            buffer = np.empty(BLOCK, dtype=np.uint8)
-        self._lease = _Lease.from_buffer(buffer.data)
+            buffer = mmap(-1, BLOCK)  # apart from the heap, which could not shrink below one that stays
+        self._lease = _Lease.from_buffer(buffer)
         # The lease is what slots and arrays hold on to: with the last of them it dies, and the buffer is free.
         weakref.finalize(self._lease, self._spare.append, buffer).atexit = False
         self._address = ctypes.addressof(self._lease)

@@ -116,8 +116,9 @@ PEERS: dict[str, tuple[str, Callable[[Any, torch.Tensor], Callable[[], None]]]] 
 CLOCKS = ("wall", "committed", "cpu", "own_cpu")
 BLOCK = 0.3
 """Seconds of the bare model that passes in a row take."""
-LONG = 5.0
-"""Seconds of passes without a pause in a long recording."""
+LONG = 15.0
+"""Seconds of passes without a pause in a long recording: enough for sums of ended runs to be made beside them on the demo
+model, and for the last commit, which all passes wait for, to be a small part."""
 
 
 def measure(name: str, tokens: int, seconds: float, kernels: str, peers: bool) -> dict[str, Any]:

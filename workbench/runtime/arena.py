@@ -1,7 +1,7 @@
 """Room for copies of small tensors: end to end in buffers that are used again.
 
-A tensor of its own for every small thing costs more than the thing: the model's thread makes it, the writer's thread lets
-go of it, and each of the two takes the interpreter from the other while it does.
+A tensor of its own for every small thing is let go by the writer's thread, which takes the interpreter from the model's
+thread each time it does; and what is read from it there, tensor by tensor, takes it again.
 """
 
 from __future__ import annotations

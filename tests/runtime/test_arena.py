@@ -66,7 +66,7 @@ def test_a_buffer_is_used_again_when_the_last_reader_is_gone() -> None:
     spare = room._spare[0]
     held += [room.hold(quarter) for _ in range(8)]
     same = ctypes.addressof(ctypes.c_char.from_buffer(spare))
-    assert not room._spare and 0 <= array(held[-1]).ctypes.data - same < arena.BLOCK, "used again"
+    assert not room._spare and 0 <= array(held[-1]).ctypes.data - same < arena.BUFFER, "used again"
     assert [float(array(one)[0]) for one in held[:12]] == list(range(8, 20))
     del held, spare
     assert len(room._spare) == 2, "all but the one that is being filled"

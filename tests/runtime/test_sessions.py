@@ -10,6 +10,7 @@ from tiny_models import build_tiny
 from torch import nn
 
 import workbench as wb
+from workbench.runtime.hooks.mounts import Mounts
 
 IDS = [5, 17, 3, 60, 22, 9, 41, 8]
 TABLES = ("routing", "router", "contribution", "sparsity", "attention_rank", "expert_stat")
@@ -113,3 +114,21 @@ def test_a_run_that_fails_leaves_nothing_and_the_next_one_runs(bench: Any) -> No
     handle.remove()
     assert hooks(one.model) == before
     assert rows(one, one.run(IDS)) == rows(one, first)
+
+
+def test_what_is_set_comes_off_even_where_a_callback_fails() -> None:
+    def fail() -> None:
+        raise RuntimeError("no way back")
+
+    module, mounts = nn.Linear(2, 2), Mounts()
+    mounts.after(module, lambda *_: None)
+    mounts.before(module, lambda *_: None, with_kwargs=True)
+    assert sum(hooks(module)) == 3 and mounts.repeatable
+    mounts.close()
+    mounts.again()
+    assert sum(hooks(module)) == 3
+    mounts.callback(fail)
+    assert not mounts.repeatable
+    with pytest.raises(RuntimeError, match="no way back"):
+        mounts.close()
+    assert sum(hooks(module)) == 0

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-BLOCK = 2**20
+BUFFER = 2**20
 """Bytes of a buffer."""
 
-LARGE = BLOCK // 8
+LARGE = BUFFER // 8
 """Bytes from which on a tensor gets a copy of its own."""
 
 SPARE = 64
@@ -31,11 +31,11 @@ _DTYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.int32: np.dtype(np.int32), torch.bool: np.dtype(np.bool_),
 }  # fmt: skip
 _HALF = (torch.bfloat16, torch.float16)  # numpy has no bfloat16
-_Lease = ctypes.c_ubyte * BLOCK
+_Lease = ctypes.c_ubyte * BUFFER
 
 
-class Slot(NamedTuple):
-    """Where in a buffer a copy lies. The buffer is not used again before the last slot of it, and the last array made of
+class Copy(NamedTuple):
+    """Where in a buffer a copy lies. The buffer is not used again before the last copy in it, and the last array made of
     one, is gone."""
 
     lease: ctypes.Array[ctypes.c_ubyte]
@@ -45,7 +45,7 @@ class Slot(NamedTuple):
     dtype: torch.dtype
 
 
-Held: TypeAlias = Slot | Tensor
+Held: TypeAlias = Copy | Tensor
 """A copy of a tensor on the CPU; :func:`array` reads it."""
 
 
@@ -61,9 +61,9 @@ class Arena:
         try:
             buffer = self._spare.pop()
         except IndexError:
-            buffer = mmap(-1, BLOCK)  # apart from the heap, which could not shrink below one that stays
+            buffer = mmap(-1, BUFFER)  # apart from the heap, which could not shrink below one that stays
         self._lease = _Lease.from_buffer(buffer)
-        # The lease is what slots and arrays hold on to: with the last of them it dies, and the buffer is free.
+        # The lease is what copies and arrays hold on to: with the last of them it dies, and the buffer is free.
         weakref.finalize(self._lease, self._spare.append, buffer).atexit = False
         self._address = ctypes.addressof(self._lease)
         self._used = 0
@@ -74,12 +74,12 @@ class Arena:
         if size > LARGE or tensor.dtype not in _DTYPES or not tensor.is_cpu or not tensor.is_contiguous():
             return own(tensor)
         start = self._used
-        if start + size > BLOCK:
+        if start + size > BUFFER:
             self._begin()
             start = 0
         ctypes.memmove(self._address + start, tensor.data_ptr(), size)
         self._used = start + (size + 63 & -64)
-        return Slot(self._lease, start, size, tensor.shape, tensor.dtype)
+        return Copy(self._lease, start, size, tensor.shape, tensor.dtype)
 
 
 def array(held: Held) -> NDArray[Any]:

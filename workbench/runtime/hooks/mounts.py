@@ -17,8 +17,8 @@ class Mounts(ExitStack):
     """Hooks and other things that are set on a model until :meth:`close`.
 
     What is set by :meth:`after`, :meth:`before` and :meth:`during` alone can be set again, behind whatever hooks there are
-    by then: to register a hook and to remove it costs some ten times what it costs to put it into its place. What is undone
-    by a callback cannot.
+    by then: to register a hook and to remove it costs many times what it costs to put it into its place. What is undone by
+    a callback cannot.
     """
 
     def __init__(self) -> None:
@@ -62,8 +62,10 @@ class Mounts(ExitStack):
         for put, _ in self._pairs:
             put()
 
-    def close(self) -> None:
-        """Take everything off, the last first."""
-        super().close()
-        for _, take in reversed(self._pairs):
-            take()
+    def __exit__(self, *error: Any) -> bool:
+        """Take everything off, whatever a callback raises; so does :meth:`close`."""
+        try:
+            return bool(super().__exit__(*error))
+        finally:
+            for _, take in reversed(self._pairs):
+                take()

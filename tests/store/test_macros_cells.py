@@ -160,17 +160,6 @@ def test_pieces_hold_about_as_many_choices_as_they_may(monkeypatch):
     assert all(sum(size for _, size in piece[:-1]) <= 10 for piece in found)
 
 
-def test_enough_ended_runs_are_summed_by_themselves(record, monkeypatch):
-    monkeypatch.setattr("workbench.store.store.SUMMARISE_AT", 100)
-    recording = record(runs=2)
-    recording.store.ended(99)
-    assert recording.store._summer is None
-    recording.store.ended(1)
-    recording.store._summer.join(20)
-    assert recording.ask("SELECT count(*) AS n FROM summarised").n[0] == 2
-    assert np.isclose(recording.ask("SELECT sum(load) AS s FROM expert_load(101)").s[0], 3)
-
-
 def test_an_expert_chosen_twice_is_in_one_choice_set(store):
     choices = {"position": [1, 1, 1, 2, 2, 2], "slot": [0, 1, 2] * 2, "expert": [3, 4, 3, 4, 4, 4]}
     store.write(

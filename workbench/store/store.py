@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from workbench.store.connect import StoreInUse
 from workbench.store.export import export
 from workbench.store.sharing import Server, first_line, quote
 from workbench.store.transaction import transaction
+from workbench.store.upkeep import Upkeep
 from workbench.store.writer import POLICIES, Deferred, Digest, Policy, Writer
 
 DEFAULT_PATH = "workbench.duckdb"
@@ -34,9 +34,6 @@ CAPACITY = 256 * 2**20
 
 INTERVAL = 1.0
 """Seconds after which waiting rows are committed although they are few."""
-
-SUMMARISE_AT = 1_000_000
-"""Choices of ended runs after which their sums are kept."""
 
 _log = logging.getLogger(__name__)
 _open_stores: weakref.WeakValueDictionary[Path, Store] = weakref.WeakValueDictionary()
@@ -83,12 +80,11 @@ class Store:
         self._server = server
         self._macros = macros
         self._users = 1
-        self._summing = threading.Lock()
-        self._summer: threading.Thread | None = None
-        self._unsummed = 0
-        self._closing = False
+        self._upkeep = Upkeep(
+            partial(_cursor, connection, writer, macros), writer.idle, summary.waiting(connection)
+        )
         # Runs at exit too, so that a program that never closes its store still commits what it wrote.
-        self._finish = weakref.finalize(self, _shut_down, connection, writer, server, macros)
+        self._finish = weakref.finalize(self, _shut_down, connection, writer, server, macros, self._upkeep)
 
     @classmethod
     def open(
@@ -284,11 +280,7 @@ class Store:
         """A DuckDB cursor of its own on the store, closed with it. It sees all rows written before; of those written
         later, those that are committed."""
         self._check_open()
-        self._macros.wait()
-        failure = self._writer.settle()
-        if failure is not None:
-            _log.warning("Rows are missing, because they could not be written: %s", failure)
-        return self._connection.cursor()
+        return _cursor(self._connection, self._writer, self._macros)
 
     def sql(self, query: str, params: Any = None) -> duckdb.DuckDBPyRelation:
         """The result of ``query`` as a relation on a cursor of its own (``.df()``, ``.fetchall()``, ...).
@@ -318,7 +310,7 @@ class Store:
 
         A bench sees to its own runs, once enough of them have ended.
         """
-        with self._summing, self.cursor() as cursor:
+        with self._upkeep.aside(), self.cursor() as cursor:
             return sum(summary.work(cursor, runs))
 
     def delete(self, runs: int | Sequence[int]) -> int:
@@ -333,7 +325,7 @@ class Store:
             The rows could not be deleted; all of them are still there.
         """
         ids = [runs] if isinstance(runs, int) else [int(run) for run in runs]
-        with self._summing, self.cursor() as cursor:
+        with self._upkeep.aside(), self.cursor() as cursor:
             known = cursor.execute(
                 "SELECT count(DISTINCT run) FROM run WHERE run IN (SELECT unnest(?))", [ids]
             )
@@ -353,25 +345,9 @@ class Store:
         return count
 
     def ended(self, choices: int) -> None:
-        """Say that a run with so many choices is complete; after :data:`SUMMARISE_AT` of them a thread sums them up."""
-        self._unsummed += choices
-        if self._unsummed >= SUMMARISE_AT and (self._summer is None or not self._summer.is_alive()):
-            self._unsummed = 0
-            self._summer = threading.Thread(target=self._sum_up, name="workbench-store-sums", daemon=True)
-            self._summer.start()
-
-    def _sum_up(self) -> None:
-        if sys.platform == "linux":  # where a thread has a priority of its own: it gives way to the model
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-        try:
-            with self._summing, self.cursor() as cursor:
-                for _ in summary.work(cursor):
-                    if self._closing:
-                        return
-        except (duckdb.Error, StoreError):
-            _log.warning(
-                "Sums of ended runs could not be kept; answers are right, but slower.", exc_info=True
-            )
+        """Say that a run with so many choices is complete; once there are many, a thread sums them up while nothing is
+        recorded."""
+        self._upkeep.ended(choices)
 
     def snapshot(self, path: str | os.PathLike[str]) -> Path:
         """Write a consistent copy of everything recorded so far to a new file, readable by any DuckDB client.
@@ -443,9 +419,6 @@ class Store:
                 return
             if self.path is not None:
                 _open_stores.pop(self.path, None)
-            self._closing = True
-            if self._summer is not None:
-                self._summer.join()
             self._finish()
 
     def __enter__(self) -> Store:
@@ -485,9 +458,20 @@ class _LocalSink:
                 self._cursor.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM waiting_rows')
 
 
+def _cursor(
+    connection: duckdb.DuckDBPyConnection, writer: Writer, macros: schema.Renewal
+) -> duckdb.DuckDBPyConnection:
+    macros.wait()
+    failure = writer.settle()
+    if failure is not None:
+        _log.warning("Rows are missing, because they could not be written: %s", failure)
+    return connection.cursor()
+
+
 def _shut_down(
-    connection: duckdb.DuckDBPyConnection, writer: Writer, server: Server | None, macros: schema.Renewal
-) -> None:
+    connection: duckdb.DuckDBPyConnection, writer: Writer, server: Server | None, macros: schema.Renewal, upkeep: Upkeep
+) -> None:  # fmt: skip
+    upkeep.stop()
     try:
         writer.close()
     finally:

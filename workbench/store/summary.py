@@ -98,6 +98,15 @@ def work(connection: duckdb.DuckDBPyConnection, runs: Sequence[int] | None = Non
         yield 0
 
 
+def waiting(connection: duckdb.DuckDBPyConnection) -> int:
+    """About how many choices the runs have that have ended and of which no sums are kept."""
+    ((found,),) = connection.execute(
+        "SELECT coalesce(sum(r.tokens * r.num_layers * r.top_k), 0) FROM run AS r "
+        "WHERE r.run NOT IN (SELECT s.run FROM summarised AS s)"
+    ).fetchall()
+    return int(found)
+
+
 def ended(connection: duckdb.DuckDBPyConnection, runs: Sequence[int] | None) -> list[tuple[int, int]]:
     """Runs that have ended and of which no sums are kept, with their choices; of ``runs`` alone where they are given."""
     among = "" if runs is None else "AND i.run IN (SELECT unnest($runs::BIGINT[]))"

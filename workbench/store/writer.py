@@ -80,7 +80,7 @@ class Writer:
         self._deferred_rows = 0
         self._rows: dict[str, int] = {}
         self._bytes = 0
-        self._oldest = self._newest = 0.0
+        self._oldest = self._newest = time.monotonic()
         self._accepted = 0  # batches ever accepted, in order; flush waits until as many are committed
         self._committed = 0
         self._wanted = 0
@@ -155,6 +155,10 @@ class Writer:
     def pressure(self) -> float:
         """Share of the capacity that waits, from 0 to 1."""
         return min(1.0, self._bytes / self._capacity)
+
+    def idle(self) -> float:
+        """Seconds since a batch was last accepted, or since the start."""
+        return time.monotonic() - self._newest
 
     def flush(self) -> None:
         """Return when everything accepted before the call is committed; raises :class:`StoreError` if that failed."""

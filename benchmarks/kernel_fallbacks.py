@@ -52,6 +52,7 @@ def _calls(dtype: torch.dtype) -> dict[str, tuple[str, Callable[[str], object]]]
     many, half = torch.randn(512, wide).to(dtype), torch.randperm(512)[:256]
     part, shares = many[half], torch.rand(256)
     maps = torch.randn(8, 128, 128).softmax(-1)
+    logits, words = torch.randn(128, 32_000), torch.randint(32_000, (128,))
     calls: dict[str, tuple[str, Callable[[str], object]]] = {
         "moe_experts": (f"demo, {tokens} tokens",
             lambda b: own.moe_experts(x, ids, weights, gate_up, down, backend=b)),
@@ -66,8 +67,9 @@ def _calls(dtype: torch.dtype) -> dict[str, tuple[str, Callable[[str], object]]]
                        own.scatter_add_rows(many, part, half, shares, backend=b))),
         "residual_stats": (f"512 x {wide}", lambda b: own.residual_stats(many, many, many, backend=b)),
     }  # fmt: skip
-    if dtype == torch.float32:  # maps have no other
+    if dtype == torch.float32:  # maps and logits have no other
         calls["map_ranks"] = ("8 maps of 128 x 128", lambda b: own.map_ranks(maps, backend=b))
+        calls["token_logprob"] = ("128 x 32000", lambda b: own.token_logprob(logits, words, b))
     return calls
 
 

@@ -5,7 +5,8 @@
 ``block_attention`` the kept blocks of an attention map, ``masked_matmul`` the kept entries of a weight matrix;
 ``gather_rows`` and ``scatter_add_rows`` take tokens around a
 block and back; ``residual_stats`` measures what a block does to the residual stream, ``map_ranks`` how much of its freedom
-an attention map uses. ``backends`` and ``resolve`` say what they run on.
+an attention map uses, ``token_logprob`` how likely the model found each token. ``backends`` and ``resolve`` say what they
+run on.
 """
 
 from routing_kernels.dispatch import Backend, backends, refresh, resolve
@@ -38,6 +39,7 @@ from routing_kernels.ops import (
     residual_stats,
     scatter_add_rows,
     sparse_mlp,
+    token_logprob,
 )
 
 __all__ = [
@@ -75,4 +77,5 @@ __all__ = [
     "resolve",
     "scatter_add_rows",
     "sparse_mlp",
+    "token_logprob",
 ]

@@ -170,7 +170,7 @@ def cases(dtype: torch.dtype, seed: int = 0) -> Iterator[Case]:
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=random).to(dtype)
 
-    for make in (_experts, _linear, _mlp, _attention, _rows, _masked, _residual, _ranks):
+    for make in (_experts, _linear, _mlp, _attention, _rows, _masked, _residual, _ranks, _logprob):
         yield from make(normal, random)
 
 
@@ -378,7 +378,21 @@ def _ranks(normal: Normal, random: torch.Generator) -> Iterator[Case]:
         yield Case("map_ranks", name, arguments, close, ("rank",), statistics=False)
 
 
+def _logprob(normal: Normal, random: torch.Generator) -> Iterator[Case]:
+    if normal(0).dtype != torch.float32:
+        return  # halves are widened before anything is added up
+    for name, tokens, width in (
+        ("sentences", 5, 333),
+        ("no token", 0, 21),
+        ("one word", 3, 1),
+        ("few words", 4, 7),
+    ):
+        logits = normal(tokens, width) * 8
+        chosen = torch.randint(width, (tokens,), generator=random)
+        yield Case("token_logprob", name, {"logits": logits, "tokens": chosen}, ("y",), statistics=False)
+
+
 OPS = (
     "moe_experts", "expert_linear", "sparse_mlp", "block_attention", "gather_rows", "scatter_add_rows", "masked_matmul",
-    "residual_stats", "map_ranks",
+    "residual_stats", "map_ranks", "token_logprob",
 )  # fmt: skip

@@ -154,6 +154,17 @@ def bias_of_the_first(*, bias: Tensor | None = None, **rest: Any) -> Any:
     return routing_kernels.expert_linear(bias=bias, **rest)
 
 
+def likeliest_instead(*, logits: Tensor, tokens: Tensor, **rest: Any) -> Any:
+    return routing_kernels.token_logprob(logits=logits, tokens=logits.argmax(-1), **rest)
+
+
+def last_column_missing(*, logits: Tensor, tokens: Tensor, **rest: Any) -> Any:
+    """A tail of the vocabulary that is not summed."""
+    shorter = logits[:, : max(1, logits.shape[1] - 1)]
+    inside = tokens.clamp(max=shorter.shape[1] - 1)
+    return routing_kernels.token_logprob(logits=shorter, tokens=inside, **rest)
+
+
 FAULTS: list[tuple[str, Callable[..., Any]]] = [
     ("moe_experts", neighbours_expert), ("moe_experts", first_of_one_expert), ("moe_experts", missing_tail),
     ("moe_experts", drops_uncounted), ("moe_experts", statistics_of_the_weighted),
@@ -162,7 +173,7 @@ FAULTS: list[tuple[str, Callable[..., Any]]] = [
     ("sparse_mlp", last_neuron_kept), ("sparse_mlp", up_for_gate), ("scatter_add_rows", last_write_wins),
     ("gather_rows", wraps_around), ("masked_matmul", first_column_only_once), ("residual_stats", change_for_mlp),
     ("expert_linear", another_experts_weight), ("expert_linear", last_input_missing),
-    ("expert_linear", bias_of_the_first),
+    ("expert_linear", bias_of_the_first), ("token_logprob", likeliest_instead), ("token_logprob", last_column_missing),
 ]  # fmt: skip
 
 

@@ -509,7 +509,9 @@ class Bench:
         )
         if record is not None:
             write_blobs(self.store, [plan for _, plan in done.plans] or [done.plan], self._blobs)
-            self.store.describe(digest_runs, Ended(run, done, record, done.dropped))
+            self.store.describe(
+                digest_runs, Ended(self, done, run.logprob.numpy(), run.loss, record, done.dropped)
+            )
             self.store.soon()
             self.store.ended(len(done.tokens) * self._choices_a_token)
         return run

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from routing_kernels import token_logprob
 from torch import Tensor
 
 from workbench.interventions import Plan
@@ -78,8 +79,7 @@ class Run:
     @cached_property
     def logprob(self) -> Tensor:
         """Log-probability [S - 1] in nats of every token but the first."""
-        predicted = self.logits[: len(self.tokens) - 1]
-        return predicted.gather(-1, self.tokens[1:].unsqueeze(-1)).squeeze(-1) - predicted.logsumexp(-1)
+        return token_logprob(self.logits[: len(self.tokens) - 1], self.tokens[1:])
 
     @cached_property
     def loss(self) -> float:

@@ -5,6 +5,7 @@
    maximum and sum of the online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867). */
 #include "isa.h"
 #include "activation.h"
+#include "exponential.h"
 #include <stdlib.h>
 
 #define MACS_PER_THREAD 500000 /* less work than this is not worth waking a thread for */
@@ -181,25 +182,6 @@ static void pack(const rk_attention_call *call, const rk_packed *packed, int64_t
                    (size_t)call->extras * sizeof(float));
         memset(out + end, 0, (size_t)(packed->columns - end) * sizeof(float));
     }
-}
-
-/* e^x of what is not above 0, to about one unit in the last place; 0 where the result would be no normal number.
-   x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r. */
-static inline vec exponential(vec x) {
-    const float least = -87.0f;
-    const vec shift = vec_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to a whole number */
-    const vec bounded = vec_max(vec_set(least), x);
-    const vec n = vec_fma(bounded, vec_set(1.44269504088896341f), shift) - shift;
-    const vec r = vec_fma(n, vec_set(-1.42860682030941723e-6f), vec_fma(n, vec_set(-0.693145751953125f), bounded));
-    vec p = vec_set(1.0f / 5040.0f);
-    p = vec_fma(p, r, vec_set(1.0f / 720.0f));
-    p = vec_fma(p, r, vec_set(1.0f / 120.0f));
-    p = vec_fma(p, r, vec_set(1.0f / 24.0f));
-    p = vec_fma(p, r, vec_set(1.0f / 6.0f));
-    p = vec_fma(p, r, vec_set(0.5f));
-    p = vec_fma(p, r, vec_set(1.0f));
-    p = vec_fma(p, r, vec_set(1.0f));
-    return vec_power(p, n, x, least);
 }
 
 /* Scores to weights of one query: of columns [first, end), whole vectors, it sees those from `lower` to before `limit`.

@@ -28,7 +28,7 @@ X86_FLAGS = {
     "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c".split(),
 }
 # Compiled once for each instruction set, under one name each (isa.h).
-OPS = ("residual.c", "mlp.c", "rows.c", "attention.c", "masked.c", "expert_linear.c", "ranks.c")
+OPS = ("residual.c", "mlp.c", "rows.c", "attention.c", "masked.c", "expert_linear.c", "ranks.c", "logprob.c")
 AMX_FLAGS = [*X86_FLAGS["avx512"], "-mamx-tile", "-mamx-bf16"]
 EMULATED_FLAGS = ["-O1", "-DRK_TILES_EMULATED"]  # for tests: built in half the time
 AMX_PROBE = "#include <immintrin.h>\nvoid probe(void) { _tile_release(); }\n"

@@ -21,7 +21,7 @@ EMULATED = {
 BENEATH = {"amx": "avx512", "amx-emulated": "portable"}  # what runs the ops that have no such build
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # enum rk_dtype
 ACTS = {"silu": 0, "gelu": 1, "gelu_pytorch_tanh": 2, "relu": 3}  # enum rk_act
-STATUS_NO_MEMORY, STATUS_NO_SUCH_ISA = 1, 2  # enum rk_status
+STATUS_NO_MEMORY, STATUS_NO_SUCH_ISA, STATUS_BAD_INDEX = 1, 2, 3  # enum rk_status
 
 
 class Library:

@@ -3,6 +3,7 @@
 from routing_kernels.ops.attention import BLOCKS, BlockAttention, block_attention, block_rows
 from routing_kernels.ops.composed import ExpertLinear, MaskedExpertLinear, composed_experts
 from routing_kernels.ops.expert_linear import expert_linear
+from routing_kernels.ops.logprob import token_logprob
 from routing_kernels.ops.masked import MaskedWeight, masked_matmul, n_of_m, pack_masked
 from routing_kernels.ops.mlp import SparseMlp, sparse_mlp
 from routing_kernels.ops.moe import ACTIVATIONS, ExpertRows, MoeExperts, expert_rows, moe_experts
@@ -38,4 +39,5 @@ __all__ = [
     "residual_stats",
     "scatter_add_rows",
     "sparse_mlp",
+    "token_logprob",
 ]

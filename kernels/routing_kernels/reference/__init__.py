@@ -2,6 +2,7 @@
 
 from routing_kernels.reference.attention import block_attention, block_attention_backward
 from routing_kernels.reference.expert_linear import expert_linear, expert_linear_backward
+from routing_kernels.reference.logprob import token_logprob, token_logprob_backward
 from routing_kernels.reference.masked import masked_matmul
 from routing_kernels.reference.mlp import sparse_mlp, sparse_mlp_backward
 from routing_kernels.reference.moe import ACTIVATIONS, moe_experts, moe_experts_backward
@@ -24,4 +25,6 @@ __all__ = [
     "scatter_add_rows",
     "sparse_mlp",
     "sparse_mlp_backward",
+    "token_logprob",
+    "token_logprob_backward",
 ]

@@ -54,8 +54,8 @@ def test_a_buffer_is_used_again_when_the_last_reader_is_gone() -> None:
     quarter = torch.ones(arena.LARGE // 4)
     held = [room.hold(quarter * n) for n in range(20)]  # eight fill a buffer
     view = array(held[0])[5:7]
-    first = held[0].lease  # type: ignore[union-attr]
-    places = {id(one.lease) for one in held}  # type: ignore[union-attr]
+    first = held[0].memory  # type: ignore[union-attr]
+    places = {id(one.memory) for one in held}  # type: ignore[union-attr]
     assert len(places) == 3 and not room._spare
     held = held[8:]
     assert not room._spare, "somebody reads it: the lease here, and the view of an array"

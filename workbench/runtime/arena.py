@@ -38,7 +38,7 @@ class Copy(NamedTuple):
     """Where in a buffer a copy lies. The buffer is not used again before the last copy in it, and the last array made of
     one, is gone."""
 
-    lease: ctypes.Array[ctypes.c_ubyte]
+    memory: memoryview
     start: int
     nbytes: int
     shape: tuple[int, ...]
@@ -62,10 +62,11 @@ class Arena:
             buffer = self._spare.pop()
         except IndexError:
             buffer = mmap(-1, BUFFER)  # apart from the heap, which could not shrink below one that stays
-        self._lease = _Lease.from_buffer(buffer)
-        # The lease is what copies and arrays hold on to: with the last of them it dies, and the buffer is free.
-        weakref.finalize(self._lease, self._spare.append, buffer).atexit = False
-        self._address = ctypes.addressof(self._lease)
+        lease = _Lease.from_buffer(buffer)
+        # Copies and arrays hold on to the lease by way of its memory: with the last of them it dies, and the buffer is free.
+        weakref.finalize(lease, self._spare.append, buffer).atexit = False
+        self._address = ctypes.addressof(lease)
+        self._memory = memoryview(lease).cast("B")
         self._used = 0
 
     def hold(self, tensor: Tensor) -> Held:
@@ -79,15 +80,22 @@ class Arena:
             start = 0
         ctypes.memmove(self._address + start, tensor.data_ptr(), size)
         self._used = start + (size + 63 & -64)
-        return Copy(self._lease, start, size, tensor.shape, tensor.dtype)
+        return Copy(self._memory, start, size, tensor.shape, tensor.dtype)
 
 
 def array(held: Held) -> NDArray[Any]:
     """The values of a copy, to be read and not to be written."""
     if isinstance(held, Tensor):
         return held.numpy()
-    found: NDArray[Any] = np.ndarray(held.shape, _DTYPES[held.dtype], memoryview(held.lease), held.start)
+    found: NDArray[Any] = np.ndarray(held.shape, _DTYPES[held.dtype], held.memory, held.start)
     return found
+
+
+def memory(held: Held) -> memoryview | bytes:
+    """The bytes of a copy, in C order."""
+    if isinstance(held, Tensor):
+        return held.numpy().tobytes()
+    return held.memory[held.start : held.start + held.nbytes]
 
 
 def own(tensor: Tensor) -> Tensor:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from workbench.runtime.arena import memory
 from workbench.runtime.kept import Kept
 from workbench.runtime.recorder import Taken, Tokens
+
+SMALL = 2**15
+"""Bytes that are copied in less time than it takes to let the interpreter go and take it again."""
 
 
 class Piece(NamedTuple):
@@ -22,34 +27,82 @@ class Piece(NamedTuple):
     tokens: Tokens
 
 
-def cells(pieces: Sequence[Piece]) -> dict[str, NDArray[Any]]:
-    """The key columns of one row a token."""
-    sizes = [p.tokens.at.size for p in pieces]
-    return {
-        "run": np.concatenate([p.tokens.run for p in pieces]),
-        "step": np.repeat(np.asarray([p.taken.step for p in pieces], dtype=np.int32), sizes),
-        "position": np.concatenate([p.tokens.position for p in pieces]),
-        "layer": np.repeat(np.asarray([p.layer for p in pieces], dtype=np.uint16), sizes),
-    }
+class Pieces(tuple[Piece, ...]):
+    """Pieces that can stand side by side: what they kept has one shape but for the number of tokens.
 
+    What is asked for is made once, for whichever tables need it. It is not to be written to.
+    """
 
-def gather(pieces: Sequence[Piece], name: str, trailing: int = 1) -> NDArray[Any]:
-    """What every piece kept by ``name`` at its tokens, concatenated; it has ``trailing`` axes behind those of the tokens."""
-    parts = []
-    for piece in pieces:
-        value = piece.kept[name]
-        value = value.reshape(-1, *value.shape[value.ndim - trailing :])
-        parts.append(value if piece.tokens.whole else value[piece.tokens.at])
-    return np.concatenate(parts)
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Tokens of each."""
+        return [p.tokens.at.size for p in self]
 
+    @cached_property
+    def cells(self) -> dict[str, NDArray[Any]]:
+        """The key columns of one row a token."""
+        return {
+            "run": np.concatenate([p.tokens.run for p in self]),
+            "step": np.repeat(np.asarray([p.taken.step for p in self], dtype=np.int32), self.sizes),
+            "position": np.concatenate([p.tokens.position for p in self]),
+            "layer": np.repeat(np.asarray([p.layer for p in self], dtype=np.uint16), self.sizes),
+        }
 
-def gather_fields(pieces: Sequence[Piece], name: str, only: slice = slice(None)) -> NDArray[Any]:
-    """The same of what has fields before its tokens [fields, T, ...]: all of them, or ``only`` some."""
-    parts = (piece.kept[name][only] for piece in pieces)
-    return np.concatenate(
-        [part if p.tokens.whole else part[:, p.tokens.at] for p, part in zip(pieces, parts, strict=True)],
-        axis=1,
-    )
+    @cached_property
+    def _made(self) -> dict[Hashable, NDArray[Any]]:
+        return {}
+
+    def gather(self, name: str, trailing: int = 1) -> NDArray[Any]:
+        """What every piece kept by ``name`` at its tokens, concatenated; it has ``trailing`` axes behind those of the
+        tokens."""
+        found = self._made.get(name)
+        if found is None:
+            found = self._made[name] = self._gather(name, trailing)
+        return found
+
+    def fields(self, name: str, only: slice = slice(None)) -> NDArray[Any]:
+        """The same of what has fields before its tokens [fields, T, ...]: all of them, or ``only`` some."""
+        found = self._made.get((name, only.start, only.stop))
+        if found is None:
+            found = self._made[name, only.start, only.stop] = self._fields(name, only)
+        return found
+
+    def _gather(self, name: str, trailing: int) -> NDArray[Any]:
+        if self._small(name):
+            first = self[0].kept[name]
+            return self._joined(name, first.dtype).reshape(
+                sum(self.sizes), *first.shape[first.ndim - trailing :]
+            )
+        parts = []
+        for piece in self:
+            value = piece.kept[name]
+            value = value.reshape(-1, *value.shape[value.ndim - trailing :])
+            parts.append(value if piece.tokens.whole else value[piece.tokens.at])
+        return np.concatenate(parts)
+
+    def _fields(self, name: str, only: slice) -> NDArray[Any]:
+        if self._small(name) and len(set(self.sizes)) == 1:
+            first = self[0].kept[name]
+            each = self._joined(name, first.dtype).reshape(len(self), *first.shape)[:, only]
+            return each.swapaxes(0, 1).reshape(each.shape[1], sum(self.sizes), *first.shape[2:])
+        parts = ((p.kept[name][only], p.tokens) for p in self)
+        return np.concatenate([part if at.whole else part[:, at.at] for part, at in parts], axis=1)
+
+    def _small(self, name: str) -> bool:
+        """Whether what was kept by ``name`` can be joined as it lies there: all tokens of each, one dtype, and little."""
+        if not self._whole:
+            return False
+        held = [p.kept.values[name] for p in self]
+        return max(one.nbytes for one in held) <= SMALL and len({one.dtype for one in held}) == 1
+
+    @cached_property
+    def _whole(self) -> bool:
+        return all(p.tokens.whole for p in self)
+
+    def _joined(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        # As bytes: numpy makes an array of each, and for many lets the interpreter go and takes it from the model's thread
+        # again.
+        return np.frombuffer(bytearray().join([memory(p.kept.values[name]) for p in self]), dtype)
 
 
 def known(values: NDArray[Any]) -> pa.Array:

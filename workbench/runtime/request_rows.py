@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from workbench.runtime.pieces import Piece, cells, known
+from workbench.runtime.pieces import Piece, Pieces, known
 
 UNITS = ("embed", "attn", "mlp", "block", "head", "expert")
 
@@ -28,7 +28,7 @@ def _effects(piece: Piece) -> Iterator[tuple[str, Mapping[str, Any]]]:
     effects, at = piece.kept.effects, torch.from_numpy(piece.tokens.at)
     assert effects is not None
     targets = effects.targets[at].numpy()
-    key = cells([piece])
+    key = Pieces([piece]).cells
     for unit in UNITS:
         if unit not in effects.values:
             continue

@@ -7,7 +7,7 @@ computed, so that the cost of a small pass is its share of a large one.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,15 +17,13 @@ from torch import Tensor
 from workbench.anatomy import RoutingRule
 from workbench.interventions.ragged import NOTHING
 from workbench.runtime.attention_rows import attention
-from workbench.runtime.pieces import Piece, cells, gather, gather_fields, known
+from workbench.runtime.pieces import Piece, Pieces, known
 from workbench.runtime.recorder import Decided, Taken, sampled
 from workbench.runtime.request_rows import request_rows
 from workbench.signals import routing, sparsity
 from workbench.signals.contribution import Contribution
 
 Rows: TypeAlias = tuple[str, Mapping[str, Any]]
-T = TypeVar("T")
-
 NORM, SUMS = slice(0, 1), slice(1, 3)
 """Among the norms of experts: those of their outputs, and the L1 and L2 sums over their neurons."""
 
@@ -35,26 +33,23 @@ def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
     pieces = [
         Piece(taken, layer, kept, taken.tokens) for taken in passes for layer, kept in taken.layers.items()
     ]
-    chosen = [p for p in pieces if "ids" in p.kept]
-    recorded = [p for p in chosen if p.taken.facts.record.routing]
-    for group in _groups(recorded, lambda p: (_slots(p), "norms" in p.kept)):
-        yield "routing", _routing(group)
-    for group in _groups(recorded, _router_key):
-        yield "router", _router(group)
-    for group in _groups([p for p in recorded if "norms" in p.kept], _router_key):
-        yield from _experts(group)
-    scored = [p for p in chosen if p.taken.facts.record.wants_scores and _rule(p) is not None]
-    for group in _groups(scored, _router_key):
-        yield "router_scores", _scores(group)
+    for group in _groups([p for p in pieces if "ids" in p.kept], _choice_key):
+        record = group[0].taken.facts.record
+        if record.routing:
+            yield "routing", _routing(group)
+            yield "router", _router(group)
+            if "norms" in group[0].kept:
+                yield from _experts(group)
+        if record.wants_scores and _rule(group[0]) is not None:
+            yield "router_scores", _scores(group)
+        if record.sparsity and "norms" in group[0].kept:
+            yield "sparsity", _expert_sparsity(group)
     contributing = [p for p in pieces if "contribution" in p.kept or "lens_kl" in p.kept]
     for group in _groups(contributing, _known_parts):
         yield "contribution", _contribution(group)
-    measured = [p for p in chosen if "norms" in p.kept and p.taken.facts.record.sparsity]
-    for group in _groups(measured, _slots):
-        yield "sparsity", _expert_sparsity(group)
     dense = [p for p in pieces if "hoyer" in p.kept]
     if dense:
-        yield "sparsity", _dense_sparsity(dense)
+        yield "sparsity", _dense_sparsity(Pieces(dense))
     yield from attention(passes)
     yield from request_rows(pieces)
     timed = [taken for taken in passes if taken.seconds is not None]
@@ -126,20 +121,16 @@ def _depth_cost(taken: Taken, event: Decided) -> Mapping[str, Any]:
     }  # fmt: skip
 
 
-def _groups(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
-    """Items with the same key, which can be concatenated; in the order in which the keys first come."""
-    found: dict[Hashable, list[T]] = {}
-    for item in items:
-        found.setdefault(key(item), []).append(item)
-    return list(found.values())
+def _groups(pieces: Iterable[Piece], key: Callable[[Piece], Hashable]) -> list[Pieces]:
+    """Pieces with the same key, which can stand side by side; in the order in which the keys first come."""
+    found: dict[Hashable, list[Piece]] = {}
+    for piece in pieces:
+        found.setdefault(key(piece), []).append(piece)
+    return [Pieces(group) for group in found.values()]
 
 
 def _known_parts(piece: Piece) -> tuple[str, ...]:
     return Contribution._fields[-len(piece.kept["contribution"]) :] if "contribution" in piece.kept else ()
-
-
-def _slots(piece: Piece) -> int:
-    return piece.kept.slots
 
 
 def _rule(piece: Piece) -> RoutingRule | None:
@@ -147,8 +138,11 @@ def _rule(piece: Piece) -> RoutingRule | None:
     return None if "logits" not in piece.kept else piece.taken.facts.rule(piece.layer)
 
 
-def _router_key(piece: Piece) -> Hashable:
-    return _slots(piece), piece.taken.facts.experts(piece.layer), _rule(piece), "selection" in piece.kept
+def _choice_key(piece: Piece) -> Hashable:
+    """What pieces have in common whose choices are read in one go."""
+    kept, facts = piece.kept, piece.taken.facts
+    asked = (facts.record.routing, facts.record.wants_scores, facts.record.sparsity)
+    return kept.slots, facts.experts(piece.layer), _rule(piece), "selection" in kept, "norms" in kept, *asked
 
 
 def _repeat(cells: Mapping[str, NDArray[Any]], times: int, used: NDArray[np.bool_] | None) -> dict[str, Any]:
@@ -157,13 +151,13 @@ def _repeat(cells: Mapping[str, NDArray[Any]], times: int, used: NDArray[np.bool
     return spread if used is None else {name: column[used] for name, column in spread.items()}
 
 
-def _routing(pieces: Sequence[Piece]) -> dict[str, Any]:
-    ids, weights = gather(pieces, "ids"), gather(pieces, "weights")
-    norm = gather_fields(pieces, "norms", NORM)[0] if "norms" in pieces[0].kept else None
+def _routing(pieces: Pieces) -> dict[str, Any]:
+    ids, weights = pieces.gather("ids"), pieces.gather("weights")
+    norm = pieces.fields("norms", NORM)[0] if "norms" in pieces[0].kept else None
     size, k = ids.shape
     empty = ids == NOTHING
     used = ~empty.reshape(-1) if empty.any() else None
-    columns = _repeat(cells(pieces), k, used)
+    columns = _repeat(pieces.cells, k, used)
     slots = {
         "slot": np.tile(np.arange(k, dtype=np.uint8), size), "expert": ids.reshape(-1),
         "weight": weights.reshape(-1), "rank": _ranks(weights, empty).reshape(-1),
@@ -184,9 +178,9 @@ def _ranks(weights: NDArray[Any], empty: NDArray[np.bool_]) -> NDArray[np.uint8]
     return np.argsort(np.argsort(ordered, axis=-1, kind="stable"), axis=-1, kind="stable").astype(np.uint8)
 
 
-def _router(pieces: Sequence[Piece]) -> dict[str, Any]:
-    ids = gather(pieces, "ids")
-    columns: dict[str, Any] = dict(cells(pieces))
+def _router(pieces: Pieces) -> dict[str, Any]:
+    ids = pieces.gather("ids")
+    columns: dict[str, Any] = dict(pieces.cells)
     rule = _rule(pieces[0])
     if rule is not None:
         logits, selection = _logits_and_selection(pieces, rule)
@@ -207,21 +201,21 @@ def _router(pieces: Sequence[Piece]) -> dict[str, Any]:
     return columns
 
 
-def _logits_and_selection(pieces: Sequence[Piece], rule: RoutingRule) -> tuple[Tensor, Tensor]:
-    logits = torch.from_numpy(gather(pieces, "logits"))
+def _logits_and_selection(pieces: Pieces, rule: RoutingRule) -> tuple[Tensor, Tensor]:
+    logits = torch.from_numpy(pieces.gather("logits"))
     if "selection" not in pieces[0].kept:
         return logits, rule.selection(rule.scores(logits))
-    return logits, torch.from_numpy(gather(pieces, "selection"))
+    return logits, torch.from_numpy(pieces.gather("selection"))
 
 
-def _edited(pieces: Sequence[Piece]) -> NDArray[np.bool_]:
+def _edited(pieces: Pieces) -> NDArray[np.bool_]:
     return np.concatenate([
         p.kept["edited"][p.tokens.at] if "edited" in p.kept else np.zeros(p.tokens.at.size, dtype=bool)
         for p in pieces
     ])  # fmt: skip
 
 
-def _where_edited(pieces: Sequence[Piece], name: str) -> list[Any]:
+def _where_edited(pieces: Pieces, name: str) -> list[Any]:
     """The native ids or weights, by ``name``, of the edited tokens, ``None`` for the others."""
     values: list[Any] = []
     for piece in pieces:
@@ -234,13 +228,14 @@ def _where_edited(pieces: Sequence[Piece], name: str) -> list[Any]:
     return values
 
 
-def _experts(pieces: Sequence[Piece]) -> Iterator[Rows]:
+def _experts(pieces: Pieces) -> Iterator[Rows]:
     """Sums by run, layer and expert over every token, and what the kernel did; the pieces have equally many experts."""
-    pieces = [p._replace(tokens=p.taken.every_token) for p in pieces]
+    if any(p.tokens is not p.taken.every_token for p in pieces):
+        pieces = Pieces(p._replace(tokens=p.taken.every_token) for p in pieces)
     facts = pieces[0].taken.facts
     experts = facts.experts(pieces[0].layer)
-    ids, weights = gather(pieces, "ids"), gather(pieces, "weights")
-    norm = gather_fields(pieces, "norms", NORM)[0]
+    ids, weights = pieces.gather("ids"), pieces.gather("weights")
+    norm = pieces.fields("norms", NORM)[0]
     k = ids.shape[-1]
     # A bin is one run of one piece; its sums stand at bin x experts + expert.
     first = np.cumsum([0, *(len(p.taken.runs) for p in pieces)])
@@ -263,7 +258,7 @@ def _experts(pieces: Sequence[Piece]) -> Iterator[Rows]:
     }  # fmt: skip
     rule = _rule(pieces[0])
     if rule is not None and rule.score in ("softmax", "topk_softmax"):
-        p = torch.from_numpy(gather(pieces, "logits")).double().softmax(-1).numpy()
+        p = torch.from_numpy(pieces.gather("logits")).double().softmax(-1).numpy()
         soft = np.zeros((int(first[-1]), experts))
         starts = np.flatnonzero(np.diff(bins, prepend=-1))
         soft[bins[starts]] = np.add.reduceat(p, starts) if len(starts) else 0.0
@@ -282,9 +277,7 @@ def _experts(pieces: Sequence[Piece]) -> Iterator[Rows]:
     }  # fmt: skip
 
 
-def _shared_seconds(
-    pieces: Sequence[Piece], executed: NDArray[Any], batch: Sequence[int]
-) -> NDArray[np.float64]:
+def _shared_seconds(pieces: Pieces, executed: NDArray[Any], batch: Sequence[int]) -> NDArray[np.float64]:
     """Seconds of each call of the kernel, which the runs of a batch share by the slots they executed."""
     whole = np.add.reduceat(executed, np.cumsum([0, *batch])[:-1])
     return np.repeat([p.kept.seconds for p in pieces] / np.maximum(whole, 1.0), batch) * executed
@@ -296,7 +289,7 @@ def _matrices(piece: Piece) -> int:
 
 
 def _expert_work(
-    piece: Piece, executed: NDArray[Any], touched: NDArray[Any], batch: list[int], pieces: Sequence[Piece]
+    piece: Piece, executed: NDArray[Any], touched: NDArray[Any], batch: list[int], pieces: Pieces
 ) -> dict[str, Any]:
     """Floating-point operations and bytes of expert banks: 2 for a multiplication with addition, over the three matrices
     of H x F of each executed slot (two without a gate); the bytes are the weights of the experts touched, read once."""
@@ -317,27 +310,26 @@ def _largest(key: NDArray[np.int64], values: NDArray[Any]) -> NDArray[Any]:
     return np.maximum.reduceat(values[order], starts)
 
 
-def _scores(pieces: Sequence[Piece]) -> dict[str, Any]:
-    thinned = []
-    for piece in pieces:
-        keep = sampled(piece.taken.facts.record, piece.tokens)
-        thinned.append(piece._replace(tokens=piece.tokens.only(keep)))
+def _scores(pieces: Pieces) -> dict[str, Any]:
+    thinned = Pieces(
+        p._replace(tokens=p.tokens.only(sampled(p.taken.facts.record, p.tokens))) for p in pieces
+    )
     rule = _rule(pieces[0])
     assert rule is not None
     logits, selection = _logits_and_selection(thinned, rule)
     shares = [float(p.taken.facts.record.scores) for p in thinned]
-    return cells(thinned) | {
+    return thinned.cells | {
         "scores": selection.float().numpy(),
         "logits": logits.float().numpy(),
-        "share": np.repeat(shares, [p.tokens.at.size for p in thinned]),
+        "share": np.repeat(shares, thinned.sizes),
     }
 
 
-def _contribution(pieces: Sequence[Piece]) -> dict[str, Any]:
-    columns: dict[str, Any] = dict(cells(pieces))
+def _contribution(pieces: Pieces) -> dict[str, Any]:
+    columns: dict[str, Any] = dict(pieces.cells)
     parts = _known_parts(pieces[0])
     if parts:
-        fields = gather_fields(pieces, "contribution")
+        fields = pieces.fields("contribution")
         columns |= {name: known(field) for name, field in zip(parts, fields, strict=True)}
     lens = _lens(pieces)
     if not np.isnan(lens).all():
@@ -345,41 +337,40 @@ def _contribution(pieces: Sequence[Piece]) -> dict[str, Any]:
     return columns
 
 
-def _lens(pieces: Sequence[Piece]) -> NDArray[Any]:
+def _lens(pieces: Pieces) -> NDArray[Any]:
     """KL of the logit lens of every token, NaN where it was not asked for."""
     return np.concatenate([
         np.full(p.tokens.at.size, np.nan, dtype=np.float32) if "lens_kl" not in p.kept
-        else gather([p], "lens_kl", 0).astype(np.float32)
+        else Pieces([p]).gather("lens_kl", 0).astype(np.float32)
         for p in pieces
     ])  # fmt: skip
 
 
-def _expert_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
-    ids = gather(pieces, "ids")
+def _expert_sparsity(pieces: Pieces) -> dict[str, Any]:
+    ids, sizes = pieces.gather("ids"), pieces.sizes
     k = ids.shape[-1]
-    sizes = [p.tokens.at.size for p in pieces]
     experts = np.repeat([p.taken.facts.experts(p.layer) for p in pieces], sizes)[:, None]
     ran = ((ids >= 0) & (ids < experts)).reshape(-1)
     widths = [p.taken.facts.anatomy.layer(p.layer).mlp.act_width for p in pieces]  # type: ignore[union-attr]
     width = np.repeat(np.repeat(np.asarray(widths, dtype=np.int32), sizes), k)[ran]
     (l1, l2), (zero, below) = (
-        torch.from_numpy(gather_fields(pieces, name, sums).reshape(2, -1)[:, ran])
+        torch.from_numpy(pieces.fields(name, sums).reshape(2, -1)[:, ran])
         for name, sums in (("norms", SUMS), ("tallies", slice(None)))
     )
     found = sparsity.from_sums(torch.from_numpy(width), zero, below, l1, l2)
     thresholds = np.asarray([p.taken.facts.record.threshold for p in pieces], dtype=np.float32)
-    return _repeat(cells(pieces), k, ran) | {
+    return _repeat(pieces.cells, k, ran) | {
         "expert": ids.reshape(-1)[ran].astype(np.int16), "width": width,
         "threshold": np.repeat(np.repeat(thresholds, sizes), k)[ran], **_shares(found),
     }  # fmt: skip
 
 
-def _dense_sparsity(pieces: Sequence[Piece]) -> dict[str, Any]:
-    sizes = [p.tokens.at.size for p in pieces]
+def _dense_sparsity(pieces: Pieces) -> dict[str, Any]:
+    sizes = pieces.sizes
     found = sparsity.Sparsity(*(
-        torch.from_numpy(gather(pieces, name, 0)) for name in sparsity.Sparsity._fields
+        torch.from_numpy(pieces.gather(name, 0)) for name in sparsity.Sparsity._fields
     ))  # fmt: skip
-    return cells(pieces) | {
+    return pieces.cells | {
         "expert": -1, "width": np.repeat(np.asarray([p.kept.width for p in pieces], dtype=np.int32), sizes),
         "threshold": np.repeat(np.asarray([p.taken.facts.record.threshold for p in pieces], dtype=np.float32), sizes),
         **_shares(found),

@@ -1,0 +1,69 @@
+"""Pieces side by side are what numpy makes of them, whatever their sizes, dtypes and tokens."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workbench.runtime import pieces
+from workbench.runtime.arena import Arena
+from workbench.runtime.kept import Kept
+from workbench.runtime.pieces import Piece, Pieces
+from workbench.runtime.recorder import Tokens
+
+SIZES = st.lists(st.integers(0, 30), min_size=1, max_size=8)
+
+
+def made(sizes: list[int], dtypes: list[torch.dtype], thinned: bool, seed: int) -> tuple[Pieces, list[Any]]:
+    """Pieces that kept ``one`` [T, 3] and ``many`` [4, T, 2], and those as arrays with the places of their tokens."""
+    random, room, found, expected = torch.Generator().manual_seed(seed), Arena(), [], []
+    for n, size in enumerate(sizes):
+        dtype = dtypes[n % len(dtypes)]
+        one, many = (
+            torch.randint(100, shape, generator=random).to(dtype) for shape in ((size, 3), (4, size, 2))
+        )
+        at = np.arange(size)[:: 2 if thinned else 1]
+        run = np.full(at.size, n, dtype=np.int64)
+        tokens = Tokens(at, run * 0, run, at.astype(np.int32), not thinned)
+        kept = Kept({"one": room.hold(one), "many": room.hold(many)}, 0.0, 0)
+        found.append(Piece(SimpleNamespace(step=n), n, kept, tokens))  # type: ignore[arg-type]
+        plain = [part.float() if dtype == torch.bfloat16 else part for part in (one, many)]
+        expected.append((plain[0].numpy()[at], plain[1].numpy()[:, at]))
+    return Pieces(found), expected
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    SIZES, st.lists(st.sampled_from([torch.float32, torch.int64, torch.bfloat16]), min_size=1, max_size=2),
+    st.booleans(), st.booleans(), st.integers(0, 2**31),
+)  # fmt: skip
+def test_side_by_side(
+    sizes: list[int], dtypes: list[torch.dtype], thinned: bool, equal: bool, seed: int
+) -> None:
+    sizes = [sizes[0]] * len(sizes) if equal else sizes
+    group, expected = made(sizes, dtypes, thinned, seed)
+    ones, manys = ([part[n] for part in expected] for n in range(2))
+    for found, right in (
+        (group.gather("one"), np.concatenate(ones)),
+        (group.fields("many"), np.concatenate(manys, axis=1)),
+        (group.fields("many", slice(1, 3)), np.concatenate(manys, axis=1)[1:3]),
+    ):
+        assert found.dtype == right.dtype
+        np.testing.assert_array_equal(found, right)
+    assert group.gather("one") is group.gather("one"), "made once"
+    assert group.cells["run"].tolist() == [n for n, part in enumerate(ones) for _ in part]
+    assert group.cells["step"].tolist() == group.cells["layer"].tolist() == group.cells["run"].tolist()
+
+
+def test_what_is_large_is_the_same(monkeypatch: Any) -> None:
+    group, _ = made([5, 5, 5], [torch.float32], False, 1)
+    small = group.gather("one"), group.fields("many")
+    monkeypatch.setattr(pieces, "SMALL", 8)
+    large = Pieces(group)
+    np.testing.assert_array_equal(small[0], large.gather("one"))
+    np.testing.assert_array_equal(small[1], large.fields("many"))

@@ -11,7 +11,9 @@ something. Ratios are of the medians over the rounds, against the bare forward o
 * ``cpu``: CPU time of all threads together until then, and ``own_cpu`` that of the calling thread alone: what a busy
   machine distorts least.
 
-A long recording is timed apart: passes without a pause, the writer at work beside them, until every row is committed.
+A long recording is timed apart: passes without a pause, the writer at work beside them, until the last returns and until
+every row is committed. Sums of ended runs, which a store makes while nothing is recorded, are kept from being made beside
+all this and timed by themselves.
 
 Plain hooks (a list of what each router returns), TransformerLens' ``run_with_cache`` and an nnsight trace stand beside
 them where those packages are installed; they keep tensors in memory and write nothing.
@@ -38,6 +40,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import workbench as wb
+from workbench.store import upkeep
 
 SETTINGS: dict[str, Callable[[], Any]] = {
     "demo": lambda: None,
@@ -116,9 +119,9 @@ PEERS: dict[str, tuple[str, Callable[[Any, torch.Tensor], Callable[[], None]]]] 
 CLOCKS = ("wall", "committed", "cpu", "own_cpu")
 BLOCK = 0.3
 """Seconds of the bare model that passes in a row take."""
-LONG = 15.0
-"""Seconds of passes without a pause in a long recording: enough for sums of ended runs to be made beside them on the demo
-model, and for the last commit, which all passes wait for, to be a small part."""
+LONG = 30.0
+"""Seconds of passes without a pause in a long recording: enough for the last commit, for which all passes wait, to be a small
+part."""
 
 
 def measure(name: str, tokens: int, seconds: float, kernels: str, peers: bool) -> dict[str, Any]:
@@ -161,15 +164,23 @@ def measure(name: str, tokens: int, seconds: float, kernels: str, peers: bool) -
             record, base = _middle(times["record"]), _middle(times["bare"])
             told = ", ".join(f"{c} {r / b:.3f}x" for c, r, b in zip(CLOCKS, record, base, strict=True))
             _say(f"  round {len(times['bare'])}: wb.Record() {told}")
-        long = {variant: [] for variant in ("bare", "record")}
+        long: dict[str, list[tuple[float, ...]]] = {variant: [] for variant in ("bare", "record")}
         for variant in [*long, *long, *long]:
             long[variant].append(_long(variants[variant], bench.store.flush))
+        returned, committed = (
+            r / b for r, b in zip(*map(_middle, (long["record"], long["bare"])), strict=True)
+        )
+        start = time.perf_counter()
+        summed = bench.store.summarise()
+        sums = (time.perf_counter() - start) / summed / _middle(times["bare"])[0]
         result: dict[str, Any] = {
             "setting": name, "tokens": length, "runs": runs, "rounds": len(times["bare"]), "kernels": bench.kernels,
-            "isa": bench.isa, "not_measured": absent,
-            "long_ratio": statistics.median(long["record"]) / statistics.median(long["bare"]),
+            "isa": bench.isa, "not_measured": absent, "long_returned_ratio": returned, "long_ratio": committed,
+            "sums_ratio": sums,
         }  # fmt: skip
-    _say(f"  long recording {result['long_ratio']:.3f}x")
+    _say(
+        f"  long recording {returned:.3f}x until returned, {committed:.3f}x until committed; sums {sums:.3f} of a pass"
+    )
     base = _middle(times["bare"])
     for variant, rows in times.items():
         clocks = _middle(rows)
@@ -198,15 +209,16 @@ def _block(run: Callable[[], Any], flush: Callable[[], None], runs: int) -> tupl
     return returned / runs, committed / runs, cpu / runs, own / runs
 
 
-def _long(run: Callable[[], Any], flush: Callable[[], None]) -> float:
-    """Seconds a pass of many without a pause, until all of their rows are committed."""
+def _long(run: Callable[[], Any], flush: Callable[[], None]) -> tuple[float, ...]:
+    """Seconds a pass of many without a pause, until the last has returned and until all of their rows are committed."""
     flush()
     start, runs = time.perf_counter(), 0
     while time.perf_counter() - start < LONG:
         run()
         runs += 1
+    returned = time.perf_counter() - start
     flush()
-    return (time.perf_counter() - start) / runs
+    return returned / runs, (time.perf_counter() - start) / runs
 
 
 def main() -> None:
@@ -221,6 +233,7 @@ def main() -> None:
     parser.add_argument("--kernels", default="auto")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    upkeep.ENOUGH = sys.maxsize
     rows = [
         measure(name, asked.tokens, asked.seconds, asked.kernels, not asked.alone) for name in asked.settings
     ]
@@ -235,6 +248,12 @@ def main() -> None:
             figure("wb.Record(), until rows are committed", where, row["record"]["committed_ratio"], "x")
         )
         figures.append(figure("wb.Record(), a long recording", where, row["long_ratio"], "x", budget))
+        figures.append(
+            figure("wb.Record(), a long recording, until runs return", where, row["long_returned_ratio"], "x")
+        )
+        figures.append(
+            figure("sums of a run, when nothing is recorded, in bare passes", where, row["sums_ratio"], "x")
+        )
         figures.append(
             figure("wb.Record(), CPU of the calling thread", where, row["record"]["own_cpu_ratio"], "x")
         )

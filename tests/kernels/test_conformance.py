@@ -183,6 +183,8 @@ FAULTS: list[tuple[str, Callable[..., Any]]] = [
 def test_a_planted_fault_is_found(op: str, fault: Callable[..., Any], dtype: torch.dtype) -> None:
     if fault is other_bits_with_statistics and dtype != torch.float32:
         pytest.skip("bfloat16 rounds the fault away")
+    if op == "token_logprob" and dtype != torch.float32:
+        pytest.skip("its cases are in float32 alone")
     outcomes = conformance.check("cpu", dtypes=(dtype,), ops={op: fault}, chosen=lambda case: case.op == op)
     assert "wrong" in {o.state for o in outcomes}
     assert not {o.state for o in outcomes} - {"wrong", "right"}, wrong(outcomes)

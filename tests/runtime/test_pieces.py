@@ -67,3 +67,11 @@ def test_what_is_large_is_the_same(monkeypatch: Any) -> None:
     large = Pieces(group)
     np.testing.assert_array_equal(small[0], large.gather("one"))
     np.testing.assert_array_equal(small[1], large.fields("many"))
+
+
+def test_fields_from_the_end_of_kept_tensors_that_have_more_and_fewer() -> None:
+    group, expected = made([5, 5], [torch.float32], False, 2)
+    more = torch.arange(35.0).reshape(7, 5, 1).expand(7, 5, 2).contiguous()
+    group = Pieces([*group, group[0]._replace(kept=Kept({"many": Arena().hold(more)}, 0.0, 0))])
+    right = np.concatenate([expected[0][1][-2:], expected[1][1][-2:], more[-2:].numpy()], axis=1)
+    np.testing.assert_array_equal(group.fields("many", slice(-2, None)), right)

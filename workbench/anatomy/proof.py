@@ -68,7 +68,7 @@ def router_logits(router_output: Any, num_experts: int, place: int | None = None
             f"have {num_experts} columns.",
             "This router is outside the supported contract: open the model for reading only.",
         )
-    return found[0].reshape(-1, num_experts)
+    return found[0] if found[0].dim() == 2 else found[0].reshape(-1, num_experts)
 
 
 def _logit_shaped(router_output: Any, num_experts: int) -> list[Tensor]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -469,7 +470,8 @@ class Bench:
         device = device_of(self.model)
         sizes = [len(row) for row in ids]
         width = max(sizes)
-        tokens = torch.tensor([row + [0] * (width - len(row)) for row in ids], device=device)
+        # By way of numpy: torch looks at the numbers of a list one by one.
+        tokens = torch.from_numpy(np.array([row + [0] * (width - len(row)) for row in ids])).to(device)
         lengths, positions = torch.tensor(sizes, device=device), torch.arange(width, device=device)
         padded = min(sizes) < width
         valid = positions < lengths.unsqueeze(-1) if padded else None
@@ -505,7 +507,13 @@ class Bench:
     def finish(self, done: Done, logits: Tensor, record: Record | None) -> Run:
         """Make the :class:`Run` of what was ``done`` and write the rows that describe it."""
         run = Run(
-            done.run, torch.tensor(done.tokens), logits, done.plan, done.prompt_tokens, self, done.labels
+            done.run,
+            torch.from_numpy(np.array(done.tokens)),
+            logits,
+            done.plan,
+            done.prompt_tokens,
+            self,
+            done.labels,
         )
         if record is not None:
             write_blobs(self.store, [plan for _, plan in done.plans] or [done.plan], self._blobs)

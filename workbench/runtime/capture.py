@@ -100,8 +100,8 @@ class Capture:
     """What one layer did in one pass. T = B x S tokens, k choices, N heads; ``None`` where it was not asked for.
     ``seconds`` is what its experts took of the calling thread. ``unused`` [T, k] are slots that an edit left without an
     expert and that the model's own kernels, which know no unused slot, compute all the same.
-    ``contribution`` has the fields of :class:`~workbench.signals.contribution.Contribution` as rows [6, T], or the last two
-    of them [2, T] where the parts of the block are not known.
+    ``contribution`` has the fields of :class:`~workbench.signals.contribution.Contribution` as its last rows: all of them
+    [6 or 11, T], or the last two [2, T] where the parts of the block are not known.
     ``attended`` [B, S, S'] is the attention map, mean over heads, for edits that weigh by it."""
 
     logits: Tensor | None = None

@@ -81,7 +81,7 @@ class Pieces(tuple[Piece, ...]):
         return np.concatenate(parts)
 
     def _fields(self, name: str, only: slice) -> NDArray[Any]:
-        if self._small(name) and len(set(self.sizes)) == 1:
+        if self._small(name) and len({p.kept.values[name].shape for p in self}) == 1:
             first = self[0].kept[name]
             each = self._joined(name, first.dtype).reshape(len(self), *first.shape)[:, only]
             return each.swapaxes(0, 1).reshape(each.shape[1], sum(self.sizes), *first.shape[2:])

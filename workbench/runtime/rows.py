@@ -130,7 +130,10 @@ def _groups(pieces: Iterable[Piece], key: Callable[[Piece], Hashable]) -> list[P
 
 
 def _known_parts(piece: Piece) -> tuple[str, ...]:
-    return Contribution._fields[-len(piece.kept["contribution"]) :] if "contribution" in piece.kept else ()
+    """The fields of a contribution that were kept: its last rows."""
+    if "contribution" not in piece.kept:
+        return ()
+    return Contribution._fields[-piece.kept.values["contribution"].shape[0] :]
 
 
 def _rule(piece: Piece) -> RoutingRule | None:
@@ -329,7 +332,7 @@ def _contribution(pieces: Pieces) -> dict[str, Any]:
     columns: dict[str, Any] = dict(pieces.cells)
     parts = _known_parts(pieces[0])
     if parts:
-        fields = pieces.fields("contribution")
+        fields = pieces.fields("contribution", slice(-len(parts), None))
         columns |= {name: known(field) for name, field in zip(parts, fields, strict=True)}
     lens = _lens(pieces)
     if not np.isnan(lens).all():

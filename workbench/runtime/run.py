@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from routing_kernels import token_logprob
 from torch import Tensor
 
@@ -84,7 +85,11 @@ class Run:
     @cached_property
     def loss(self) -> float:
         """Mean negative log-likelihood in nats of every token but the first; NaN for a single token."""
-        return float(-self.logprob.mean()) if len(self.tokens) > 1 else float("nan")
+        return (
+            -float(self.logprob.detach().numpy().mean(dtype=np.float64))
+            if len(self.tokens) > 1
+            else float("nan")
+        )
 
     @cached_property
     def text(self) -> str:

@@ -16,7 +16,7 @@ ROWS = 11
 def residual_stats(pre: Tensor, attn: Tensor, mlp: Tensor, isa: str) -> Tensor:
     """Output [11, T] of the op ``routing_kernels::residual_stats``; the arguments are taken as checked."""
     pre, attn, mlp = pre.contiguous(), attn.contiguous(), mlp.contiguous()
-    tokens, hidden = pre.shape
+    tokens, hidden = pre.shape[:-1].numel(), pre.shape[-1]
     out = pre.new_empty((ROWS, tokens), dtype=torch.float32)
     record = CALL.pack(
         pre.data_ptr(),

@@ -69,9 +69,6 @@ def residual_rows(pre: Tensor, attn: Tensor, mlp: Tensor, backend: str = "auto")
     """:func:`residual_stats` as one tensor [11, T] float32: the fields of :class:`ResidualStats` as rows, T the tokens of
     all leading axes. For a caller who has many calls to make and to keep."""
     _check(pre, attn, mlp)
-    if pre.dim() != 2:
-        shape = (-1, pre.shape[-1])
-        pre, attn, mlp = pre.reshape(shape), attn.reshape(shape), mlp.reshape(shape)
     if torch.is_grad_enabled():
         pre, attn, mlp = pre.detach(), attn.detach(), mlp.detach()
     found: Tensor = _op(pre, attn, mlp, backend)
@@ -105,7 +102,7 @@ def _forward(pre: Tensor, attn: Tensor, mlp: Tensor, backend: str) -> Tensor:
 
 
 def _forward_shapes(pre: Tensor, attn: Tensor, mlp: Tensor, backend: str) -> Tensor:
-    return pre.new_empty((cpu.ROWS, pre.shape[0]), dtype=torch.float32)
+    return pre.new_empty((cpu.ROWS, pre.shape[:-1].numel()), dtype=torch.float32)
 
 
 _op = undispatched(

@@ -11,7 +11,9 @@ def residual_stats(pre: Tensor, attn: Tensor, mlp: Tensor) -> Tensor:
 
     Arguments are those of the op and are taken as checked. Everything is computed in float64, whatever the input.
     """
-    pre, attn, mlp = pre.double(), attn.double(), mlp.double()
+    pre, attn, mlp = (
+        part.double().flatten(0, -2) if part.dim() > 1 else part.double()[None] for part in (pre, attn, mlp)
+    )
     mid, change = pre + attn, attn + mlp
     post = pre + change
     pre_norm, attn_norm, mid_norm, mlp_norm, change_norm, post_norm = (

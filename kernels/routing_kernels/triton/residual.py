@@ -80,7 +80,7 @@ def measure(pre, attn, mlp, out, tokens, columns, BN: tl.constexpr):
 def residual_stats(pre: Tensor, attn: Tensor, mlp: Tensor) -> Tensor:
     """Output of the op ``routing_kernels::residual_stats``, [11, T]; arguments are taken as checked. Sums are float32."""
     pre, attn, mlp = (t.contiguous() for t in (pre, attn, mlp))
-    tokens, columns = pre.shape
+    tokens, columns = pre.shape[:-1].numel(), pre.shape[-1]
     out = torch.empty((FIELDS, tokens), dtype=torch.float32, device=pre.device)
     if tokens:
         measure[(tokens,)](pre, attn, mlp, out, tokens, columns, BN=COLUMNS, num_warps=4)

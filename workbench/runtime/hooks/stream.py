@@ -39,7 +39,9 @@ def hook_contribution(
         pre, post = stream["pre"], _wide(_tensor(output))
         parts = {"pre": pre, "post": post}
         if block.additive and "attn" in stream and "mlp" in stream:
-            parts |= {name: stream[name].reshape(pre.shape) for name in ("attn", "mlp")}
+            for name in ("attn", "mlp"):
+                part = stream[name]
+                parts[name] = part if part.shape == pre.shape else part.reshape(pre.shape)
         if measure:
             whole = "attn" not in parts
             capture.contribution = _whole(pre, post) if whole else _block(**parts)
@@ -54,12 +56,12 @@ def hook_contribution(
 
 
 def _block(pre: Tensor, attn: Tensor, mlp: Tensor, post: Tensor) -> Tensor:
-    """[6, T], in one pass over the stream where the kernel takes it."""
+    """[6, T], or all [11, T] of :class:`routing_kernels.ResidualStats` where the kernel takes it, in one pass over the
+    stream."""
     if pre.dtype == attn.dtype == mlp.dtype and pre.device == attn.device == mlp.device:
-        # The last fields of ResidualStats are those of a Contribution.
-        return residual_rows(pre, attn, mlp)[-len(contribution.Contribution._fields) :]
-    found = contribution.block(pre, attn, pre + attn, mlp, post)
-    return torch.stack([part for part in found if part is not None]).flatten(1)
+        return residual_rows(pre, attn, mlp)
+    parts = contribution.block(pre, attn, pre + attn, mlp, post)
+    return torch.stack([part for part in parts if part is not None]).flatten(1)
 
 
 def _whole(pre: Tensor, post: Tensor) -> Tensor:

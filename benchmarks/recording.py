@@ -120,8 +120,7 @@ CLOCKS = ("wall", "committed", "cpu", "own_cpu")
 BLOCK = 0.3
 """Seconds of the bare model that passes in a row take."""
 LONG = 30.0
-"""Seconds of passes without a pause in a long recording: enough for the last commit, for which all passes wait, to be a small
-part."""
+"""Seconds of passes without a pause in a long recording: the last commit, for which all passes wait, is a small part."""
 
 
 def measure(name: str, tokens: int, seconds: float, kernels: str, peers: bool) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def test_gradient(backend: str) -> None:
     torch.testing.assert_close(found, right)
     wide = logits.detach().double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: routing_kernels.token_logprob(x, tokens), (wide,))
+    assert torch.autograd.gradgradcheck(lambda x: routing_kernels.token_logprob(x, tokens), (wide,))
 
 
 @pytest.mark.slow

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from workbench.analysis import RunDiff
@@ -20,7 +17,7 @@ from workbench.interventions import Plan, reroute
 from workbench.interventions.edit import Edit
 from workbench.runtime.arena import Arena
 from workbench.runtime.artefacts import Artefact
-from workbench.runtime.attach import Attachment, KernelPath, device_of
+from workbench.runtime.attach import Attachment, KernelPath
 from workbench.runtime.batch import batches_of, check_coupled
 from workbench.runtime.blobs import load_blobs, write_blobs
 from workbench.runtime.conditions import check_condition
@@ -28,6 +25,7 @@ from workbench.runtime.counterfactual import counterfactual
 from workbench.runtime.crossed import Crossed, crossed
 from workbench.runtime.dataset import Recorded, TokenLabels, record_dataset
 from workbench.runtime.diff import compare
+from workbench.runtime.forward import as_tensor, forward
 from workbench.runtime.generate import Sampling, generate
 from workbench.runtime.history import History
 from workbench.runtime.instrument import Session
@@ -35,7 +33,7 @@ from workbench.runtime.labels import labels_of, plain
 from workbench.runtime.live import Live
 from workbench.runtime.loading import fingerprint
 from workbench.runtime.param import Param, ParamSite
-from workbench.runtime.passes import Pass, check_causal, check_tokens, check_whole_prompt, rows_of
+from workbench.runtime.passes import check_causal, check_tokens, check_whole_prompt, rows_of
 from workbench.runtime.prompts import Prompt, token_ids
 from workbench.runtime.record import Record
 from workbench.runtime.recorder import Recorder
@@ -44,7 +42,7 @@ from workbench.runtime.run_rows import Ended, digest_runs
 from workbench.runtime.running import Running
 from workbench.runtime.sae import load_sae
 from workbench.runtime.sources import Sources
-from workbench.store import Store, new_run_id
+from workbench.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,8 +192,8 @@ class Bench:
             batches = batches_of(ids, each, self.anatomy)
             check_coupled(each, batches)
             for rows in batches:
-                made = self._forward(
-                    [ids[r] for r in rows], [each[r] for r in rows], chosen, [told[r] for r in rows]
+                made = forward(
+                    self, [ids[r] for r in rows], [each[r] for r in rows], chosen, [told[r] for r in rows]
                 )
                 for row, run in zip(rows, made, strict=True):
                     runs[row] = run
@@ -459,47 +457,6 @@ class Bench:
             lambda token: bench.token_text(token), manage_depth, history,
         )  # fmt: skip
 
-    def _forward(
-        self,
-        ids: list[list[int]],
-        plans: list[Plan],
-        record: Record | None,
-        labels: list[Mapping[str, Any]],
-    ) -> list[Run]:
-        started = time.perf_counter()
-        device = device_of(self.model)
-        sizes = [len(row) for row in ids]
-        width = max(sizes)
-        # By way of numpy: torch looks at the numbers of a list one by one.
-        tokens = torch.from_numpy(np.array([row + [0] * (width - len(row)) for row in ids])).to(device)
-        lengths, positions = torch.tensor(sizes, device=device), torch.arange(width, device=device)
-        padded = min(sizes) < width
-        valid = positions < lengths.unsqueeze(-1) if padded else None
-        now = Pass(0, positions.expand(len(ids), -1), valid, lengths, tokens)
-        mask = {} if valid is None else {"attention_mask": valid.long()}
-        run_ids = [new_run_id() for _ in ids] if record is not None else []
-        with self.session(plans, record, labels) as session:
-            session.begin(now)
-            output = self.model(input_ids=now.tokens, use_cache=False, **mask)
-            recorder = None
-            if record is not None:
-                recorder = self.recorder(record, run_ids)
-                recorder.take(session)
-        logits = output.logits.cpu() if output.logits.dtype == torch.float64 else output.logits.float().cpu()
-        seconds = time.perf_counter() - started
-        return [
-            self.finish(
-                Done(
-                    run=run_ids[row] if record is not None else None, kind="forward", tokens=ids[row],
-                    prompt_tokens=len(ids[row]), plan=plans[row], labels=labels[row], seconds=seconds / len(ids),
-                    dropped={} if recorder is None else recorder.dropped.get(run_ids[row], {}),
-                ),
-                logits[row, : len(ids[row])].clone() if len(ids) > 1 else logits[0],
-                record,
-            )
-            for row in range(len(ids))
-        ]  # fmt: skip
-
     def recorder(self, record: Record, runs: list[int]) -> Recorder:
         """What writes the rows of ``runs``."""
         return Recorder(self.store, self._arena, record, self.anatomy, runs, self.kernels, self.isa)
@@ -508,7 +465,7 @@ class Bench:
         """Make the :class:`Run` of what was ``done`` and write the rows that describe it."""
         run = Run(
             done.run,
-            torch.from_numpy(np.array(done.tokens)),
+            as_tensor(done.tokens),
             logits,
             done.plan,
             done.prompt_tokens,

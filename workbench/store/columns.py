@@ -57,8 +57,11 @@ def _arrow_type(sql_type: str) -> Any:
     return pa.list_(_ARROW[sql_type[:-2]]) if sql_type.endswith("[]") else _ARROW[sql_type]
 
 
-def to_batch(table: str, spec: Mapping[str, Column], columns: Mapping[str, Any]) -> pa.RecordBatch:
-    """One Arrow batch of ``table`` from ``columns``; numpy data are copied, so that the caller may reuse its buffers.
+def to_batch(
+    table: str, spec: Mapping[str, Column], columns: Mapping[str, Any], *, lent: bool = True
+) -> pa.RecordBatch:
+    """One Arrow batch of ``table`` from ``columns``; numpy data that are ``lent`` are copied, so that the caller may reuse
+    its buffers.
 
     Numpy arrays, lists and tuples and Arrow arrays give one value a row (a two-dimensional array one list a row);
     anything else is a scalar and is repeated on every row. Columns that are left out are NULL.
@@ -88,7 +91,7 @@ def to_batch(table: str, spec: Mapping[str, Column], columns: Mapping[str, Any])
                 f"Column {name!r} of table {table!r} has {length} rows, {first!r} has {rows}.",
                 "Give columns of one length, or scalars.",
             )
-    arrays = [_convert(table, spec[name], columns[name], rows) for name in columns]
+    arrays = [_convert(table, spec[name], columns[name], rows, lent) for name in columns]
     schema = pa.schema([pa.field(name, spec[name].arrow_type) for name in columns])
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
@@ -99,9 +102,9 @@ def _is_rows(value: Any) -> bool:
     )
 
 
-def _convert(table: str, column: Column, value: Any, rows: int) -> pa.Array:
+def _convert(table: str, column: Column, value: Any, rows: int, lent: bool) -> pa.Array:
     try:
-        array = _rows_to_arrow(column, value) if _is_rows(value) else _repeat(column, value, rows)
+        array = _rows_to_arrow(column, value, lent) if _is_rows(value) else _repeat(column, value, rows)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise StoreError(
             f"Column {column.name!r} of table {table!r} cannot hold what was given: {error}.",
@@ -115,14 +118,14 @@ def _convert(table: str, column: Column, value: Any, rows: int) -> pa.Array:
     return array
 
 
-def _rows_to_arrow(column: Column, value: Any) -> pa.Array:
+def _rows_to_arrow(column: Column, value: Any, lent: bool) -> pa.Array:
     if isinstance(value, pa.ChunkedArray):
         value = value.combine_chunks()
     if isinstance(value, pa.Array):
         return value.cast(column.arrow_type)
     if isinstance(value, np.ndarray):
         # Arrow would share the memory of a numpy array, which recorders reuse for the next step.
-        return _from_numpy(value.copy(), column.arrow_type)
+        return _from_numpy(value.copy() if lent else value, column.arrow_type)
     if column.sql_type == "JSON":
         value = [_json(one) for one in value]
     return pa.array(value, type=column.arrow_type)

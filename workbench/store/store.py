@@ -191,7 +191,7 @@ class Store:
             capacity=options["capacity"],
             policy=options["policy"],
             interval=options["interval"],
-            convert=partial(_convert, columns),
+            convert=partial(_convert, columns, lent=False),
         )
         server, reason = None, "it was opened with share=False" if path else "it is in memory"
         if share and path is not None:
@@ -435,11 +435,15 @@ class Store:
 
 
 def _convert(
-    spec: Mapping[str, Mapping[str, typed.Column]], table: str, columns: Mapping[str, Any]
+    spec: Mapping[str, Mapping[str, typed.Column]],
+    table: str,
+    columns: Mapping[str, Any],
+    *,
+    lent: bool = True,
 ) -> pa.RecordBatch:
     if table not in spec or table not in schema.TABLES:
         raise StoreError(f"There is no table {table!r}.", f"Tables are: {', '.join(schema.TABLES)}.")
-    return typed.to_batch(table, spec[table], columns)
+    return typed.to_batch(table, spec[table], columns, lent=lent)
 
 
 class _LocalSink:

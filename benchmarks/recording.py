@@ -1,6 +1,6 @@
 """What recording costs: recorded forward passes against the bare model on the same kernels, as JSON.
 
-    python benchmarks/recording.py [--settings demo olmoe dense] [--tokens 128] [--seconds 60] [--kernels auto] [--alone]
+    python benchmarks/recording.py [--settings demo olmoe dense] [--tokens 128] [--seconds 30] [--kernels auto] [--alone]
 
 One torch thread. Every variant makes 3 to 10 passes in a row (about 0.3 s of the bare model), in random order inside each
 round; rounds go on for ``--seconds`` a setting and are told on stderr as they go, so that a run that is cut off has said
@@ -23,8 +23,10 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -119,7 +121,8 @@ PEERS: dict[str, tuple[str, Callable[[Any, torch.Tensor], Callable[[], None]]]] 
 CLOCKS = ("wall", "committed", "cpu", "own_cpu")
 BLOCK = 0.3
 """Seconds of the bare model that passes in a row take."""
-LONG = 30.0
+PROCESSES = {"demo": 3, "olmoe": 1, "dense": 1}
+LONG = 15.0
 """Seconds of passes without a pause in a long recording: the last commit, for which all passes wait, is a small part."""
 
 
@@ -189,6 +192,28 @@ def measure(name: str, tokens: int, seconds: float, kernels: str, peers: bool) -
     return result
 
 
+def _process(name: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """:func:`measure` in a process of its own."""
+    given = ["--tokens", asked.tokens, "--seconds", asked.seconds, "--kernels", asked.kernels]
+    given += ["--alone"] if asked.alone else []
+    command = [sys.executable, __file__, "--process", name, *map(str, given)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _median(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the processes found: medians of their numbers, and of what is no number what the first says."""
+    middle: dict[str, Any] = {}
+    for key, first in found[0].items():
+        each = [one[key] for one in found]
+        if isinstance(first, dict):
+            middle[key] = _median(each)
+        else:
+            middle[key] = statistics.median(each) if isinstance(first, float) else first
+    return middle
+
+
 def _middle(rows: list[tuple[float, ...]]) -> list[float]:
     return [statistics.median(column) for column in zip(*rows, strict=True)]
 
@@ -227,15 +252,23 @@ def main() -> None:
     )
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["demo"])
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to go on at each setting")
+    parser.add_argument("--seconds", type=float, default=30.0, help="how long a process goes on with rounds")
     parser.add_argument("--alone", action="store_true", help="leave out TransformerLens and nnsight")
     parser.add_argument("--kernels", default="auto")
+    parser.add_argument(
+        "--process", choices=SETTINGS, help="measure one setting here, and print what was found"
+    )
     asked = parser.parse_args()
-    torch.set_num_threads(1)
-    upkeep.ENOUGH = sys.maxsize
-    rows = [
-        measure(name, asked.tokens, asked.seconds, asked.kernels, not asked.alone) for name in asked.settings
-    ]
+    if asked.process:
+        torch.set_num_threads(1)
+        upkeep.ENOUGH = sys.maxsize
+        found = measure(asked.process, asked.tokens, asked.seconds, asked.kernels, not asked.alone)
+        print(json.dumps(found))
+        return
+    rows = []
+    for name in asked.settings:
+        found = [_process(name, asked) for _ in range(PROCESSES[name])]
+        rows.append(_median(found) | {"processes": found})
     figures = []
     for row in rows:
         where = f"{NAMES[row['setting']]}, {row['tokens']} tokens"

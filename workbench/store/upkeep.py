@@ -29,8 +29,8 @@ _log = logging.getLogger(__name__)
 class Upkeep:
     """Keeps the sums of ended runs, by a thread of its own.
 
-    To sum up a short run of a small model takes a core a good part of the time that the run took (``benchmarks/recording.py``
-    tells how much), so a recording that goes on has it wait: the answers are the same without, only slower.
+    To sum up a short run of a small model takes a core a good part of the time that the run took (how much, tells
+    ``benchmarks/recording.py``), so a recording that goes on has it wait: the answers are the same without, only slower.
 
     Parameters
     ----------

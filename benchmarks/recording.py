@@ -122,6 +122,7 @@ CLOCKS = ("wall", "committed", "cpu", "own_cpu")
 BLOCK = 0.3
 """Seconds of the bare model that passes in a row take."""
 PROCESSES = {"demo": 3, "olmoe": 1, "dense": 1}
+"""How many processes measure a setting."""
 LONG = 15.0
 """Seconds of passes without a pause in a long recording: the last commit, for which all passes wait, is a small part."""
 

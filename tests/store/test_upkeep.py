@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -95,6 +96,24 @@ def test_nothing_is_summed_while_runs_are_deleted(record):
     holder.join()
     assert until(lambda: summed(store) == 2)
     assert store.delete([101, 102]) == 2 and summed(store) == 0
+
+
+def test_sums_that_fail_are_tried_again_after_as_many_choices(record, monkeypatch, caplog):
+    store, tried = record(runs=2).store, []
+
+    def fail(_):
+        tried.append(1)
+        raise duckdb.IOException("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(upkeep.summary, "work", fail)
+        store.ended(CHOICES)
+        assert until(lambda: store._upkeep._thread is None) and tried == [1]
+        assert "could not be kept" in caplog.text
+        store.ended(99)
+        assert store._upkeep._thread is None and tried == [1], "not after every run"
+    store.ended(1)
+    assert until(lambda: summed(store) == 2)
 
 
 def test_a_store_that_is_closed_waits_for_no_sums(tmp_path, monkeypatch):

@@ -99,8 +99,8 @@ class Upkeep:
             _log.warning(
                 "Sums of ended runs could not be kept; answers are right, but slower.", exc_info=True
             )
-            with self._changed:
-                self._thread = None
+            with self._changed:  # tried again after as many choices, not after every run
+                self._waiting, self._thread = 0, None
 
     def _rested(self) -> bool:
         """Wait until sums may be made; ``False``, and the thread is done, where none need be."""

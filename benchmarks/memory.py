@@ -1,17 +1,20 @@
 """Memory while a long recording goes on: resident megabytes over recorded tokens, as JSON.
 
-    python benchmarks/memory.py [--tokens 1000000] [--points 20] [--memory 256] [--folder DIR]
+    python benchmarks/memory.py [--tokens 1000000] [--points 20] [--before 1000000] [--memory 256] [--folder DIR]
 
 A small random MoE (3 layers, 8 experts, 2 a token) records documents of 512 tokens into a store file with ``wb.Record()``,
-as ``bench.record`` does. After each part everything is committed and the resident memory read. The figure is what the
-second half of the tokens added to it: the mean of the last quarter less that of the second. DuckDB keeps what it wrote of
-the file in memory until it holds ``--memory`` MiB (a quarter of the machine's memory unless a store is opened otherwise), so
-that this is told beside. Every point is told on stderr as it comes.
+as ``bench.record`` does. After each part everything is committed and the resident memory read, less what the C library keeps
+of what was let go. The figure is what the second half of the tokens added to it: the mean of the last quarter less that of
+the second. DuckDB keeps what it wrote of the file in memory until it holds its share of ``--memory`` MiB (a quarter of the
+machine's memory unless a store is opened otherwise), so ``--before`` tokens are recorded first, and what DuckDB holds is
+told beside. It rises and falls by tens of megabytes, most of all with every 8 M choices, when sums over a block of runs are
+made. Every point is told on stderr as it comes.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import statistics
 import sys
@@ -38,7 +41,9 @@ DOCUMENT = 512
 
 
 def resident() -> float:
-    """Megabytes of this process in memory."""
+    """Megabytes of this process in memory, once glibc has given back what nobody holds."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 2**20
 
@@ -51,21 +56,24 @@ def documents(tokens: int, seed: int) -> Iterator[list[int]]:
         tokens -= DOCUMENT
 
 
-def measure(tokens: int, points: int, memory: int, folder: Path) -> list[dict[str, float]]:
-    """Resident memory, what of it is DuckDB's, and size of the file after each of ``points`` equal parts of ``tokens``, warm
-    from one part before."""
+def measure(tokens: int, points: int, before: int, memory: int, folder: Path) -> list[dict[str, float]]:
+    """Resident memory, what of it is DuckDB's, and size of the file: after ``before`` tokens, and after each of ``points``
+    equal parts of ``tokens`` more."""
+    part = tokens // points
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("olmoe", **SMALL)).eval()
     found = []
     path = folder / "long.duckdb"
     with Store.open(path, memory=memory * 2**20) as store, wb.open(model, store=path) as bench:
-        for point in range(points + 1):
-            bench.record(documents(tokens // points, point))
+        for point in range(-(before // part), points + 1):
+            bench.record(documents(part, point + before))
             bench.store.flush()
+            if point < 0:
+                continue
             gc.collect()
             held = store.sql("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchall()[0][0]
             row = {
-                "tokens": point * (tokens // points),
+                "tokens": before + point * part,
                 "resident": round(resident(), 1),
                 "duckdb": round(held / 2**20, 1),
                 "file": round(path.stat().st_size / 2**20, 1),
@@ -91,6 +99,7 @@ def main() -> None:
     )
     parser.add_argument("--tokens", type=int, default=1_000_000)
     parser.add_argument("--points", type=int, default=20)
+    parser.add_argument("--before", type=int, default=1_000_000, help="tokens that are recorded first")
     parser.add_argument("--memory", type=int, default=256, help="MiB that DuckDB may hold")
     parser.add_argument(
         "--folder", help="where the store is made, and removed again; the system's temporary folder"
@@ -98,10 +107,10 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        rows = measure(asked.tokens, asked.points, asked.memory, Path(folder))
+        rows = measure(asked.tokens, asked.points, asked.before, asked.memory, Path(folder))
     grown = added(rows, "resident")
     cached = added(rows, "duckdb")
-    where = f"{asked.tokens:,} tokens, 3 layers, 8 experts, 2 a token, a store of {asked.memory} MiB"
+    where = f"{asked.tokens:,} tokens after {asked.before:,}, 3 layers, 8 experts, 2 a token, a store of {asked.memory} MiB"
     figures = [
         figure("memory added by the second half", where, grown, "MB", "<= 32"),
         figure("memory added by the second half but for DuckDB's", where, grown - cached, "MB"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from workbench.store import Store, upkeep
+from workbench.store import store as store_module
 
 CHOICES = 2 * 3 * 17 * 2
 """Of the two runs that ``record`` makes: layers, tokens and slots."""
@@ -96,6 +97,35 @@ def test_nothing_is_summed_while_runs_are_deleted(record):
     holder.join()
     assert until(lambda: summed(store) == 2)
     assert store.delete([101, 102]) == 2 and summed(store) == 0
+
+
+def test_rows_wait_for_the_memory_that_sums_hold(tmp_path, monkeypatch):
+    """Sums of many runs take much of a small store's memory: what is recorded meanwhile is written after them."""
+    sink = store_module._LocalSink
+    tried, commit = [], sink._commit
+
+    def count(self, tables):
+        tried.append(dict(tables))
+        commit(self, tables)
+
+    monkeypatch.setattr(sink, "_commit", count)
+    choice = {"run": 1, "step": 0, "layer": 0, "slot": 0, "expert": 2, "weight": 1.0, "rank": 0}
+    with Store.open(tmp_path / "runs.duckdb", share=False, memory=48 * 2**20) as store:
+        holding = store.cursor()
+        holding.execute("SET GLOBAL temp_directory = ''")  # what it holds cannot be moved away
+        with store._upkeep.aside():
+            holding.execute("CREATE TEMP TABLE held AS SELECT random() AS x FROM range(4_500_000)")
+            store.write(
+                "routing", {"position": np.random.default_rng(0).integers(0, 2**30, 1_000_000), **choice}
+            )
+            store.soon()
+            assert until(lambda: tried)
+            time.sleep(1)
+            assert len(tried) == 1, "memory was out"
+            holding.execute("DROP TABLE held")
+        store.flush()
+        assert len(tried) == 2
+        assert store.sql("SELECT count(*) FROM routing").fetchall() == [(1_000_000,)]
 
 
 def test_sums_that_fail_are_tried_again_after_as_many_choices(record, monkeypatch, caplog):

@@ -67,6 +67,7 @@ class Store:
         server: Server | None,
         columns: Mapping[str, Mapping[str, typed.Column]],
         macros: schema.Renewal,
+        upkeep: Upkeep,
         note: str,
         unshared_because: str,
     ) -> None:
@@ -80,9 +81,7 @@ class Store:
         self._server = server
         self._macros = macros
         self._users = 1
-        self._upkeep = Upkeep(
-            partial(_cursor, connection, writer, macros), writer.idle, summary.waiting(connection)
-        )
+        self._upkeep = upkeep
         # Runs at exit too, so that a program that never closes its store still commits what it wrote.
         self._finish = weakref.finalize(self, _shut_down, connection, writer, server, macros, self._upkeep)
 
@@ -186,8 +185,9 @@ class Store:
             raise
         columns = typed.read_columns(connection)
         macros = schema.Renewal(connection.cursor())
+        sums = threading.Lock()
         writer = Writer(
-            _LocalSink(connection.cursor()),
+            _LocalSink(connection, sums),
             capacity=options["capacity"],
             policy=options["policy"],
             interval=options["interval"],
@@ -205,7 +205,9 @@ class Store:
             except (SetupError, duckdb.Error, OSError) as error:
                 reason = str(error)
                 _log.warning("Other processes cannot read %s while it is open: %s", path, reason)
-        store = cls(connection, path, writer, server, columns, macros, note, reason)
+        cursor = partial(_cursor, connection, writer, macros)
+        upkeep = Upkeep(cursor, writer.idle, sums, summary.waiting(connection))
+        store = cls(connection, path, writer, server, columns, macros, upkeep, note, reason)
         if path is not None:
             _open_stores[path] = store
         return store
@@ -310,7 +312,7 @@ class Store:
 
         A bench sees to its own runs, once enough of them have ended.
         """
-        with self._upkeep.aside(), self.cursor() as cursor:
+        with self.cursor() as cursor, self._upkeep.aside():
             return sum(summary.work(cursor, runs))
 
     def delete(self, runs: int | Sequence[int]) -> int:
@@ -325,7 +327,7 @@ class Store:
             The rows could not be deleted; all of them are still there.
         """
         ids = [runs] if isinstance(runs, int) else [int(run) for run in runs]
-        with self._upkeep.aside(), self.cursor() as cursor:
+        with self.cursor() as cursor, self._upkeep.aside():
             known = cursor.execute(
                 "SELECT count(DISTINCT run) FROM run WHERE run IN (SELECT unnest(?))", [ids]
             )
@@ -447,19 +449,30 @@ def _convert(
 
 
 class _LocalSink:
-    """Commits tables into the database of a cursor, all or none."""
+    """Commits tables into the database of a connection, all or none; where memory is out, again while nobody holds
+    ``sums``."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
-        self._cursor = cursor
-        # Here alone a query may name a variable: to register rows instead holds the interpreter, and with it the model's
-        # thread, for longer than to write them.
-        cursor.execute("SET SESSION python_enable_replacements = true")
+    def __init__(self, connection: duckdb.DuckDBPyConnection, sums: threading.Lock) -> None:
+        self._connection = connection
+        self._sums = sums
 
     def __call__(self, tables: Mapping[str, pa.Table]) -> None:
-        with transaction(self._cursor):
-            for table, rows in tables.items():
-                waiting_rows = rows.to_reader()  # noqa: F841 (DuckDB finds it by its name)
-                self._cursor.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM waiting_rows')
+        try:
+            self._commit(tables)
+        except duckdb.OutOfMemoryException:
+            with self._sums:
+                self._commit(tables)
+
+    def _commit(self, tables: Mapping[str, pa.Table]) -> None:
+        # A cursor of its own each time: where memory is out even for a rollback, closing it ends the transaction.
+        with self._connection.cursor() as cursor:
+            # Here alone a query may name a variable: to register rows instead holds the interpreter, and with it the
+            # model's thread, for longer than to write them.
+            cursor.execute("SET SESSION python_enable_replacements = true")
+            with transaction(cursor):
+                for table, rows in tables.items():
+                    waiting_rows = rows.to_reader()  # noqa: F841 (DuckDB finds it by its name)
+                    cursor.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM waiting_rows')
 
 
 def _cursor(

@@ -38,20 +38,26 @@ class Upkeep:
         Gives a cursor on the store, with all rows that were written.
     idle
         Seconds since rows last came.
+    sums
+        Held while sums are made, or by whoever wants none made meanwhile. Nobody may wait for the writer with it.
     waiting
         Choices of runs that ended before.
     """
 
     def __init__(
-        self, cursor: Callable[[], duckdb.DuckDBPyConnection], idle: Callable[[], float], waiting: int
+        self,
+        cursor: Callable[[], duckdb.DuckDBPyConnection],
+        idle: Callable[[], float],
+        sums: threading.Lock,
+        waiting: int,
     ) -> None:
         self._cursor = cursor
         self._idle = idle
+        self._sums = sums
         self._waiting = waiting
         self._claimed = 0  # how many want the sums to themselves
         self._stopping = False
         self._changed = threading.Condition()
-        self._sums = threading.Lock()  # held while sums are made or taken off
         self._thread: threading.Thread | None = None
         self.ended(0)
 
@@ -117,7 +123,7 @@ class Upkeep:
         """Make the sums that are due, until something comes between."""
         with self._changed:
             taken = self._waiting
-        with self._sums, self._cursor() as cursor:
+        with self._cursor() as cursor, self._sums:
             for _ in summary.work(cursor):
                 with self._changed:
                     resumed = self._idle() < REST and self._waiting < MOST

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.runtime import pieces
+from workbench.runtime import arena
 from workbench.runtime.arena import Arena
+from workbench.runtime.held import end_to_end
 from workbench.runtime.kept import Kept
 from workbench.runtime.pieces import Piece, Pieces
 from workbench.runtime.recorder import Tokens
@@ -30,7 +31,7 @@ def made(sizes: list[int], dtypes: list[torch.dtype], thinned: bool, seed: int) 
         at = np.arange(size)[:: 2 if thinned else 1]
         run = np.full(at.size, n, dtype=np.int64)
         tokens = Tokens(at, run * 0, run, at.astype(np.int32), not thinned)
-        kept = Kept({"one": room.hold(one), "many": room.hold(many)}, 0.0, 0)
+        kept = Kept({"one": room.hold(one, "one"), "many": room.hold(many, "many")}, 0.0, 0)
         found.append(Piece(SimpleNamespace(step=n), n, kept, tokens))  # type: ignore[arg-type]
         plain = [part.float() if dtype == torch.bfloat16 else part for part in (one, many)]
         expected.append((plain[0].numpy()[at], plain[1].numpy()[:, at]))
@@ -60,18 +61,36 @@ def test_side_by_side(
     assert group.cells["step"].tolist() == group.cells["layer"].tolist() == group.cells["run"].tolist()
 
 
-def test_what_is_large_is_the_same(monkeypatch: Any) -> None:
-    group, _ = made([5, 5, 5], [torch.float32], False, 1)
-    small = group.gather("one"), group.fields("many")
-    monkeypatch.setattr(pieces, "SMALL", 8)
-    large = Pieces(group)
-    np.testing.assert_array_equal(small[0], large.gather("one"))
-    np.testing.assert_array_equal(small[1], large.fields("many"))
+def test_what_fills_several_buffers_and_what_is_too_large_for_one(monkeypatch: Any) -> None:
+    monkeypatch.setattr(arena, "BUFFER", 200)
+    monkeypatch.setattr(arena, "LARGE", 150)
+    sizes = [
+        5,
+        5,
+        5,
+        1,
+        5,
+        0,
+        12,
+        5,
+    ]  # [T, 3] fp32: 60 bytes, three of them in a buffer; 12 tokens are too many for one
+    group, expected = made(sizes, [torch.float32], False, 1)
+    assert len(end_to_end(p.kept.values["one"] for p in group)) > 2
+    np.testing.assert_array_equal(group.gather("one"), np.concatenate([one for one, _ in expected]))
+    np.testing.assert_array_equal(
+        group.fields("many"), np.concatenate([many for _, many in expected], axis=1)
+    )
+
+
+def test_what_lies_end_to_end_is_not_copied() -> None:
+    group, _ = made([4, 0, 7, 1], [torch.float32], False, 3)
+    found = group.gather("one")
+    assert np.shares_memory(found, group[2].kept["one"]) and found.base is not None
 
 
 def test_fields_from_the_end_of_kept_tensors_that_have_more_and_fewer() -> None:
     group, expected = made([5, 5], [torch.float32], False, 2)
     more = torch.arange(35.0).reshape(7, 5, 1).expand(7, 5, 2).contiguous()
-    group = Pieces([*group, group[0]._replace(kept=Kept({"many": Arena().hold(more)}, 0.0, 0))])
+    group = Pieces([*group, group[0]._replace(kept=Kept({"many": Arena().hold(more, "many")}, 0.0, 0))])
     right = np.concatenate([expected[0][1][-2:], expected[1][1][-2:], more[-2:].numpy()], axis=1)
     np.testing.assert_array_equal(group.fields("many", slice(-2, None)), right)

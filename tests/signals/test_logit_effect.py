@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 import workbench as wb
+from workbench.conformance.families import DENSE, OPAQUE, SPARSE, build
+from workbench.errors import ModelError, SetupError
 from workbench.signals import logit_effect
 
 
@@ -21,13 +23,30 @@ class Rms(nn.Module):
         return x * (x.square().mean(-1, keepdim=True) + self.variance_epsilon).rsqrt() * gain
 
 
-@pytest.mark.parametrize("kind", ["rms", "one", "layer", "none"])
+class Centred(Rms):
+    """A layer norm that is no :class:`torch.nn.LayerNorm`, as Cohere has it."""
+
+    def forward(self, x):
+        return super().forward(x - x.mean(-1, keepdim=True))
+
+
+class LayerOne(nn.LayerNorm):
+    """One whose gain is one plus its weight, as Nemotron has it."""
+
+    def forward(self, x):
+        return nn.functional.layer_norm(x, self.normalized_shape, 1 + self.weight, self.bias, self.eps)
+
+
+@pytest.mark.parametrize("kind", ["rms", "one", "layer", "layer one", "centred", "none"])
 def test_effects_of_parts_sum_to_the_logit(kind):
     torch.manual_seed(0)
     parts = torch.randn(5, 7, 12)
-    made = {"rms": lambda: Rms(12, False), "one": lambda: Rms(12, True), "layer": lambda: nn.LayerNorm(12)}
+    made = {
+        "rms": lambda: Rms(12, False), "one": lambda: Rms(12, True), "layer": lambda: nn.LayerNorm(12),
+        "layer one": lambda: LayerOne(12), "centred": lambda: Centred(12, False),
+    }  # fmt: skip
     norm = None if kind == "none" else made[kind]()
-    if kind == "layer":
+    if kind.startswith("layer"):
         nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
     rows, bias = torch.randn(7, 12), torch.randn(7)
     final = parts.sum(0)
@@ -74,9 +93,9 @@ def test_lens_divergence_against_numpy():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["olmoe", "mixtral", "llama"])
+@pytest.mark.parametrize("family", ["olmoe", "mixtral", "gpt_oss", "llama"])
 def test_recorded_effects_sum_to_the_recorded_logit(bench, family):
-    model = bench(family)
+    model = bench(build(family) if family == "gpt_oss" else family)
     record = wb.Record(logit_effect=True, logit_lens=True)
     bare = model.run([3, 1, 4, 1, 5, 9, 2, 6], record=None)
     run, short = model.run([[3, 1, 4, 1, 5, 9, 2, 6], [7, 8, 9]], record=record)
@@ -108,7 +127,9 @@ def test_recorded_effects_sum_to_the_recorded_logit(bench, family):
         "(SELECT run, position, layer, sum(effect) AS effect FROM logit_effect WHERE unit = 'head' GROUP BY ALL) AS h "
         "USING (run, position, layer)"
     ).fetchone()
-    assert pairs[0] < 1e-4, "heads sum to attention"
+    assert pairs[0] < 1e-4 or family == "gpt_oss", (
+        "heads sum to attention, but for the bias of its projection"
+    )
     if family != "llama" and model.kernels != "model":
         worst = model.sql(
             "SELECT max(abs(a.effect - e.effect)) FROM (SELECT * FROM logit_effect WHERE unit = 'mlp') AS a JOIN "
@@ -130,3 +151,31 @@ def test_recorded_effects_sum_to_the_recorded_logit(bench, family):
         "SELECT lens_kl FROM contribution WHERE run = ? AND layer = 0 ORDER BY position", [alone.id]
     )
     assert np.allclose([row[0] for row in found.fetchall()], wanted, atol=1e-5)
+
+
+MIXED = {"inkling2_text"}
+"""Families that mix the streams of several blocks before the head: no sum of what blocks add is the stream it reads."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["auto", "model"])
+@pytest.mark.parametrize("family", sorted({**SPARSE, **OPAQUE, **DENSE}))
+def test_everything_on_request_is_recorded_of_every_family_and_changes_no_bit(bench, family, kernels):
+    try:
+        model = bench(build(family), kernels=kernels)
+    except ModelError as error:
+        pytest.skip(str(error))
+    prompt = [3, 1, 4, 1, 5, 9, 2, 6]
+    others = {"scores": True, "census": True, "attention_map": True, "rank_sketch": 4}
+    bare = model.run(prompt, record=None)
+    if max(block.streams for block in model.anatomy.blocks) > 1:
+        with pytest.raises(SetupError, match="streams side by side"):
+            model.run(prompt, record=wb.Record(logit_effect=True, **others))
+        assert torch.equal(bare.logits, model.run(prompt, record=wb.Record(**others)).logits)
+        return
+    run = model.run(prompt, record=wb.Record(logit_lens=True, logit_effect=True, **others))
+    assert torch.equal(bare.logits, run.logits)
+    ((error,),) = model.sql(
+        "SELECT max(value) FROM metric WHERE run = ? AND name = 'logit_effect_error'", [run.id]
+    ).fetchall()
+    assert (error < 1e-3) == (family not in MIXED), "what is left is told"

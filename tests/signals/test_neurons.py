@@ -7,6 +7,9 @@ import pytest
 import torch
 
 import workbench as wb
+from workbench.anatomy import expert_inputs
+from workbench.conformance.families import SPARSE, build
+from workbench.errors import ModelError
 from workbench.signals import neurons
 
 
@@ -69,6 +72,60 @@ def test_recorded_census_of_a_dense_model(bench):
     found = chunks.fetchall()
     assert [r[0] for r in found] == [0, 8]
     assert np.isclose(found[1][1], float((a[8:16] >= 0.001).any(0).float().mean()))
+
+
+@pytest.mark.parametrize("family", sorted(SPARSE))
+def test_recorded_census_of_experts_of_every_family(bench, family):
+    """Biases, transposed weights, interleaved and clamped gates: on the model's kernels, and against what the experts give:
+    the down projections of the neurons, weighed, are the output of the bank."""
+    try:
+        model = bench(build(family), kernels="model")
+    except ModelError as error:
+        pytest.skip(str(error))
+    run = model.run(list(range(1, 15)), record=wb.Record(census=True))
+    layer = model.anatomy.moe_layers[0]
+    rows = model.sql(
+        "SELECT expert, neuron, mean, largest FROM neuron_rate WHERE run = ? AND layer = ? ORDER BY ALL",
+        [run.id, layer],
+    ).fetchall()
+    bank = model.anatomy.layer(layer).moe.experts
+    if not hasattr(bank, "_apply_gate"):
+        assert not rows
+        return
+    seen = {}
+
+    def keep(_, args, kwargs, output):
+        seen["inputs"], seen["output"] = expert_inputs(args, kwargs), output
+
+    handle = bank.register_forward_hook(keep, with_kwargs=True)
+    model.run(list(range(1, 15)), record=None)
+    handle.remove()
+    hidden, ids, weights = seen["inputs"]
+    expected, total = [], torch.zeros_like(seen["output"]).reshape(len(ids), -1)
+    for expert in sorted({e for e in ids.flatten().tolist() if 0 <= e < len(bank.down_proj)}):
+        token, slot = (ids == expert).nonzero(as_tuple=True)
+        up = bank.gate_up_proj if bank.has_gate else bank.up_proj
+        bias = (
+            (bank.gate_up_proj_bias if bank.has_gate else bank.up_proj_bias)[expert] if bank.has_bias else 0.0
+        )
+        into = up[expert] if bank.is_transposed else up[expert].T
+        made = hidden.reshape(len(ids), -1)[token] @ into + bias
+        made = bank._apply_gate(made) if bank.has_gate else bank.act_fn(made)
+        down = bank.down_proj[expert] if bank.is_transposed else bank.down_proj[expert].T
+        out = made @ down + (bank.down_proj_bias[expert] if bank.has_bias else 0.0)
+        if getattr(bank, "has_post_expert_norm", False):
+            out = bank.post_expert_norm(out)
+        total.index_add_(0, token, out * weights[token, slot, None])
+        magnitude = made.abs()
+        expected += [
+            (expert, n, float(magnitude[:, n].mean()), float(magnitude[:, n].max()))
+            for n in range(made.shape[1])
+        ]
+    assert torch.allclose(total, seen["output"].reshape(len(ids), -1), rtol=1e-3, atol=1e-5), (
+        "these are its neurons"
+    )
+    assert [row[:2] for row in rows] == [row[:2] for row in expected]
+    np.testing.assert_allclose([row[2:] for row in rows], [row[2:] for row in expected], rtol=1e-4, atol=1e-6)
 
 
 def test_recorded_census_of_experts(bench):

@@ -8,11 +8,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench.runtime.arena import Held, array
-from workbench.runtime.capture import AttentionSample, MapSample, RowRanks
+from workbench.runtime.capture import AttentionSample
+from workbench.runtime.held import Held, stacked, tensor
 from workbench.runtime.recorder import Taken
 from workbench.signals import attention_rank as ranking
 from workbench.signals.attention_map import MapStatistics, statistics
@@ -27,22 +26,49 @@ SINKS, WINDOW = 1, 16
 """First keys that count as sinks, and keys that count as near, in ``attention_map``."""
 
 
-class Seen(NamedTuple, Generic[T]):
-    """What was kept of one row of the batch in one layer of one pass."""
+class Seen(NamedTuple):
+    """What was sampled of one row of the batch in one layer of one pass."""
 
     taken: Taken
     layer: int
-    value: T
+    sample: AttentionSample
+
+
+class Measured(NamedTuple, Generic[T]):
+    """What samples of one shape say.
+
+    Attributes
+    ----------
+    keys
+        The pass, layer and row of the batch of each of P samples.
+    lengths
+        The tokens of the run of each.
+    tokens
+        Rows of their maps.
+    made
+        The submatrix, the method, its dtype and its error.
+    values
+        Arrays [P, N] for N heads.
+    """
+
+    keys: Sequence[tuple[Taken, int, int]]
+    lengths: Sequence[int]
+    tokens: int
+    made: tuple[str, str, str, float | None]
+    values: T
 
 
 def attention(passes: Sequence[Taken]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The rows of ``attention_rank`` and ``attention_map`` of ``passes``; maps of one shape are measured together."""
     ranked = [
-        Seen(taken, layer, ranks)
-        for taken in passes for layer, capture in taken.layers.items() for ranks in capture.ranks
+        Measured(
+            [(taken, layer, one.row)], [one.length], one.tokens, (one.submatrix, one.method, one.dtype, one.error),
+            Ranks(*(value[None] for value in one.ranks)),
+        )
+        for taken in passes for layer, capture in taken.layers.items() for one in capture.ranks
     ]  # fmt: skip
-    looked: list[Seen[MapSample]] = []
-    groups: dict[Hashable, list[Seen[AttentionSample]]] = {}
+    looked: list[Measured[MapStatistics]] = []
+    groups: dict[Hashable, list[Seen]] = {}
     for taken in passes:
         for layer, capture in taken.layers.items():
             for sample in capture.attention:
@@ -66,102 +92,88 @@ def _make(taken: Taken, sample: AttentionSample) -> Hashable:
     return *shapes, sample.scale, sample.softcap, sample.sinks is None, *asked
 
 
-def _keys(found: Sequence[Seen[Any]], heads: Sequence[int]) -> dict[str, Any]:
-    """The key columns of one row a head."""
+def _keys(found: Sequence[Measured[Any]]) -> dict[str, Any]:
+    """What every row of a table says of its sample; one row a head."""
+    heads = [one.values[0].shape[1] for one in found]
+    each = np.repeat(heads, [len(one.keys) for one in found])
     return {
-        "run": np.repeat([seen.taken.runs[seen.value.row] for seen in found], heads),
-        "step": np.repeat([seen.taken.step for seen in found], heads),
-        "layer": np.repeat([seen.layer for seen in found], heads),
-        "head": np.concatenate([np.arange(n) for n in heads]),
-    }
-
-
-def _rank_rows(found: Sequence[Seen[RowRanks]]) -> Mapping[str, Any]:
-    heads = [seen.value.ranks.rank.shape[0] for seen in found]
-
-    def each(name: str) -> NDArray[Any]:
-        return np.repeat(np.asarray([getattr(seen.value, name) for seen in found]), heads)
-
-    return _keys(found, heads) | {
-        "tokens": each("tokens"), "length": each("length"), "submatrix": each("submatrix").tolist(),
-        "method": each("method").tolist(), "dtype": each("dtype").tolist(), "error": each("error").tolist(),
-        "tolerance": np.repeat([seen.taken.facts.record.rank_tolerance for seen in found], heads),
-        **_values(Ranks._fields, [seen.value.ranks for seen in found]),
+        "run": np.repeat([taken.runs[row] for one in found for taken, _, row in one.keys], each),
+        "step": np.repeat([taken.step for one in found for taken, _, _ in one.keys], each),
+        "layer": np.repeat([layer for one in found for _, layer, _ in one.keys], each),
+        "head": np.concatenate([np.tile(np.arange(n), len(one.keys)) for n, one in zip(heads, found, strict=True)]),
+        "tokens": np.repeat([one.tokens for one in found], _sizes(found)),
+        "length": np.repeat([length for one in found for length in one.lengths], each),
     }  # fmt: skip
 
 
-def _map_rows(found: Sequence[Seen[MapSample]]) -> Mapping[str, Any]:
-    heads = [seen.value.statistics.entropy.shape[0] for seen in found]
-    return _keys(found, heads) | {
-        "tokens": np.repeat([seen.value.rows for seen in found], heads),
-        "length": np.repeat([seen.value.length for seen in found], heads),
-        "sinks": SINKS, "local_window": WINDOW,
-        **_values(MapStatistics._fields, [seen.value.statistics for seen in found]),
-    }  # fmt: skip
+def _sizes(found: Sequence[Measured[Any]]) -> list[int]:
+    """Rows of each."""
+    return [len(one.keys) * one.values[0].shape[1] for one in found]
+
+
+def _rank_rows(found: Sequence[Measured[Ranks]]) -> Mapping[str, Any]:
+    sizes = _sizes(found)
+    kinds = {"submatrix": pa.string(), "method": pa.string(), "dtype": pa.string(), "error": pa.float64()}
+    made = {}
+    for n, (name, kind) in enumerate(kinds.items()):
+        values = (pa.scalar(one.made[n], kind) for one in found)
+        made[name] = pa.concat_arrays([pa.repeat(*pair) for pair in zip(values, sizes, strict=True)])
+    tolerances = [one.keys[0][0].facts.record.rank_tolerance for one in found]
+    ranks = _values(Ranks._fields, [one.values for one in found])
+    return _keys(found) | made | {"tolerance": np.repeat(tolerances, sizes)} | ranks
+
+
+def _map_rows(found: Sequence[Measured[MapStatistics]]) -> Mapping[str, Any]:
+    told = _values(MapStatistics._fields, [one.values for one in found])
+    return _keys(found) | {"sinks": SINKS, "local_window": WINDOW} | told
 
 
 def _values(names: Sequence[str], found: Sequence[Any]) -> dict[str, pa.Array]:
     return {
-        name: pa.array(np.concatenate([np.asarray(getattr(one, name)) for one in found]), from_pandas=True)
+        name: pa.array(np.concatenate([np.asarray(getattr(one, name)).reshape(-1) for one in found]), from_pandas=True)
         for name in names
-    }
-
-
-def _rows(found: Sequence[Tensor]) -> list[NDArray[Any]]:
-    """Arrays that are read row by row: a row of a tensor is a tensor, and takes the interpreter from the model's thread."""
-    return [values.numpy() for values in found]
+    }  # fmt: skip
 
 
 def _stack(copies: Sequence[Held]) -> Tensor:
     """[P, N, R, D] of P copies [R, N, D]."""
-    return torch.from_numpy(np.stack([array(one) for one in copies])).transpose(1, 2).contiguous()
+    parts = stacked(copies)
+    return (
+        torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts)).transpose(1, 2).contiguous()
+    )
 
 
 def _masks(samples: Sequence[AttentionSample], size: int, keys: int) -> Tensor:
     """The masks of samples [P or 1, ...]; causal ones of one length are one and the same."""
     first = samples[0].mask
-    if all(one.mask is first for one in samples):
-        return first.expand(first.shape[0], size, keys).unsqueeze(0)
-    return torch.stack([one.mask.expand(one.mask.shape[0], size, keys) for one in samples])
+    masks = (
+        [tensor(first)]
+        if all(one.mask is first for one in samples)
+        else [tensor(one.mask) for one in samples]
+    )
+    return torch.stack([mask.expand(mask.shape[0], size, keys) for mask in masks])
 
 
-def _measure(
-    group: Sequence[Seen[AttentionSample]],
-) -> Iterator[tuple[list[Seen[RowRanks]], list[Seen[MapSample]]]]:
+def _measure(group: Sequence[Seen]) -> Iterator[tuple[list[Measured[Ranks]], list[Measured[MapStatistics]]]]:
     """What samples of one shape say, as many at a time as :data:`BUDGET` allows."""
-    first, record = group[0].value, group[0].taken.facts.record
+    first, record = group[0].sample, group[0].taken.facts.record
     (size, heads, _), keys = first.query.shape, first.key.shape[0]
     at_once = max(1, BUDGET // (heads * size * keys))
     for start in range(0, len(group), at_once):
         part = group[start : start + at_once]
-        samples = [seen.value for seen in part]
+        samples = [seen.sample for seen in part]
         maps = ranking.attention_map(
             _stack([s.query for s in samples]), _stack([s.key for s in samples]), first.scale, _masks(samples, size, keys),
             softcap=first.softcap,
-            sinks=None if first.sinks is None else torch.stack([s.sinks for s in samples]),  # type: ignore[misc]
+            sinks=None if first.sinks is None else torch.stack([tensor(s.sinks) for s in samples if s.sinks is not None]),
         )  # fmt: skip
         columns = None if first.rows is None else torch.stack([s.rows for s in samples])  # type: ignore[misc]
+        of = [(seen.taken, seen.layer, seen.sample.row) for seen in part], [s.length for s in samples], size
+        made = ("full" if first.rows is None else "sampled", "gram", "float64", None)
         ranked, looked = [], []
         if record.attention_rank:
-            found = ranking.ranks(maps, record.rank_tolerance, columns)
-            submatrix = "full" if first.rows is None else "sampled"
-            for seen, *values in zip(part, *_rows(found), strict=True):
-                one = RowRanks(
-                    seen.value.row,
-                    Ranks(*values),
-                    size,
-                    seen.value.length,
-                    submatrix,
-                    "gram",
-                    "float64",
-                    None,
-                )
-                ranked.append(Seen(seen.taken, seen.layer, one))
+            ranked.append(Measured(*of, made, ranking.ranks(maps, record.rank_tolerance, columns)))
         if record.attention_map:
-            told = statistics(
-                maps, torch.arange(size) if columns is None else columns, sinks=SINKS, window=WINDOW
-            )
-            for seen, *values in zip(part, *_rows(told), strict=True):
-                of = MapSample(seen.value.row, MapStatistics(*values), size, seen.value.length)
-                looked.append(Seen(seen.taken, seen.layer, of))
+            at = torch.arange(size) if columns is None else columns
+            looked.append(Measured(*of, made, statistics(maps, at, sinks=SINKS, window=WINDOW)))
         yield ranked, looked

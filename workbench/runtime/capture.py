@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from workbench.runtime.arena import Held
-from workbench.signals import attention_map, attention_rank, sparsity
+from workbench.runtime.held import Held
+from workbench.signals import attention_rank, sparsity
 
 
 class ExpertStats(NamedTuple):
@@ -39,12 +39,12 @@ class AttentionSample(NamedTuple):
     row: int
     query: Held
     key: Held
-    mask: Tensor
+    mask: Held
     rows: Tensor | None
     length: int
     scale: float
     softcap: float | None
-    sinks: Tensor | None
+    sinks: Held | None
 
 
 class RowRanks(NamedTuple):
@@ -58,15 +58,6 @@ class RowRanks(NamedTuple):
     method: str
     dtype: str
     error: float | None
-
-
-class MapSample(NamedTuple):
-    """Statistics of the attention maps of one row of the batch: [N] each, from ``rows`` of ``length`` query rows."""
-
-    row: int
-    statistics: attention_map.MapStatistics
-    rows: int
-    length: int
 
 
 class Effects(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from workbench.runtime.arena import Held, array
 from workbench.runtime.capture import AttentionSample, Census, Chunks, Effects, RowRanks
+from workbench.runtime.held import Held, array
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
@@ -50,6 +51,12 @@ class Pass:
     def past(self) -> int:
         """Tokens before this pass."""
         return int(self.positions.min()) if self.start is None else self.start
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Tokens of every row; padding stands behind them."""
+        rows, width = self.positions.shape
+        return [width] * rows if self.valid is None else self.valid.sum(-1).tolist()
 
     def of_rows(self, values: Tensor) -> Tensor:
         """``values`` [B] of the rows of the batch, at each token [B', S']."""

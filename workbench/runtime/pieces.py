@@ -10,12 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from workbench.runtime.arena import memory
+from workbench.runtime.held import end_to_end
 from workbench.runtime.kept import Kept
 from workbench.runtime.recorder import Taken, Tokens
-
-SMALL = 2**15
-"""Bytes that are copied in less time than it takes to let the interpreter go and take it again."""
 
 
 class Piece(NamedTuple):
@@ -68,11 +65,9 @@ class Pieces(tuple[Piece, ...]):
         return found
 
     def _gather(self, name: str, trailing: int) -> NDArray[Any]:
-        if self._small(name):
+        if self._alike(name):
             first = self[0].kept[name]
-            return self._joined(name, first.dtype).reshape(
-                sum(self.sizes), *first.shape[first.ndim - trailing :]
-            )
+            return self._joined(name).reshape(sum(self.sizes), *first.shape[first.ndim - trailing :])
         parts = []
         for piece in self:
             value = piece.kept[name]
@@ -81,28 +76,24 @@ class Pieces(tuple[Piece, ...]):
         return np.concatenate(parts)
 
     def _fields(self, name: str, only: slice) -> NDArray[Any]:
-        if self._small(name) and len({p.kept.values[name].shape for p in self}) == 1:
-            first = self[0].kept[name]
-            each = self._joined(name, first.dtype).reshape(len(self), *first.shape)[:, only]
-            return each.swapaxes(0, 1).reshape(each.shape[1], sum(self.sizes), *first.shape[2:])
+        if self._alike(name) and len({p.kept.values[name].shape for p in self}) == 1:
+            each = self._joined(name).reshape(len(self), *self[0].kept.values[name].shape)[:, only]
+            return each.swapaxes(0, 1).reshape(each.shape[1], sum(self.sizes), *each.shape[3:])
         parts = ((p.kept[name][only], p.tokens) for p in self)
         return np.concatenate([part if at.whole else part[:, at.at] for part, at in parts], axis=1)
 
-    def _small(self, name: str) -> bool:
-        """Whether what was kept by ``name`` can be joined as it lies there: all tokens of each, one dtype, and little."""
-        if not self._whole:
-            return False
-        held = [p.kept.values[name] for p in self]
-        return max(one.nbytes for one in held) <= SMALL and len({one.dtype for one in held}) == 1
+    def _alike(self, name: str) -> bool:
+        """Whether what was kept by ``name`` can be joined as it lies there: all tokens of each, and one dtype."""
+        return self._whole and len({p.kept.values[name].dtype for p in self}) == 1
 
     @cached_property
     def _whole(self) -> bool:
         return all(p.tokens.whole for p in self)
 
-    def _joined(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-        # As bytes: numpy makes an array of each, and for many lets the interpreter go and takes it from the model's thread
-        # again.
-        return np.frombuffer(bytearray().join([memory(p.kept.values[name]) for p in self]), dtype)
+    def _joined(self, name: str) -> NDArray[Any]:
+        # Of many arrays numpy would take the interpreter from the model's thread for each.
+        parts = end_to_end(p.kept.values[name] for p in self)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def known(values: NDArray[Any]) -> pa.Array:

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from workbench.anatomy import Anatomy, RoutingRule
 from workbench.interventions.ragged import NOTHING
-from workbench.runtime.arena import Arena, Held
+from workbench.runtime.arena import Arena
 from workbench.runtime.capture import Capture, Census, Chunks, Effects
+from workbench.runtime.held import Held
 from workbench.runtime.kept import Kept
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
+from workbench.runtime.staging import Arrival
 from workbench.store import Store
 
 if TYPE_CHECKING:
@@ -135,7 +137,7 @@ class Taken:
     """Everything the rows of one pass are made of; waits in the writer's queue (:class:`workbench.store.writer.Deferred`).
 
     ``tokens`` get rows of their own, ``every_token`` (a superset) enter the sums over tokens; ``seconds`` is how long it
-    took.
+    took. ``arrivals`` are what to wait for before the layers are read.
     """
 
     facts: Facts
@@ -149,6 +151,12 @@ class Taken:
     work: tuple[Left, ...] = ()
     masks: tuple[MaskReport, ...] = ()
     seconds: float | None = None
+    arrivals: tuple[Arrival, ...] = ()
+
+    def arrive(self) -> None:
+        """Wait until what comes from a device can be read."""
+        for arrival in self.arrivals:
+            arrival.synchronize()
 
     @property
     def rows(self) -> int:
@@ -170,6 +178,7 @@ class Taken:
 
     def count_by_run(self, tokens: Tokens | None = None) -> dict[int, dict[str, int]]:
         """The same for each run of the pass; of ``tokens`` instead of those that are kept, where they are given."""
+        self.arrive()
         only = tokens is not None
         tokens = self.tokens if tokens is None else tokens
         batch = len(self.runs)
@@ -292,7 +301,7 @@ class Recorder:
         work = tuple(Left.of(one, self._runs) for one in part.work)
         taken = Taken(
             self._facts, now.step, self._runs, rowed, valid, layers, nbytes, decided, work, tuple(part.reports),
-            part.seconds,
+            part.seconds, self._arena.send(),
         )  # fmt: skip
         if self._store.policy == "sample":
             taken = self._thin(taken)
@@ -332,18 +341,18 @@ class Recorder:
         hold = self._arena.hold
         values: dict[str, Held] = {}
         if capture.contribution is not None:
-            values["contribution"] = hold(capture.contribution)
+            values["contribution"] = hold(capture.contribution, "contribution")
         if capture.ids is not None:
             for name in _CHOICE if capture.edited is None else (*_CHOICE, *_NATIVE):
                 value = getattr(capture, name)
                 if value is not None:
-                    values[name] = hold(value)
+                    values[name] = hold(value, name)
         for group in (capture.experts, capture.activation):
             if group is not None:
                 for name, value in zip(group._fields, group, strict=True):
-                    values[name] = hold(value)
+                    values[name] = hold(value, name)
         if capture.lens_kl is not None:
-            values["lens_kl"] = hold(capture.lens_kl)
+            values["lens_kl"] = hold(capture.lens_kl, "lens_kl")
         effects, census, chunks = capture.effects, capture.census, capture.chunks
         if effects is not None:
             effects = Effects(

@@ -30,6 +30,8 @@ NORM, SUMS = slice(0, 1), slice(1, 3)
 
 def digest(passes: Sequence[Taken]) -> Iterator[Rows]:
     """The rows of ``passes``, table by table."""
+    for taken in passes:
+        taken.arrive()
     pieces = [
         Piece(taken, layer, kept, taken.tokens) for taken in passes for layer, kept in taken.layers.items()
     ]

@@ -9,6 +9,7 @@ nostalgebraist 2020.
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -34,7 +35,7 @@ def direction(
     Parameters
     ----------
     norm
-        The norm before the head: a LayerNorm, or an RMS norm whose gain is its weight or one plus its weight; ``None`` for
+        The norm before the head: a layer norm or an RMS norm, whose gain is its weight or one plus its weight; ``None`` for
         none.
     final
         The stream [T, H] that enters it.
@@ -51,15 +52,11 @@ def direction(
     constant = torch.zeros_like(wide[..., 0]) if bias is None else bias.to(wide)
     if norm is None:
         return Direction(rows, constant)
-    if isinstance(norm, nn.LayerNorm):
-        scale = (wide.var(-1, unbiased=False, keepdim=True) + norm.eps).rsqrt()
-        vector = rows * (1.0 if norm.weight is None else norm.weight.to(wide)) * scale
+    centred, gain, shift = _form(norm, wide)
+    vector = rows * gain * _scale(norm, wide, centred)
+    if centred:
         vector = vector - vector.mean(-1, keepdim=True)  # the norm takes the mean of the stream away
-        if norm.bias is not None:
-            constant = constant + rows @ norm.bias.to(wide)
-        return Direction(vector, constant)
-    scale = (wide.square().mean(-1, keepdim=True) + _epsilon(norm)).rsqrt()
-    return Direction(rows * _gain(norm, final, scale) * scale, constant)
+    return Direction(vector, constant + rows @ shift)
 
 
 def effect(part: Tensor, of: Direction) -> Tensor:
@@ -92,20 +89,31 @@ def lens_divergence(final: Tensor, early: Tensor) -> Tensor:
     return F.kl_div(log_early, log_final, reduction="none", log_target=True).sum(-1).clamp(min=0.0)
 
 
-def _gain(norm: nn.Module, final: Tensor, scale: Tensor) -> Tensor:
-    """The factor [H] of an RMS norm, held to what the norm really does."""
+def _scale(norm: nn.Module, wide: Tensor, centred: bool) -> Tensor:
+    """[T, 1] by which the norm multiplies a stream [T, H]."""
+    spread = wide.var(-1, unbiased=False, keepdim=True) if centred else wide.square().mean(-1, keepdim=True)
+    return (spread + _epsilon(norm)).rsqrt()
+
+
+def _form(norm: nn.Module, wide: Tensor) -> tuple[bool, Tensor, Tensor]:
+    """Whether the norm takes the mean away, its gain [H] and its shift [H], held to what it really does."""
     with torch.no_grad():
-        probe, scales = final[:4].detach(), scale[:4]
-        wanted = _wide(norm(probe))
-        weight = getattr(norm, "weight", None)
-        one = torch.ones_like(_wide(final[0]))
-        tolerance = 1e-4 if final.dtype in (torch.float32, torch.float64) else 0.05
-        for gain in (one,) if weight is None else (weight.to(one), 1 + weight.to(one)):
-            found = _wide(probe) * scales * gain
+        probe = wide[:4]
+        weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
+        parameter = next(norm.parameters(), None)
+        dtype = wide.dtype if parameter is None else parameter.dtype
+        wanted = _wide(norm.forward(probe.to(dtype)))  # a call would run the hooks at it
+        one, none = torch.ones_like(wide[0]), torch.zeros_like(wide[0])
+        tolerance = 1e-4 if dtype in (torch.float32, torch.float64) else 0.05
+        gains = (one,) if weight is None else (weight.to(one), 1 + weight.to(one))
+        shifts = (none,) if bias is None else (bias.to(one), none)
+        for centred, gain, shift in itertools.product((False, True), gains, shifts):
+            seen = probe - probe.mean(-1, keepdim=True) if centred else probe
+            found = seen * _scale(norm, probe, centred) * gain + shift
             if torch.allclose(
                 found, wanted, rtol=tolerance, atol=tolerance * float(wanted.abs().max() + 1e-9)
             ):
-                return gain
+                return centred, gain, shift
     raise ValueError(
         f"The final norm {type(norm).__name__} is neither a layer norm nor an RMS norm with a plain gain."
     )

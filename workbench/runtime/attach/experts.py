@@ -40,13 +40,26 @@ def experts_function(own: str) -> Callable[[Any, Tensor, Tensor, Tensor], Tensor
         if bank is None:
             return _own_function(own, module)(module, hidden, ids, weights)
         started = time.perf_counter()
-        run = _fused if bank.act else _composed
-        out = run(module, bank, hidden, ids, weights)
+        out = _run(module, bank, hidden, ids, weights)
         if bank.sink is not None:
             bank.sink(out, ids, weights, time.perf_counter() - started)
         return out.y
 
     return experts
+
+
+def each_choice(module: Any, hidden: Tensor, ids: Tensor) -> Tensor:
+    """What each expert [T, k] that was chosen of a bank on our kernels makes of ``hidden`` [T, H] before its weight,
+    [T, k, H]; zeros for a slot without one. Nobody is told of its statistics."""
+    bank, k = _BANKS[module], ids.shape[-1]
+    ids = ids.reshape(-1, 1)
+    once = torch.ones_like(ids, dtype=hidden.dtype)
+    out = _run(module, Bank(bank.backend, bank.act), hidden.repeat_interleave(k, dim=0), ids, once)
+    return out.y.unflatten(0, (-1, k))
+
+
+def _run(module: Any, bank: Bank, hidden: Tensor, ids: Tensor, weights: Tensor) -> routing_kernels.ExpertRows:
+    return (_fused if bank.act else _composed)(module, bank, hidden, ids, weights)
 
 
 def _fused(

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from workbench.anatomy import Block
-from workbench.runtime.arena import own
 from workbench.runtime.attach import AttentionCall, AttentionSink, askers_of
 from workbench.runtime.capture import AttentionSample, RowRanks
+from workbench.runtime.held import Held
 from workbench.runtime.hooks.mounts import Mounts
 from workbench.runtime.hooks.scene import Scene
 from workbench.runtime.record import Record
@@ -52,7 +52,7 @@ def sample_attention(scene: Scene, layer: int, record: Record) -> AttentionSink:
         if size < 2 or size != call.key.shape[2]:
             return
         capture = scene.capture(layer)
-        for row, length in enumerate(_lengths(scene, size)):
+        for row, length in enumerate(scene.now.sizes):
             if length < 2:
                 continue
             if record.attention_rank or record.attention_map:
@@ -64,28 +64,24 @@ def sample_attention(scene: Scene, layer: int, record: Record) -> AttentionSink:
     return read
 
 
-def _lengths(scene: Scene, size: int) -> list[int]:
-    """The tokens of every row of the batch; padding stands behind them."""
-    valid = scene.now.valid
-    return [size] * scene.now.positions.shape[0] if valid is None else valid.sum(-1).tolist()
-
-
 def _sample(
     scene: Scene, call: AttentionCall, row: int, length: int, limit: int, layer: int
 ) -> AttentionSample:
     """Copies of what the map of one run is made of: the queries of sampled tokens, and the keys they may look at."""
-    rows, last, causal = _chosen(length, limit, layer)
+    rows, placed, last, causal = _chosen(length, limit, layer, call.query.device)
     query, key = call.query[row].transpose(0, 1), call.key[row].transpose(0, 1)
-    query = query[:length] if rows is None else query.index_select(0, rows.to(query.device))
+    query = query[:length] if placed is None else query.index_select(0, placed)
+    hold = scene.arena.hold
+    mask: Held
     if call.mask is None:
         mask, keys = causal, last + 1
     else:
-        whole = call.mask[min(row, call.mask.shape[0] - 1)]
-        mask, keys = (whole[:, :length] if rows is None else whole[:, rows.to(whole.device)]), length
-        mask = mask[..., :length].cpu()
+        whole = call.mask[min(row, call.mask.shape[0] - 1), ..., :length]
+        seen, keys = (whole[:, :length] if placed is None else whole[:, placed]), length
+        mask = seen if seen.is_cpu else hold(seen, "mask")
     return AttentionSample(
-        row, scene.arena.hold(query), scene.arena.hold(key[:keys]), mask, rows, length, call.scale, call.softcap,
-        None if call.sinks is None else own(call.sinks),
+        row, hold(query, "query"), hold(key[:keys], "key"), mask, rows, length, call.scale, call.softcap,
+        None if call.sinks is None else hold(call.sinks, "sinks"),
     )  # fmt: skip
 
 
@@ -138,9 +134,13 @@ def _sketch(call: AttentionCall, row: int, length: int, width: int, layer: int, 
 
 
 @lru_cache(maxsize=256)
-def _chosen(length: int, limit: int, layer: int) -> tuple[Tensor | None, int, Tensor]:
-    """The sampled positions (``None``: all), the last of them, and what a causal mask [1, R, last + 1] lets them see."""
+def _chosen(
+    length: int, limit: int, layer: int, device: torch.device
+) -> tuple[Tensor | None, Tensor | None, int, Tensor]:
+    """The sampled positions (``None``: all), the same on ``device``, the last of them, and what a causal mask
+    [1, R, last + 1] lets them see."""
     rows = attention_rank.sample(length, limit, seed=layer)
     at = torch.arange(length) if rows is None else rows
     last = int(at[-1])
-    return rows, last, (torch.arange(last + 1) <= at[:, None]).unsqueeze(0)
+    placed = None if rows is None else rows.to(device)
+    return rows, placed, last, (torch.arange(last + 1) <= at[:, None]).unsqueeze(0)

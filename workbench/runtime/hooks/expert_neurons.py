@@ -22,31 +22,32 @@ class Neurons:
         """Raises :class:`EditRefused` with the reason where the bank is none that the registry describes."""
         assert block.moe is not None
         self._bank: Any = block.moe.experts
-        name = type(self._bank).__name__
-        reason = (
-            "" if hasattr(self._bank, "_apply_gate") else f"{name} is not in transformers' experts registry"
-        )
-        if getattr(self._bank, "has_post_expert_norm", False):
-            reason = f"{name} normalises what each expert returns, so that no neuron adds to it by itself"
-        if reason:
-            raise EditRefused(
-                f"The neurons of layer {block.layer} live in a bank of experts that cannot be reached: {reason}.",
-                "Use expert_out or mlp_out there, or choose another layer.",
-            )
+        if not known_bank(self._bank):
+            raise _unreachable(block, f"{type(self._bank).__name__} is not in transformers' experts registry")
+
+    @property
+    def width(self) -> int:
+        """Neurons of an expert."""
+        return int(self._bank.down_proj.shape[1 if self._bank.is_transposed else 2])
 
     def of(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """What enters the down projection of each chosen expert [T, k, F], from ``hidden`` [T, H] and ``ids`` [T, k]; zeros
         for a slot without an expert, or with one that has no weights."""
-        bank = self._bank
-        found = hidden.new_zeros(*ids.shape, bank.down_proj.shape[1 if bank.is_transposed else 2])
+        found = hidden.new_zeros(*ids.shape, self.width)
         for expert, token, slot in self._chosen(ids):
-            into = (bank.gate_up_proj if bank.has_gate else bank.up_proj)[expert]
-            made = hidden[token] @ (into if bank.is_transposed else into.T)
-            if bank.has_bias:
-                made = made + (bank.gate_up_proj_bias if bank.has_gate else bank.up_proj_bias)[expert]
-            made = bank._apply_gate(made) if bank.has_gate else bank.act_fn(made)
-            found[token, slot] = made.to(found.dtype)
+            found[token, slot] = self.of_expert(expert, hidden[token]).to(found.dtype)
         return found
+
+    def of_expert(self, expert: int, hidden: Tensor) -> Tensor:
+        """What enters the down projection of one expert [n, F], from ``hidden`` [n, H]."""
+        bank = self._bank
+        into = (bank.gate_up_proj if bank.has_gate else bank.up_proj)[expert]
+        made = hidden @ (into if bank.is_transposed else into.T)
+        if bank.has_bias:
+            made = made + (bank.gate_up_proj_bias if bank.has_gate else bank.up_proj_bias)[expert]
+        made = bank._apply_gate(made) if bank.has_gate else bank.act_fn(made)
+        assert isinstance(made, Tensor)
+        return made
 
     def through(self, change: Tensor, ids: Tensor) -> Tensor:
         """What a ``change`` [T, k, F] of the neurons adds to the tokens [T, H] through the down projections."""
@@ -64,6 +65,18 @@ class Neurons:
                 yield expert, *(ids == expert).nonzero(as_tuple=True)
 
 
+def known_bank(bank: Any) -> bool:
+    """Whether transformers' registry says of ``bank`` how its weights lie and how its neurons are gated."""
+    return hasattr(bank, "_apply_gate")
+
+
+def _unreachable(block: Block, reason: str) -> EditRefused:
+    return EditRefused(
+        f"The neurons of layer {block.layer} live in a bank of experts that cannot be reached: {reason}.",
+        "Use expert_out or mlp_out there, or choose another layer.",
+    )
+
+
 def hook_expert_neurons(
     scene: Scene, block: Block, planned: Planned[SiteEdit], write: Callable[..., Tensor]
 ) -> Callable[[], None]:
@@ -71,6 +84,11 @@ def hook_expert_neurons(
     added to the bank's output. Returns what ends it."""
     assert block.moe is not None
     neurons = Neurons(block)
+    if getattr(block.moe.experts, "has_post_expert_norm", False):
+        name = type(block.moe.experts).__name__
+        raise _unreachable(
+            block, f"{name} normalises what each expert returns, so that no neuron adds to it by itself"
+        )
 
     def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         if not scene.scoped(planned, block.layer):

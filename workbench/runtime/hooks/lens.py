@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import routing_kernels
 import torch
 from torch import Tensor, nn
 
 from workbench.anatomy import Block, expert_inputs
 from workbench.errors import SetupError
-from workbench.runtime.attach import bank_of
+from workbench.runtime.attach import bank_of, each_choice
 from workbench.runtime.capture import Effects
 from workbench.runtime.hooks.mounts import Mounts
 from workbench.runtime.hooks.scene import Scene
@@ -100,7 +99,10 @@ def _effects(scene: Scene, norm: nn.Module | None, head: Any, final: Tensor, log
         targets[rows, ends] = logits.argmax(-1)[rows, ends]
     flat = targets.reshape(-1)
     bias = None if getattr(head, "bias", None) is None else head.bias[flat]
-    of = logit_effect.direction(norm, final, head.weight[flat], bias)
+    try:
+        of = logit_effect.direction(norm, final, head.weight[flat], bias)
+    except ValueError as error:
+        raise SetupError(str(error), "Record without logit_effect.") from error
     ran = [block for block in scene.anatomy.blocks if "post" in scene.capture(block.layer).parts]
     total = of.constant
     for block in ran:
@@ -139,14 +141,5 @@ def _experts(block: Block, capture: Any, of: logit_effect.Direction) -> Tensor:
     """The selected experts run once more, each slot alone and without its weight."""
     moe, outlet = block.moe, block.mlp_outlet
     assert moe is not None and outlet is not None
-    bank = bank_of(moe.experts)
-    assert bank is not None
-    experts: Any = moe.experts
-    hidden, ids = capture.parts["experts"].flatten(0, -2), capture.ids
-    k = ids.shape[-1]
-    out = routing_kernels.moe_experts(
-        hidden.repeat_interleave(k, dim=0), ids.reshape(-1, 1), torch.ones_like(capture.weights).reshape(-1, 1),
-        experts.gate_up_proj, experts.down_proj, act=bank.act, backend=bank.backend,
-    )  # fmt: skip
-    alone = out.y.unflatten(0, (-1, k))
+    alone = each_choice(moe.experts, capture.parts["experts"].flatten(0, -2), capture.ids)
     return logit_effect.expert_effects(alone, capture.weights, of) * outlet.multiplier

@@ -8,17 +8,16 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from workbench.anatomy import Block, expert_inputs
 from workbench.errors import EditRefused
 from workbench.interventions import mask
 from workbench.runtime.artefacts import opened
-from workbench.runtime.attach import bank_of
 from workbench.runtime.calibrate import quantile
 from workbench.runtime.capture import Census, Chunks
 from workbench.runtime.depth.decide import uniform
 from workbench.runtime.gated import Gated, gated_of, unfit
+from workbench.runtime.hooks.expert_neurons import Neurons, known_bank
 from workbench.runtime.hooks.mounts import Mounts
 from workbench.runtime.hooks.scene import Planned, Scene, Work
 from workbench.runtime.hooks.units import fill, units_of
@@ -36,7 +35,7 @@ Some: TypeAlias = mask.Neurons | mask.Activations
 def hook_activation(scene: Scene, block: Block, record: Record, mounts: Mounts) -> None:
     """Measure the activation sparsity of ``block``; experts are measured by the kernel that runs them, but for a census."""
     if block.moe is not None:
-        if record.census and bank_of(block.moe.experts) is not None:
+        if record.census and known_bank(block.moe.experts):
             _hook_census(scene, block, record.threshold, mounts)
         return
     if block.mlp is None or block.mlp.down_proj is None:
@@ -270,21 +269,21 @@ def _without(gated: Gated, gone: Tensor) -> Gated:
 def _hook_census(scene: Scene, block: Block, threshold: float, mounts: Mounts) -> None:
     moe = block.moe
     assert moe is not None
-    experts: Any = moe.experts
+    bank = Neurons(block)
 
     def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden, ids, _weights = expert_inputs(args, kwargs)
+        hidden = hidden.reshape(len(ids), -1)
 
         def activations(expert: int, tokens: Tensor) -> Tensor:
-            gate, up = F.linear(hidden[tokens], experts.gate_up_proj[expert]).chunk(2, dim=-1)
-            return experts.act_fn(gate) * up
+            return bank.of_expert(expert, hidden[tokens])
 
-        batch, width = scene.now.positions.shape[0], experts.down_proj.shape[-1]
+        batch = scene.now.positions.shape[0]
         rows = scene.now.positions.new_zeros(scene.now.positions.shape)
         rows += rows.new_tensor(range(batch)).unsqueeze(-1)
         keep = None if scene.now.valid is None else scene.now.valid.reshape(-1)
         found = neurons.expert_census(
-            activations, ids, rows.reshape(-1), batch, moe.num_experts, width, threshold, keep
+            activations, ids, rows.reshape(-1), batch, moe.num_experts, bank.width, threshold, keep
         )
         scene.capture(block.layer).census = Census(*found)
 

@@ -3,6 +3,8 @@ used again when nobody reads them."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any, ClassVar
 
 import numpy as np
@@ -110,6 +112,15 @@ def test_rooms_of_the_host_are_used_again_when_nobody_reads_them() -> None:
     assert len(room._spare) == 1
     third = room.put(torch.ones(1000))
     assert array(third).ctypes.data == place and not room._spare
+
+
+def test_a_pass_that_was_given_up_keeps_nothing() -> None:
+    room = Staging(torch.device("cpu"))
+    room.put(torch.ones(1000))  # and never sent
+    gone = weakref.ref(room)
+    del room
+    gc.collect()
+    assert gone() is None
 
 
 def test_more_than_the_largest_room_goes_in_several_copies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,10 +81,8 @@ class Arena:
         return tuple(arrival for arrival in sent if arrival is not None)
 
     def _from_device(self, tensor: Tensor) -> Held:
-        if 2 * tensor.nbytes > MOST or tensor.dtype not in (
-            *DTYPES,
-            *HALF,
-        ):  # half precision takes twice as much here
+        known = tensor.dtype in DTYPES or tensor.dtype in HALF
+        if not known or 2 * tensor.nbytes > MOST:  # half precision takes twice as much here
             return own(tensor)
         if tensor.device not in self._staged:
             self._staged[tensor.device] = Staging(tensor.device)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from collections import deque
 from typing import NamedTuple, Protocol
 
 import torch
@@ -49,7 +50,7 @@ class Staging:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._spare: list[Tensor] = []
+        self._spare: deque[Tensor] = deque(maxlen=SPARE)
         self._buffer = torch.empty(0, dtype=torch.uint8, device=device)
         self._room: _Room | None = None
         self._used = 0
@@ -81,19 +82,15 @@ class Staging:
         size = max(self._buffer.numel(), 1 << (min(least, MOST) - 1).bit_length())
         if size > self._buffer.numel():
             self._buffer = torch.empty(size, dtype=torch.uint8, device=self._device)
-            self._spare.clear()
+            self._spare = deque(maxlen=SPARE)  # those of the old size come back to the old one
         host = self._spare.pop() if self._spare else self._host(size)
         lease = (ctypes.c_ubyte * size).from_buffer(host.numpy().data)
-        weakref.finalize(lease, self._give_back, host).atexit = False
+        weakref.finalize(lease, self._spare.append, host).atexit = False
         return _Room(self._buffer, host, memoryview(lease).cast("B"))
 
     def _host(self, size: int) -> Tensor:
         # Only from memory that cannot be paged out does a GPU copy while the host goes on.
         return torch.empty(size, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
-
-    def _give_back(self, host: Tensor) -> None:
-        if host.numel() == self._buffer.numel() and len(self._spare) < SPARE:
-            self._spare.append(host)
 
     def _ship(self) -> None:
         room, used, self._room, self._used = self._room, self._used, None, 0

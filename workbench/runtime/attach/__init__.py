@@ -23,7 +23,7 @@ from workbench.runtime.attach.calls import (
     MlpOptions,
     MlpReport,
 )
-from workbench.runtime.attach.experts import Bank, bank_of, each_choice
+from workbench.runtime.attach.experts import Bank, bank_of, each_choice, known_bank
 from workbench.runtime.attach.mlp import ask_mlp
 from workbench.runtime.attach.paths import KernelPath
 
@@ -46,4 +46,5 @@ __all__ = [
     "bank_of",
     "device_of",
     "each_choice",
+    "known_bank",
 ]

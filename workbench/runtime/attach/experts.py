@@ -113,10 +113,15 @@ def bank_of(module: nn.Module) -> Bank | None:
     return _BANKS.get(module)
 
 
+def known_bank(bank: Any) -> bool:
+    """Whether transformers' registry says of ``bank`` how its weights lie and how its neurons are gated."""
+    return hasattr(bank, "_apply_gate")
+
+
 def unfit_bank(bank: Any) -> str:
     """Why our fused layer does not cover ``bank``; empty where it does."""
     name = type(bank).__name__
-    if not hasattr(bank, "_apply_gate"):
+    if not known_bank(bank):
         return f"{name} is not in transformers' experts registry"
     for flag, wanted, what in (
         ("has_gate", True, "has neurons without a gate"), ("has_bias", False, "has biases"),

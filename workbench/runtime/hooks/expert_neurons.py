@@ -12,6 +12,7 @@ from workbench.anatomy import Block, expert_inputs
 from workbench.errors import EditRefused
 from workbench.interventions.patch import Patch
 from workbench.interventions.site import SiteEdit
+from workbench.runtime.attach import known_bank
 from workbench.runtime.hooks.scene import Planned, Scene
 
 
@@ -63,11 +64,6 @@ class Neurons:
         for expert in torch.unique(ids).tolist():
             if 0 <= expert < len(self._bank.down_proj):
                 yield expert, *(ids == expert).nonzero(as_tuple=True)
-
-
-def known_bank(bank: Any) -> bool:
-    """Whether transformers' registry says of ``bank`` how its weights lie and how its neurons are gated."""
-    return hasattr(bank, "_apply_gate")
 
 
 def _unreachable(block: Block, reason: str) -> EditRefused:

@@ -13,11 +13,12 @@ from workbench.anatomy import Block, expert_inputs
 from workbench.errors import EditRefused
 from workbench.interventions import mask
 from workbench.runtime.artefacts import opened
+from workbench.runtime.attach import known_bank
 from workbench.runtime.calibrate import quantile
 from workbench.runtime.capture import Census, Chunks
 from workbench.runtime.depth.decide import uniform
 from workbench.runtime.gated import Gated, gated_of, unfit
-from workbench.runtime.hooks.expert_neurons import Neurons, known_bank
+from workbench.runtime.hooks.expert_neurons import Neurons
 from workbench.runtime.hooks.mounts import Mounts
 from workbench.runtime.hooks.scene import Planned, Scene, Work
 from workbench.runtime.hooks.units import fill, units_of

@@ -16,7 +16,7 @@ from workbench.interventions.mask import Channels
 from workbench.interventions.patch import Patch
 from workbench.interventions.site import SiteEdit
 from workbench.runtime.artefacts import opened
-from workbench.runtime.attach import bank_of
+from workbench.runtime.attach import bank_of, known_bank
 from workbench.runtime.hooks.expert_neurons import hook_expert_neurons
 from workbench.runtime.hooks.scene import Planned, Scene
 from workbench.runtime.hooks.units import fill, units_of
@@ -72,7 +72,7 @@ def expert_outputs(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if bank is not None:
         bank.sink = None  # these passes are not what the model executes
     # LongCat-Flash's own loop loses the axis of choices where there is one: a second of no weight keeps it.
-    width = 1 if hasattr(module, "_apply_gate") else 2
+    width = 1 if known_bank(module) else 2
     one = torch.ones_like(weights[:, :1])
     try:
         slots = []

@@ -26,7 +26,8 @@ def define(name: str, schema: str, call: Callable[..., Any], shapes: Callable[..
 _MODES = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 _TRANSFORM = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", lambda: True)
 _PROFILED = getattr(torch.autograd, "_profiler_enabled", lambda: True)
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_TRACED = getattr(torch._C, "_get_tracing_state", lambda: True)
+_PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, str, bool, int, float, type(None)})
 
 
 def undispatched(op: Callable[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,11 +38,9 @@ def undispatched(op: Callable[..., Any], call: Callable[..., Any]) -> Callable[.
     """
 
     def run(*arguments: Any) -> Any:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or _MODES() or _TRANSFORM() or _PROFILED():
+        seen = torch.compiler.is_compiling() or _TRACED() or _MODES() or _TRANSFORM() or _PROFILED()
+        if seen or not _PLAIN.issuperset(map(type, arguments)):
             return op(*arguments)
-        for one in arguments:
-            if isinstance(one, torch.Tensor) and type(one) not in _PLAIN:
-                return op(*arguments)
         return call(*arguments)
 
     return run

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -163,13 +164,16 @@ def _hooked(modules: set[nn.Module], watch: Watch) -> Iterator[None]:
 def tensors(value: Any) -> Iterator[Tensor]:
     """The tensors in nested tuples, lists and mappings, in order."""
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors(item)
-    elif isinstance(value, (tuple, list)):
+        return iter((value,))
+    if isinstance(value, (tuple, list)):
+        found: list[Tensor] = []
         for item in value:
-            yield from tensors(item)
+            if isinstance(item, Tensor):  # nearly always, and asked of every router in every pass
+                found.append(item)
+            else:
+                found += tensors(item)
+        return iter(found)
+    return chain.from_iterable(map(tensors, value.values())) if isinstance(value, Mapping) else iter(())
 
 
 def copies(value: Any) -> Any:

@@ -105,7 +105,7 @@ class Around:
 
     def _attention(self, total: int) -> Tensor:
         """The layer's attention probabilities [B, S, total], mean over heads."""
-        maps = self._scene.capture(self._layer).attended
+        maps = self._scene.captures[self._layer].attended
         if maps is None or maps.shape[-1] != total:
             raise EditRefused(
                 f"The attention of layer {self._layer} does not reach all {total} tokens, so it cannot weigh their scores.",

@@ -117,3 +117,11 @@ class Capture:
     parts: dict[str, Tensor] = field(default_factory=dict)
     attended: Tensor | None = None
     stream: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Captures(dict[int, Capture]):
+    """What the hooks saw in one forward pass, by layer; a layer that is asked for the first time has seen nothing yet."""
+
+    def __missing__(self, layer: int) -> Capture:
+        found = self[layer] = Capture()
+        return found

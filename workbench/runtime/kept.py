@@ -34,14 +34,18 @@ class Kept:
 
     @property
     def slots(self) -> int:
-        """Choices a token."""
-        return self.values["ids"].shape[-1]
+        """Choices a token; 0 where none were kept."""
+        ids = self.values.get("ids")
+        return 0 if ids is None else ids.shape[-1]
 
     @property
     def nbytes(self) -> int:
         """Bytes it holds while it waits."""
-        size = sum(held.nbytes for held in self.values.values())
-        size += sum(sample.query.nbytes + sample.key.nbytes for sample in self.attention)
+        size = 0
+        for held in self.values.values():
+            size += held.nbytes
+        for sample in self.attention:
+            size += sample.query.nbytes + sample.key.nbytes
         for group in (self.effects, self.census, self.chunks):
             if group is not None:
                 parts = [group.targets, *group.values.values()] if isinstance(group, Effects) else group

@@ -161,7 +161,7 @@ class Taken:
     @property
     def rows(self) -> int:
         """About how many rows the largest table gets."""
-        return self.tokens.at.size * sum(kept.slots if "ids" in kept else 1 for kept in self.layers.values())
+        return self.tokens.at.size * sum([kept.slots or 1 for kept in self.layers.values()])
 
     @property
     def present(self) -> NDArray[np.int64]:
@@ -295,8 +295,8 @@ class Recorder:
         record = self._facts.record
         rowed = valid if record.every == 1 else valid.every(record.every)
         layers = {layer: self._keep(layer, captures[layer]) for layer in sorted(captures)}
-        nbytes = sum(kept.nbytes for kept in layers.values())
-        self.slots = max([self.slots, *(kept.slots for kept in layers.values() if "ids" in kept)])
+        nbytes = sum([kept.nbytes for kept in layers.values()])
+        self.slots = max([self.slots, *[kept.slots for kept in layers.values()]])
         decided = tuple(Decided.of(event, self._runs) for event in part.events)
         work = tuple(Left.of(one, self._runs) for one in part.work)
         taken = Taken(

@@ -6,6 +6,7 @@ Importing this module imports torch first: the library then shares torch's OpenM
 from __future__ import annotations
 
 import ctypes
+import functools
 import threading
 from collections.abc import Callable
 
@@ -79,6 +80,14 @@ def _attempt() -> Library | BackendError:
         )
 
 
+@functools.cache
+def _entry(name: str, isa: str) -> Callable[[bytes], int]:
+    library = load()
+    if isa not in library.named:
+        raise BackendError(f"This processor cannot run {isa}.", f"Choose one of {', '.join(library.isas)}.")
+    return library.entry(f"rk_{name}_{BENEATH.get(isa, isa)}")
+
+
 def call(name: str, isa: str, record: bytes) -> int:
     """Runs ``rk_<name>_<isa>`` on a packed record; a status that only the op can explain comes back.
 
@@ -89,10 +98,7 @@ def call(name: str, isa: str, record: bytes) -> int:
     MemoryError
         There is no memory for the op's scratch.
     """
-    library = load()
-    if isa not in library.named:
-        raise BackendError(f"This processor cannot run {isa}.", f"Choose one of {', '.join(library.isas)}.")
-    status = library.entry(f"rk_{name}_{BENEATH.get(isa, isa)}")(record)
+    status = _entry(name, isa)(record)
     if status == STATUS_NO_MEMORY:
         raise MemoryError(f"No memory for the scratch of {name}. Run fewer tokens at a time.")
     return status

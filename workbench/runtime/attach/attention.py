@@ -8,7 +8,7 @@ a mask function silently loses the padding mask.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from workbench.errors import EditRefused
 from workbench.runtime.attach import block_calls
-from workbench.runtime.attach.calls import AttentionAsker, AttentionCall, AttentionReport
+from workbench.runtime.attach.calls import AttentionAsker, AttentionCall, AttentionOptions, AttentionReport
 
 AttentionSink: TypeAlias = Callable[[AttentionCall], None]
 
@@ -85,11 +85,18 @@ def attention_function(own: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
     ) -> tuple[Tensor, Tensor | None]:
         here = MODULES.get(module)
         function = own_function(own, module)
-        if here is None or not (here.askers or _worth(here, query, key, attention_mask)):
+        if here is None:
             return function(module, query, key, value, attention_mask, **options)
-        return _Runner(here, module, function, options).run(
-            _call(here, module, query, key, value, attention_mask, options)
-        )
+        asked: list[AttentionOptions] = []
+        worth = _worth(here, query, key, attention_mask)
+        if here.askers or worth:
+            call = _call(here, module, query, key, value, attention_mask, options)
+            for asker in tuple(here.askers):
+                if (wanted := asker(call)) is not None:
+                    asked.append(wanted)
+            if asked or worth:
+                return _Runner(here, module, function, options).run(call, asked)
+        return function(module, query, key, value, attention_mask, **options)
 
     return attention
 
@@ -139,9 +146,8 @@ class _Runner:
     function: Callable[..., tuple[Tensor, Tensor | None]]
     options: dict[str, Any]
 
-    def run(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+    def run(self, call: AttentionCall, asked: Sequence[AttentionOptions]) -> tuple[Tensor, Tensor | None]:
         """The output [B, Q, N, Dv] and, from the model's own function, its map."""
-        asked = [options for asker in list(self.here.askers) if (options := asker(call)) is not None]
         call = block_calls.narrowed(call, asked, self.here.own)
         wanted = block_calls.Wanted.of(asked, call)
         if wanted is None:

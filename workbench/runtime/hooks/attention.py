@@ -39,7 +39,7 @@ def keep_attention(scene: Scene, layer: int) -> AttentionSink:
         maps = attention_rank.attention_map(
             call.query, call.key, call.scale, call.mask, softcap=call.softcap, sinks=call.sinks
         )
-        scene.capture(layer).attended = maps.mean(dim=1)
+        scene.captures[layer].attended = maps.mean(dim=1)
 
     return keep
 
@@ -51,7 +51,7 @@ def sample_attention(scene: Scene, layer: int, record: Record) -> AttentionSink:
         size = call.query.shape[2]
         if size < 2 or size != call.key.shape[2]:
             return
-        capture = scene.capture(layer)
+        capture = scene.captures[layer]
         for row, length in enumerate(scene.now.sizes):
             if length < 2:
                 continue

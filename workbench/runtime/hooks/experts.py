@@ -41,7 +41,7 @@ def hook_experts(scene: Scene, block: Block, edits: Planned[mask.Experts], undo:
                 added.append((value * (weights * mine).unsqueeze(-1).to(value.dtype)).sum(1).to(flat.dtype))
         if not bool(gone.any()):
             return None
-        capture = scene.capture(layer)
+        capture = scene.captures[layer]
         executed = ids.masked_fill(gone, NOTHING)
         if capture.ids is not None:
             capture.ids = capture.ids.masked_fill(gone, NOTHING)

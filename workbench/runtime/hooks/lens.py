@@ -62,10 +62,10 @@ def _keep_inputs(scene: Scene, block: Block, mounts: Mounts) -> None:
         return
 
     def heads(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        scene.capture(layer).parts["heads"] = args[0]
+        scene.captures[layer].parts["heads"] = args[0]
 
     def experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        scene.capture(layer).parts["experts"] = expert_inputs(args, kwargs)[0]
+        scene.captures[layer].parts["experts"] = expert_inputs(args, kwargs)[0]
 
     plain = attention is not None and block.attn_outlet.module is attention.module
     if attention is not None and plain and isinstance(attention.out_proj, nn.Linear):
@@ -103,10 +103,10 @@ def _effects(scene: Scene, norm: nn.Module | None, head: Any, final: Tensor, log
         of = logit_effect.direction(norm, final, head.weight[flat], bias)
     except ValueError as error:
         raise SetupError(str(error), "Record without logit_effect.") from error
-    ran = [block for block in scene.anatomy.blocks if "post" in scene.capture(block.layer).parts]
+    ran = [block for block in scene.anatomy.blocks if "post" in scene.captures[block.layer].parts]
     total = of.constant
     for block in ran:
-        capture = scene.capture(block.layer)
+        capture = scene.captures[block.layer]
         parts = capture.parts
         values: dict[str, Tensor] = {}
         if block is ran[0]:

@@ -45,7 +45,7 @@ def hook_activation(scene: Scene, block: Block, record: Record, mounts: Mounts) 
     def read(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         if args[0].shape[:-1].numel() != scene.now.positions.numel():
             return  # some tokens went through a kernel that has no activations to look at
-        capture = scene.capture(block.layer)
+        capture = scene.captures[block.layer]
         if record.sparsity:
             capture.activation = sparsity.activation(args[0], record.threshold)
             capture.width = args[0].shape[-1]
@@ -286,6 +286,6 @@ def _hook_census(scene: Scene, block: Block, threshold: float, mounts: Mounts) -
         found = neurons.expert_census(
             activations, ids, rows.reshape(-1), batch, moe.num_experts, bank.width, threshold, keep
         )
-        scene.capture(block.layer).census = Census(*found)
+        scene.captures[block.layer].census = Census(*found)
 
     mounts.before(moe.experts, read, with_kwargs=True)

@@ -39,12 +39,12 @@ def hook_routing(
     told = bank is not None and record is not None and not edited
 
     def read_logits(_: nn.Module, __: Any, output: Any) -> None:
-        scene.capture(layer).logits = router_logits(output, moe.num_experts, moe.logits_place)
+        scene.captures[layer].logits = router_logits(output, moe.num_experts, moe.logits_place)
 
     added: list[tuple[reroute.Pseudo, Tensor]] = []
 
     def apply(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        capture = scene.capture(layer)
+        capture = scene.captures[layer]
         ids, weights = expert_inputs(args, kwargs)[1:]
         capture.native_ids, capture.native_weights = ids, weights
         capture.ids, capture.weights = ids, weights
@@ -84,7 +84,7 @@ def hook_routing(
     if record is not None and bank is not None:
 
         def keep(out: ExpertRows, ids: Tensor, weights: Tensor, seconds: float) -> None:
-            capture = scene.capture(layer)
+            capture = scene.captures[layer]
             if told:
                 capture.native_ids, capture.native_weights = capture.ids, capture.weights = ids, weights
             capture.experts = ExpertStats(out.norms, out.tallies)
@@ -103,7 +103,7 @@ def hook_unused(scene: Scene, block: Block, undo: ExitStack) -> None:
         return  # ours drop them, and count what they ran
 
     def note(*_: Any) -> None:
-        unused = scene.capture(block.layer).unused
+        unused = scene.captures[block.layer].unused
         if unused is None or not bool(unused.any()):
             return
         masked = unused.sum(-1)

@@ -17,7 +17,7 @@ from workbench.interventions.edit import Edit
 from workbench.interventions.patch import Patch
 from workbench.runtime.arena import Arena
 from workbench.runtime.attach import Attachment
-from workbench.runtime.capture import Capture
+from workbench.runtime.capture import Capture, Captures
 from workbench.runtime.conditions import facts
 from workbench.runtime.history import History
 from workbench.runtime.hooks.mounts import Mounts
@@ -165,7 +165,7 @@ class Scene:
     token_text: Callable[[int], str]
     history: History
     managed: frozenset[int] = frozenset()
-    captures: dict[int, Capture] = field(default_factory=dict)
+    captures: Captures = field(default_factory=Captures)
     parts: list[tuple[Pass, dict[int, Capture]]] = field(default_factory=list)
     entered: dict[int, Tensor] = field(default_factory=dict)
     events: list[DepthEvent] = field(default_factory=list)
@@ -182,7 +182,7 @@ class Scene:
     def begin(self, now: Pass | None) -> None:
         """Start a pass; what the last one left is let go."""
         self.current, self.cache = now, None
-        self.captures, self.parts, self.entered, self.events, self.exits = {}, [], {}, [], {}
+        self.captures, self.parts, self.entered, self.events, self.exits = Captures(), [], {}, [], {}
         self._outer, self._masks, self.work, self.reports = [], {}, [], []
         self.started = time.perf_counter()
         if now is not None:
@@ -194,13 +194,6 @@ class Scene:
         if self.current is None:
             raise RuntimeError("a hook ran outside a pass")
         return self.current
-
-    def capture(self, layer: int) -> Capture:
-        """What ``layer`` has captured so far in this pass."""
-        found = self.captures.get(layer)
-        if found is None:
-            found = self.captures[layer] = Capture()
-        return found
 
     def recorded(self, layer: int) -> Record | None:
         """What to record of ``layer``, or ``None`` for nothing."""
@@ -267,7 +260,7 @@ class Scene:
         """Let edits and hooks see the pass ``part``. What ``source`` captures there is ``place``'s, if it is kept at all."""
         outer = (self.captures, self.entered)
         self._outer.append((self.now, self.captures))
-        self.captures, self.entered = {}, dict(self.entered)
+        self.captures, self.entered = Captures(), dict(self.entered)
         try:
             with self.seeing(part):
                 yield

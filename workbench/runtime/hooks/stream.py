@@ -23,17 +23,17 @@ def hook_contribution(
     layer = block.layer
 
     def enter(hidden: Tensor) -> None:
-        scene.capture(layer).stream["pre"] = _wide(hidden)
+        scene.captures[layer].stream["pre"] = _wide(hidden)
 
     def keep(name: str, multiplier: float) -> Callable[..., None]:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
             added = _tensor(output)
-            scene.capture(layer).stream[name] = added if multiplier == 1.0 else added * multiplier
+            scene.captures[layer].stream[name] = added if multiplier == 1.0 else added * multiplier
 
         return hook
 
     def leave(output: Any) -> None:
-        capture = scene.capture(layer)
+        capture = scene.captures[layer]
         stream = capture.stream
         capture.stream = {}
         pre, post = stream["pre"], _wide(_tensor(output))

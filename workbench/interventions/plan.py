@@ -53,7 +53,7 @@ class Plan(BaseModel):
             It is something else.
         """
         if given is None:
-            return cls()
+            return _NOTHING
         if isinstance(given, Plan):
             return given
         if isinstance(given, Edit):
@@ -266,6 +266,9 @@ class Plan(BaseModel):
         if not self.edits:
             return "no edits"
         return "\n".join(("" if edit.enabled else "(off) ") + edit.describe() for edit in self.edits)
+
+
+_NOTHING = Plan()
 
 
 def _data(edit: Edit) -> dict[str, Any]:

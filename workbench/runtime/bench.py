@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from duckdb import DuckDBPyRelation
 
-_DEFAULT: Any = object()
+_DEFAULT = Record()
 PLAIN = 8
 """Sessions without edits that a bench keeps, one for each way to record."""
 
@@ -181,7 +181,7 @@ class Bench:
         for one, tokens, known in zip(each, ids, told, strict=True):
             self.check(one, len(tokens), len(tokens), known)
         trains = any(plan.trained for plan in each)
-        chosen = (None if trains else Record()) if record is _DEFAULT else record
+        chosen = None if trains and record is _DEFAULT else record
         if trains and chosen is not None:
             raise PlanError(
                 "A run under a plan in training cannot be recorded.",
@@ -239,10 +239,9 @@ class Bench:
         self.check(chosen_plan, len(ids), len(ids) + max_new_tokens - 1, told)
         if prefill is not None and prefill < len(ids):
             check_whole_prompt(chosen_plan)
-        chosen = Record() if record is _DEFAULT else record
         with self.running():
             sampling = Sampling(temperature, seed)
-            return generate(self, ids, max_new_tokens, chosen_plan, chosen, on_step, told, sampling, prefill)
+            return generate(self, ids, max_new_tokens, chosen_plan, record, on_step, told, sampling, prefill)
 
     def live(
         self,
@@ -255,8 +254,7 @@ class Bench:
     ) -> Live:
         """Start a generation that is stepped by hand, edited between steps, rewound and branched; see :class:`Live`."""
         ids = self.token_ids(prompt)
-        chosen = Record() if record is _DEFAULT else record
-        return Live(self, ids, Plan.of(plan), chosen, plain(labels), Sampling(temperature, seed))
+        return Live(self, ids, Plan.of(plan), record, plain(labels), Sampling(temperature, seed))
 
     def record(
         self,

@@ -16,12 +16,11 @@ CALL = struct.Struct("=3Q3q")  # rk_logprob_call: three pointers, three integers
 def token_logprob(logits: Tensor, tokens: Tensor, isa: str) -> Tensor:
     """Output [T] of the op ``routing_kernels::token_logprob``; the arguments are taken as checked, but for the ids."""
     logits, tokens = logits.contiguous(), tokens.contiguous()
-    out = torch.empty(len(tokens))
+    count, width = logits.shape
+    out = torch.empty(count)
     record = CALL.pack(
-        logits.data_ptr(), tokens.data_ptr(), out.data_ptr(), len(tokens), logits.shape[1], torch.get_num_threads()
+        logits.data_ptr(), tokens.data_ptr(), out.data_ptr(), count, width, torch.get_num_threads()
     )  # fmt: skip
     if loader.call("token_logprob", isa, record) == loader.STATUS_BAD_INDEX:
-        raise ArgumentError(
-            f"A token is not among the {logits.shape[1]} of the logits.", "Number them from 0."
-        )
+        raise ArgumentError(f"A token is not among the {width} of the logits.", "Number them from 0.")
     return out

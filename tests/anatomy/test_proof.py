@@ -16,6 +16,7 @@ from torch import nn
 from workbench.address import Address
 from workbench.anatomy import Anatomy, prove, read, router_logits
 from workbench.anatomy.rules import REFUSED
+from workbench.anatomy.watch import tensors
 from workbench.errors import ContractError, EditRefused
 
 _POST_NORMS = {
@@ -493,3 +494,11 @@ def test_hooks_of_others_stay(build: Callable[..., Any]) -> None:
     before = _hooks(model)
     prove(read(model))
     assert _hooks(model) == before and len(calls) == 1
+
+
+def test_tensors_are_found_in_any_nest_in_order():
+    a, b, c, d = (torch.full((1,), float(n)) for n in range(4))
+    nest = (a, [None, {"x": b, "y": ("text", [c])}], 3, {"z": d})
+    assert [int(t) for t in tensors(nest)] == [0, 1, 2, 3]
+    assert [int(t) for t in tensors(d)] == [3]
+    assert list(tensors(None)) == list(tensors(())) == []

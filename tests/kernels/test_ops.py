@@ -185,3 +185,25 @@ def test_who_stands_between_sees_the_op_and_nobody_else_pays_for_it() -> None:
         finally:
             torch.set_default_dtype(torch.float32)
     assert torch.equal(odd.y, plain.y) and odd.slot_norm.dtype == torch.float32
+
+
+def test_only_a_plain_call_passes_the_dispatcher_by() -> None:
+    from routing_kernels.library import undispatched
+
+    class Other(torch.Tensor):
+        pass
+
+    run = undispatched(lambda *_: "op", lambda *_: "call")
+    x = torch.ones(2, 3)
+    assert run(x, torch.nn.Parameter(x), "cpu", 1, 0.5, True, None) == "call"
+    assert run(x, x.as_subclass(Other), "cpu") == "op"
+    ways: list[str] = []
+
+    def inside(one: torch.Tensor) -> torch.Tensor:
+        ways.append(run(one))
+        return one * 2
+
+    torch.func.vmap(inside)(x)
+    torch.jit.trace(inside, (x,), check_trace=False)
+    assert ways == ["op", "op"]
+    assert run(x) == "call"

@@ -99,7 +99,7 @@ class Plan(BaseModel):
     @property
     def active(self) -> tuple[Edit, ...]:
         """The edits that are enabled, in order."""
-        return tuple(edit for edit in self.edits if edit.enabled) if self.edits else ()
+        return tuple(edit for edit in self.edits if edit.enabled)
 
     @property
     def hash(self) -> str:

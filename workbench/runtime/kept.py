@@ -41,7 +41,7 @@ class Kept:
     @property
     def nbytes(self) -> int:
         """Bytes it holds while it waits."""
-        size = 0
+        size = 0  # by loops: a generator would be resumed for every tensor of every layer of every pass
         for held in self.values.values():
             size += held.nbytes
         for sample in self.attention:

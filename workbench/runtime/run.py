@@ -80,14 +80,14 @@ class Run:
     @cached_property
     def logprob(self) -> Tensor:
         """Log-probability [S - 1] in nats of every token but the first."""
-        return token_logprob(self.logits[: self.tokens.shape[0] - 1], self.tokens[1:])
+        return token_logprob(self.logits[: len(self.tokens) - 1], self.tokens[1:])
 
     @cached_property
     def loss(self) -> float:
         """Mean negative log-likelihood in nats of every token but the first; NaN for a single token."""
         return (
             -float(self.logprob.detach().numpy().mean(dtype=np.float64))
-            if self.tokens.shape[0] > 1
+            if len(self.tokens) > 1
             else float("nan")
         )
 

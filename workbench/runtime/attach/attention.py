@@ -85,16 +85,11 @@ def attention_function(own: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
     ) -> tuple[Tensor, Tensor | None]:
         here = MODULES.get(module)
         function = own_function(own, module)
-        if here is None:
-            return function(module, query, key, value, attention_mask, **options)
-        asked: list[AttentionOptions] = []
-        worth = _worth(here, query, key, attention_mask)
-        if here.askers or worth:
+        if here is not None and (here.askers or _worth(here, query, key, attention_mask)):
             call = _call(here, module, query, key, value, attention_mask, options)
-            for asker in tuple(here.askers):
-                if (wanted := asker(call)) is not None:
-                    asked.append(wanted)
-            if asked or worth:
+            asked = [wanted for asker in list(here.askers) if (wanted := asker(call)) is not None]
+            # Whoever only looks, as recording does, leaves the call to the model's own function as it is.
+            if asked or _worth(here, query, key, attention_mask):
                 return _Runner(here, module, function, options).run(call, asked)
         return function(module, query, key, value, attention_mask, **options)
 

@@ -27,7 +27,7 @@ def hook_contribution(
 
     def keep(name: str, multiplier: float) -> Callable[..., None]:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
-            added = output[0] if isinstance(output, tuple) else output
+            added = _tensor(output)
             scene.captures[layer].stream[name] = added if multiplier == 1.0 else added * multiplier
 
         return hook
@@ -36,7 +36,7 @@ def hook_contribution(
         capture = scene.captures[layer]
         stream = capture.stream
         capture.stream = {}
-        pre, post = stream["pre"], _wide(output[0] if isinstance(output, tuple) else output)
+        pre, post = stream["pre"], _wide(_tensor(output))
         parts = {"pre": pre, "post": post}
         if block.additive and "attn" in stream and "mlp" in stream:
             for name in ("attn", "mlp"):
@@ -73,3 +73,7 @@ def _whole(pre: Tensor, post: Tensor) -> Tensor:
 def _wide(stream: Tensor) -> Tensor:
     """[B, S, H], or the streams [B, S, C, H] of a block that has several side by side."""
     return stream.flatten(2) if stream.dim() > 3 else stream
+
+
+def _tensor(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output

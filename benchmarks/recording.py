@@ -1,19 +1,21 @@
 """What recording costs: recorded forward passes against the bare model on the same kernels, as JSON.
 
-    python benchmarks/recording.py [--settings demo olmoe dense] [--tokens 128] [--seconds 30] [--kernels auto] [--alone]
+    python benchmarks/recording.py [--settings demo olmoe dense] [--tokens 128] [--seconds 60] [--kernels auto] [--alone]
 
-One torch thread. Every variant makes 3 to 10 passes in a row (about 0.3 s of the bare model), in random order inside each
-round; rounds go on for ``--seconds`` a setting and are told on stderr as they go, so that a run that is cut off has said
-something. Ratios are of the medians over the rounds, against the bare forward of the same run of this script. Clocks:
+One torch thread. Every variant makes 1 to 10 passes in a row (about 0.3 s of the bare model), in random order inside each
+round; rounds go on for ``--seconds`` a process and are told on stderr as they go, so that a run that is cut off has said
+something. The bare model makes as many passes before each variant and after the last: a variant's ratio in a round is to
+the mean of the two beside it, since a shared machine may be half as fast again a few seconds later, and what is published
+is the median over the rounds. Clocks:
 
 * ``wall``: what a user waits for until the last run has returned (the writer works beside, on a core of its own);
 * ``committed``: the same until every row is committed;
 * ``cpu``: CPU time of all threads together until then, and ``own_cpu`` that of the calling thread alone: what a busy
   machine distorts least.
 
-A long recording is timed apart: passes without a pause, the writer at work beside them, until the last returns and until
-every row is committed. Sums of ended runs, which a store makes while nothing is recorded, are kept from being made beside
-all this and timed by themselves.
+A long recording is timed apart, three times and between bare passes: passes without a pause, the writer at work beside
+them, until the last returns and until every row is committed. Sums of ended runs, which a store makes while nothing is
+recorded, are kept from being made beside all this and timed by themselves.
 
 Plain hooks (a list of what each router returns), TransformerLens' ``run_with_cache`` and an nnsight trace stand beside
 them where those packages are installed; they keep tensors in memory and write nothing.
@@ -121,6 +123,8 @@ PEERS: dict[str, tuple[str, Callable[[Any, torch.Tensor], Callable[[], None]]]] 
 CLOCKS = ("wall", "committed", "cpu", "own_cpu")
 BLOCK = 0.3
 """Seconds of the bare model that passes in a row take."""
+ROUNDS = 9
+"""Rounds that a process makes at least."""
 PROCESSES = {"demo": 3, "olmoe": 1, "dense": 1}
 """How many processes measure a setting."""
 LONG = 15.0
@@ -154,42 +158,46 @@ def measure(name: str, tokens: int, seconds: float, kernels: str, peers: bool) -
                 variants[peer] = make(bench, ids)
         for run in variants.values():
             run()  # what is made once is made now
-        once = min(
-            _block(bare, bench.store.flush, 1)[3] for _ in range(3)
-        )  # CPU time: others do not change it
-        runs = max(3, min(10, round(BLOCK / once)))
+        once = min(_block(bare, bench.store.flush, 1)[3] for _ in range(3))
+        runs = max(1, min(10, round(BLOCK / once)))
         _say(f"{NAMES[name]}: {length} tokens, {once * 1e3:.1f} ms a bare pass, {runs} passes in a row")
         times: dict[str, list[tuple[float, ...]]] = {variant: [] for variant in variants}
-        end = time.monotonic() + seconds
-        while len(times["bare"]) < 3 or time.monotonic() < end:
-            for variant in random.sample(list(variants), len(variants)):
-                times[variant].append(_block(variants[variant], bench.store.flush, runs))
-            record, base = _middle(times["record"]), _middle(times["bare"])
-            told = ", ".join(f"{c} {r / b:.3f}x" for c, r, b in zip(CLOCKS, record, base, strict=True))
-            _say(f"  round {len(times['bare'])}: wb.Record() {told}")
-        long: dict[str, list[tuple[float, ...]]] = {variant: [] for variant in ("bare", "record")}
-        for variant in [*long, *long, *long]:
-            long[variant].append(_long(variants[variant], bench.store.flush))
-        returned, committed = (
-            r / b for r, b in zip(*map(_middle, (long["record"], long["bare"])), strict=True)
-        )
+        ratios: dict[str, list[tuple[float, ...]]] = {
+            variant: [] for variant in variants if variant != "bare"
+        }
+        flush, end = bench.store.flush, time.monotonic() + seconds
+        while len(ratios["record"]) < ROUNDS or time.monotonic() < end:
+            times["bare"].append(_block(bare, flush, runs))
+            for variant in random.sample(list(ratios), len(ratios)):
+                times[variant].append(_block(variants[variant], flush, runs))
+                times["bare"].append(_block(bare, flush, runs))
+                ratios[variant].append(_between(times[variant][-1], *times["bare"][-2:]))
+            told = ", ".join(f"{c} {r:.3f}x" for c, r in zip(CLOCKS, _middle(ratios["record"]), strict=True))
+            _say(f"  round {len(ratios['record'])}: wb.Record() {told}")
+        beside, long = [_long(bare, flush, LONG / 2)], []
+        for _ in range(3):
+            recording = _long(variants["record"], flush, LONG)
+            beside.append(_long(bare, flush, LONG / 2))
+            long.append(_between(recording, *beside[-2:]))
+        returned, committed = _middle(long)
         start = time.perf_counter()
         summed = bench.store.summarise()
         sums = (time.perf_counter() - start) / summed / _middle(times["bare"])[0]
         result: dict[str, Any] = {
-            "setting": name, "tokens": length, "runs": runs, "rounds": len(times["bare"]), "kernels": bench.kernels,
+            "setting": name, "tokens": length, "runs": runs, "rounds": len(ratios["record"]), "kernels": bench.kernels,
             "isa": bench.isa, "not_measured": absent, "long_returned_ratio": returned, "long_ratio": committed,
             "sums_ratio": sums,
         }  # fmt: skip
     _say(
         f"  long recording {returned:.3f}x until returned, {committed:.3f}x until committed; sums {sums:.3f} of a pass"
     )
-    base = _middle(times["bare"])
-    for variant, rows in times.items():
-        clocks = _middle(rows)
-        ratios = {f"{c}_ratio": value / b for c, value, b in zip(CLOCKS, clocks, base, strict=True)}
-        result[variant] = {"ms": clocks[0] * 1e3, **ratios}
-        _say(f"  {variant:32} " + "  ".join(f"{c} {ratios[f'{c}_ratio']:6.3f}x" for c in CLOCKS))
+    result["bare"] = {"ms": _middle(times["bare"])[0] * 1e3}
+    for variant, rows in ratios.items():
+        found = dict(zip(CLOCKS, _middle(rows), strict=True))
+        result[variant] = {"ms": _middle(times[variant])[0] * 1e3} | {
+            f"{clock}_ratio": ratio for clock, ratio in found.items()
+        }
+        _say(f"  {variant:32} " + "  ".join(f"{clock} {ratio:6.3f}x" for clock, ratio in found.items()))
     return result
 
 
@@ -219,6 +227,13 @@ def _middle(rows: list[tuple[float, ...]]) -> list[float]:
     return [statistics.median(column) for column in zip(*rows, strict=True)]
 
 
+def _between(
+    found: tuple[float, ...], before: tuple[float, ...], after: tuple[float, ...]
+) -> tuple[float, ...]:
+    """By each clock the ratio to the mean of what came before and after."""
+    return tuple(2 * f / (b + a) for f, b, a in zip(found, before, after, strict=True))
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -234,11 +249,11 @@ def _block(run: Callable[[], Any], flush: Callable[[], None], runs: int) -> tupl
     return returned / runs, committed / runs, cpu / runs, own / runs
 
 
-def _long(run: Callable[[], Any], flush: Callable[[], None]) -> tuple[float, ...]:
+def _long(run: Callable[[], Any], flush: Callable[[], None], seconds: float) -> tuple[float, ...]:
     """Seconds a pass of many without a pause, until the last has returned and until all of their rows are committed."""
     flush()
     start, runs = time.perf_counter(), 0
-    while time.perf_counter() - start < LONG:
+    while time.perf_counter() - start < seconds:
         run()
         runs += 1
     returned = time.perf_counter() - start
@@ -253,7 +268,7 @@ def main() -> None:
     )
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["demo"])
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long a process goes on with rounds")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long a process goes on with rounds")
     parser.add_argument("--alone", action="store_true", help="leave out TransformerLens and nnsight")
     parser.add_argument("--kernels", default="auto")
     parser.add_argument(

@@ -139,19 +139,29 @@ def test_more_than_the_largest_room_goes_in_several_copies(monkeypatch: pytest.M
 
 TABLES = (
     "routing", "router", "router_scores", "contribution", "sparsity", "expert_stat", "attention_rank", "attention_map",
-    "token", "logit_effect", "neuron_rate",
+    "token", "logit_effect", "neuron_rate", "neuron_chunk",
 )  # fmt: skip
+EVERYTHING = wb.Record(
+    scores=True, attention_map=True, logit_lens=True, logit_effect=True, census=True, rank_tokens=5
+)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is recorded is on a device."""
+
+    def from_device(arena: Arena, tensor: Tensor, _: str) -> Held:
+        return arena._from_device(tensor)
+
+    monkeypatch.setattr(Arena, "hold", from_device)
 
 
 def recorded(bench: Any) -> dict[str, list[tuple[Any, ...]]]:
     """Rows of forward passes, two of them of padded prompts, and of a generation, by table; without ids."""
-    record = wb.Record(
-        scores=True, attention_map=True, logit_lens=True, logit_effect=True, census=True, rank_tokens=5
-    )
     runs = [
-        bench.run(list(range(3, 12)), record=record),
-        *bench.run([[5, 6, 7, 8, 9, 10, 11], [12, 13, 14]], record=record),
-        bench.generate([4, 5, 6], max_new_tokens=3, record=record),
+        bench.run(list(range(3, 12)), record=EVERYTHING),
+        *bench.run([[5, 6, 7, 8, 9, 10, 11], [12, 13, 14]], record=EVERYTHING),
+        bench.generate([4, 5, 6], max_new_tokens=3, record=EVERYTHING),
     ]
     found: dict[str, list[tuple[Any, ...]]] = {}
     for table in TABLES:
@@ -163,19 +173,27 @@ def recorded(bench: Any) -> dict[str, list[tuple[Any, ...]]]:
 
 
 @pytest.mark.parametrize("family", ["olmoe", "gpt_oss", "llama"])
-def test_a_recording_on_a_device_is_the_same(
-    family: str, bench: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_recording_on_a_device_is_the_same(family: str, bench: Any, request: pytest.FixtureRequest) -> None:
     opened = bench(build(family) if family == "gpt_oss" else family)  # sinks, and masks of windows
     here = recorded(opened)
     assert all(
         here[table] for table in ("contribution", "sparsity", "attention_rank", "attention_map", "token")
     )
-
-    def from_device(arena: Arena, tensor: Tensor, _: str) -> Held:
-        return arena._from_device(tensor)
-
-    monkeypatch.setattr(Arena, "hold", from_device)
+    assert here["neuron_chunk" if family == "llama" else "router_scores"]
+    request.getfixturevalue("elsewhere")
     there = recorded(opened)
     assert Late.made > 4 and not Late.pending
     assert repr(there) == repr(here)  # NaN is NaN
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("family", ["olmoe", "llama"])
+def test_everything_of_a_pass_is_one_copy(family: str, bench: Any) -> None:
+    opened, prompt = bench(family), list(range(3, 27))
+    opened.run(prompt, record=EVERYTHING)  # how large a pass is, is known from here on
+    for _ in range(2):
+        before, run = Late.made, opened.run(prompt, record=EVERYTHING)
+        assert Late.made - before == 1
+        tables = ("logit_effect", "neuron_rate", *(["neuron_chunk"] if family == "llama" else []))
+        for table in tables:
+            assert opened.sql(f"SELECT count(*) FROM {table} WHERE run = ?", [run.id]).fetchone() > (0,)

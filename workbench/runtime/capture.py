@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -60,30 +60,34 @@ class RowRanks(NamedTuple):
     error: float | None
 
 
-class Effects(NamedTuple):
+Value = TypeVar("Value", bound=Held)
+"""What a signal is of: tensors where the hooks made it, copies where it waits for its rows."""
+
+
+class Effects(NamedTuple, Generic[Value]):
     """Direct effects on the logit of each token's ``targets`` [T]: by unit, [T, units of that kind]."""
 
-    targets: Tensor
-    values: dict[str, Tensor]
+    targets: Value
+    values: dict[str, Value]
 
 
-class Census(NamedTuple):
+class Census(NamedTuple, Generic[Value]):
     """What each neuron did over the tokens of each row of the batch: tokens [B, E] that reached it, and of each neuron
     [B, E, F] how many made it active, the sum of magnitudes and the largest. E is 1 for a dense MLP."""
 
-    tokens: Tensor
-    active: Tensor
-    total: Tensor
-    largest: Tensor
+    tokens: Value
+    active: Value
+    total: Value
+    largest: Value
 
 
-class Chunks(NamedTuple):
+class Chunks(NamedTuple, Generic[Value]):
     """Neurons of a dense MLP that consecutive tokens use together, by row of the batch [B, C]: the position of the first
     token, the share of the neurons any of them uses, and the share expected of independent tokens."""
 
-    start: Tensor
-    union: Tensor
-    expected: Tensor
+    start: Value
+    union: Value
+    expected: Value
 
 
 @dataclass
@@ -111,9 +115,9 @@ class Capture:
     attention: list[AttentionSample] = field(default_factory=list)
     ranks: list[RowRanks] = field(default_factory=list)
     lens_kl: Tensor | None = None
-    effects: Effects | None = None
-    census: Census | None = None
-    chunks: Chunks | None = None
+    effects: Effects[Tensor] | None = None
+    census: Census[Tensor] | None = None
+    chunks: Chunks[Tensor] | None = None
     parts: dict[str, Tensor] = field(default_factory=dict)
     attended: Tensor | None = None
     stream: dict[str, Tensor] = field(default_factory=dict)

@@ -22,9 +22,9 @@ class Kept:
     width: int
     attention: list[AttentionSample] = field(default_factory=list)
     ranks: list[RowRanks] = field(default_factory=list)
-    effects: Effects | None = None
-    census: Census | None = None
-    chunks: Chunks | None = None
+    effects: Effects[Held] | None = None
+    census: Census[Held] | None = None
+    chunks: Chunks[Held] | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self.values

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from workbench.anatomy import Anatomy, RoutingRule
 from workbench.interventions.ragged import NOTHING
 from workbench.runtime.arena import Arena
 from workbench.runtime.capture import Capture, Census, Chunks, Effects
-from workbench.runtime.held import Held
+from workbench.runtime.held import Held, array
 from workbench.runtime.kept import Kept
 from workbench.runtime.passes import Pass
 from workbench.runtime.record import Record
@@ -222,10 +221,10 @@ class Taken:
                 if kept.census is not None:
                     add(
                         "neuron_rate",
-                        (kept.census.tokens > 0).sum(-1).numpy() * kept.census.active.shape[-1],
+                        (array(kept.census.tokens) > 0).sum(-1) * kept.census.active.shape[-1],
                     )
                 if kept.chunks is not None:
-                    add("neuron_chunk", (~kept.chunks.union.isnan()).sum(-1).numpy())
+                    add("neuron_chunk", (~np.isnan(array(kept.chunks.union))).sum(-1))
                 for ranks in kept.ranks:
                     add(
                         "attention_rank", np.eye(batch, dtype=np.int64)[ranks.row] * ranks.ranks.rank.shape[0]
@@ -354,17 +353,12 @@ class Recorder:
         if capture.lens_kl is not None:
             values["lens_kl"] = hold(capture.lens_kl, "lens_kl")
         effects, census, chunks = capture.effects, capture.census, capture.chunks
-        if effects is not None:
-            effects = Effects(
-                _to_cpu(effects.targets), {unit: _to_cpu(part) for unit, part in effects.values.items()}
-            )
-        if census is not None:
-            census = Census(*map(_to_cpu, census))
-        if chunks is not None:
-            chunks = Chunks(*map(_to_cpu, chunks))
         return Kept(
-            values, capture.seconds, capture.width, capture.attention, capture.ranks, effects, census, chunks
-        )
+            values, capture.seconds, capture.width, capture.attention, capture.ranks,
+            effects and Effects(hold(effects.targets, "target"), {u: hold(v, u) for u, v in effects.values.items()}),
+            census and Census(*[hold(part, "census") for part in census]),
+            chunks and Chunks(*[hold(part, "chunks") for part in chunks]),
+        )  # fmt: skip
 
 
 _CHOICE = ("logits", "selection", "ids", "weights")
@@ -392,7 +386,3 @@ def _tokens(now: Pass, runs: NDArray[np.int64]) -> Tokens:
         return Tokens(np.arange(row.size), row, runs[row], positions.reshape(-1), True)
     at = np.flatnonzero(now.valid.cpu().numpy().reshape(-1))
     return Tokens(at, row[at], runs[row[at]], positions.reshape(-1)[at], False)
-
-
-def _to_cpu(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu()

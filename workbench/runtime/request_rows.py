@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from workbench.runtime.held import tensor
 from workbench.runtime.pieces import Piece, Pieces, known
 
 UNITS = ("embed", "attn", "mlp", "block", "head", "expert")
@@ -27,12 +28,12 @@ def request_rows(pieces: Sequence[Piece]) -> Iterator[tuple[str, Mapping[str, An
 def _effects(piece: Piece) -> Iterator[tuple[str, Mapping[str, Any]]]:
     effects, at = piece.kept.effects, torch.from_numpy(piece.tokens.at)
     assert effects is not None
-    targets = effects.targets[at].numpy()
+    targets = tensor(effects.targets)[at].numpy()
     key = Pieces([piece]).cells
     for unit in UNITS:
         if unit not in effects.values:
             continue
-        values = effects.values[unit][at].float().numpy()
+        values = tensor(effects.values[unit])[at].float().numpy()
         count = values.shape[1]
         number: Any = np.tile(np.arange(count, dtype=np.int16), len(values)) if unit == "head" else None
         if unit == "expert":
@@ -44,7 +45,7 @@ def _effects(piece: Piece) -> Iterator[tuple[str, Mapping[str, Any]]]:
             "target": targets[rows][ran], "effect": values.reshape(-1)[ran],
         }  # fmt: skip
     if "error" in effects.values and len(at):
-        error = effects.values["error"][at].abs().squeeze(-1).numpy()
+        error = tensor(effects.values["error"])[at].abs().squeeze(-1).numpy()
         runs, first = np.unique(piece.tokens.run, return_index=True)
         largest = [float(error[piece.tokens.run == run].max()) for run in runs]
         yield (
@@ -56,11 +57,11 @@ def _effects(piece: Piece) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _census(piece: Piece) -> dict[str, Any]:
     census, moe = piece.kept.census, piece.taken.facts.anatomy.layer(piece.layer).moe
     assert census is not None
-    reached = (census.tokens > 0).nonzero()
-    row, expert = reached[:, 0], reached[:, 1]
+    came, *each = map(tensor, census)
+    row, expert = (came > 0).nonzero(as_tuple=True)
     width = census.active.shape[-1]
-    tokens = census.tokens[row, expert].unsqueeze(-1).expand(-1, width).reshape(-1)
-    active, total, largest = (part[row, expert].reshape(-1) for part in census[1:])
+    tokens = came[row, expert].unsqueeze(-1).expand(-1, width).reshape(-1)
+    active, total, largest = (part[row, expert].reshape(-1) for part in each)
     return {
         "run": np.repeat(piece.taken.runs[row.numpy()], width), "layer": piece.layer,
         "expert": -1 if moe is None else np.repeat(expert.numpy(), width),
@@ -72,12 +73,13 @@ def _census(piece: Piece) -> dict[str, Any]:
 def _chunks(piece: Piece) -> Iterator[tuple[str, Mapping[str, Any]]]:
     chunks = piece.kept.chunks
     assert chunks is not None
-    if not chunks.union.numel():
+    start, union, expected = map(tensor, chunks)
+    if not union.numel():
         return
-    whole = ~chunks.union.isnan()
+    whole = ~union.isnan()
     row = whole.nonzero()[:, 0].numpy()
     yield "neuron_chunk", {
         "run": piece.taken.runs[row], "step": piece.taken.step, "layer": piece.layer, "chunk": 8,
-        "position": chunks.start[whole].numpy(), "union_share": known(chunks.union[whole].numpy()),
-        "null_share": known(chunks.expected[whole].numpy()),
+        "position": start[whole].numpy(), "union_share": known(union[whole].numpy()),
+        "null_share": known(expected[whole].numpy()),
     }  # fmt: skip

@@ -55,6 +55,7 @@ class Staging:
         self._room: _Room | None = None
         self._used = 0
         self._needed = 0  # by the tensors since the last pass was sent
+        self._largest = 0  # of what passes needed
         self._last: Arrival | None = None
 
     def put(self, tensor: Tensor) -> Copy:
@@ -65,7 +66,7 @@ class Staging:
         self._needed += padded
         if self._room is None or self._used + padded > self._room.host.numel():
             self._ship()
-            self._room = self._open(max(padded, self._needed))
+            self._room = self._open(max(padded, self._needed, self._largest))
         start, self._used = self._used, self._used + padded
         place = self._room.device[start : start + size].view(dtype).view(tensor.shape)
         place.copy_(tensor.detach())
@@ -74,7 +75,7 @@ class Staging:
     def send(self) -> Arrival | None:
         """Start to copy what was put since the last time. What it gives, if anything, is to be waited for first."""
         self._ship()
-        self._needed = 0
+        self._largest, self._needed = max(self._largest, self._needed), 0
         return self._last
 
     def _open(self, least: int) -> _Room:

@@ -19,6 +19,7 @@ from workbench.panel import answers
 from workbench.panel.reader import Reading
 from workbench.said import said
 from workbench.store import check_select
+from workbench.store.query import complaint
 from workbench.store.schema import TABLES, VIEWS, macro_docs
 
 ROWS = 1000
@@ -113,11 +114,13 @@ def guarded(cursor: Any, reading: Reading, sql: str) -> Iterator[None]:
         raise SqlError(said("The query was stopped."), said("Send it again when you like.")) from None
     except (duckdb.Error, ImportError) as error:
         # A type whose Python form needs a package that is not there (time zones) fails while rows are fetched.
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        found = complaint(error)
+        meant = ", ".join(found.names or found.calls)
         raise SqlError(
-            said("The query failed: %1", line),
-            said("Mend the query, or cast the column to VARCHAR, and send it again."),
-        ) from error
+            said("The query failed: %1.", found.sentence),
+            said("Did you mean one of these: %1?", meant) if meant
+            else said("Mend the query, or cast the column to VARCHAR, and send it again."),
+        ) from error  # fmt: skip
     finally:
         ended.set()
         watcher.join()  # it must not interrupt what the cursor is asked next

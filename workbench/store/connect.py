@@ -13,6 +13,7 @@ import duckdb
 from workbench.errors import SqlError, StoreError
 from workbench.store import schema
 from workbench.store.export import export, open_parquet
+from workbench.store.query import check_reads, failed
 from workbench.store.sharing import Client, Owner, find_owner, first_line, quote
 
 
@@ -48,7 +49,7 @@ class Connection:
         Raises
         ------
         SqlError
-            The query cannot be run, or is not a SELECT.
+            The query cannot be run, or is not one SELECT.
         StoreError
             The file cannot be read.
         """
@@ -204,15 +205,11 @@ def _fetch_from_file(path: Path, query: str, params: Any) -> Any:
 
 
 def _fetch_here(connection: duckdb.DuckDBPyConnection, query: str, params: Any) -> Any:
+    check_reads(connection, query)
     try:
-        result = connection.sql(query, params=params)
-        if result is None:
-            raise SqlError("The query gives no rows.", "Send a SELECT.")
-        return result.to_arrow_table()
+        return connection.sql(query, params=params).to_arrow_table()
     except duckdb.Error as error:
-        raise SqlError(
-            f"The query failed: {first_line(error)}.", "Mend the query and send it again."
-        ) from error
+        raise failed(error) from error
 
 
 def unreadable(path: Path, error: duckdb.Error) -> StoreError:

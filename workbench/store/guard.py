@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 import duckdb
 
 from workbench.errors import SqlError
+from workbench.store.query import failed
 from workbench.store.schema import SCALAR_MACROS, TABLE_MACROS, TABLES, VIEWS
-from workbench.store.sharing import first_line
 
 _REMEDY = "Send one SELECT over the tables and macros of the store."
 
@@ -119,9 +119,7 @@ def check_select(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
             _refuse(f"{len(tree['statements'])} statements")
         _Walk(str(row[1])).visit(tree["statements"][0], frozenset())
     except duckdb.Error as error:
-        raise SqlError(
-            f"The query cannot be read: {first_line(error)}.", "Mend the query and send it again."
-        ) from error
+        raise failed(error) from error
     except RecursionError:
         _refuse("a query nested too deeply")
 

@@ -23,6 +23,7 @@ from typing import Any
 import duckdb
 
 from workbench.errors import SetupError, SqlError, StoreError
+from workbench.store.query import check_reads, failed
 
 _EXTENSIONS = ("httpfs", "quack")  # Quack serves and asks over the HTTP of httpfs
 _PORT_ATTEMPTS = 20
@@ -194,6 +195,7 @@ class Client:
         """
         text = bind(query, params)
         cursor = self._connection.cursor()
+        check_reads(cursor, text)
         try:
             return cursor.execute(
                 "FROM quack_query(?, ?, token := ?)", [self.owner.uri, text, self.owner.token]
@@ -206,12 +208,10 @@ class Client:
                 ) from error
             if "Authorization failed" in str(error):
                 raise SqlError(
-                    "A store that another process records into can only be read.",
-                    "Send one SELECT at a time.",
+                    "While a process records into the store, it answers plain SELECTs alone.",
+                    "Give a PIVOT its values with IN, leave out EXPLAIN, or ask when that process has ended.",
                 ) from error
-            raise SqlError(
-                f"The query failed: {first_line(error)}.", "Mend the query and send it again."
-            ) from error
+            raise failed(error) from error
 
     def close(self) -> None:
         """Close the client's side."""

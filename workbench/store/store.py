@@ -16,11 +16,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from workbench.errors import SetupError, SqlError, StoreError
+from workbench.errors import SetupError, StoreError
 from workbench.store import columns as typed
 from workbench.store import database, pools, schema, summary
 from workbench.store.connect import StoreInUse
 from workbench.store.export import export
+from workbench.store.query import check_reads, failed
 from workbench.store.sharing import Server, first_line, quote
 from workbench.store.transaction import transaction
 from workbench.store.upkeep import Upkeep
@@ -290,19 +291,14 @@ class Store:
         Raises
         ------
         SqlError
-            The query cannot be run, or gives no rows to read.
+            The query cannot be run, or is not one SELECT; of what is none, nothing is run.
         """
+        cursor = self.cursor()
+        check_reads(cursor, query)
         try:
-            relation = self.cursor().sql(query, params=params)
+            return cursor.sql(query, params=params)
         except duckdb.Error as error:
-            raise SqlError(
-                f"The query failed: {first_line(error)}.", "Mend the query and send it again."
-            ) from error
-        if relation is None:
-            raise SqlError(
-                "The query gives no rows.", "Send a SELECT, or use store.cursor() to run other statements."
-            )
-        return relation
+            raise failed(error) from error
 
     def summarise(self, runs: Sequence[int] | None = None) -> int:
         """Keep the sums of runs that have ended, so that macros over many runs need not read every choice again.

@@ -160,6 +160,32 @@ def test_record_chooses_layers_and_signals(bench: Any) -> None:
         wb.Record(rank_tokens=1000)
 
 
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (wb.Record(layers=[0, 3]), "names layer 3, but the model has layers 0 to 2"),
+        ("all", "type str is not a Record"),
+        ({"routing": True}, "type dict is not a Record"),
+        (wb.Record, "is not a Record"),
+    ],
+)
+def test_what_would_record_nothing_is_refused(bench: Any, record: Any, words: str) -> None:
+    one = bench("olmoe")
+    ways = [
+        lambda: one.run(IDS, record=record),
+        lambda: one.run(IDS, wb.reroute.ban(1, 3), record=record),
+        lambda: one.generate(IDS, max_new_tokens=2, record=record),
+        lambda: one.record([IDS], record=record),
+        lambda: one.live(IDS, record=record).step(),
+    ]
+    for way in ways:
+        with pytest.raises(PlanError, match=words):
+            way()
+    assert one.sql("SELECT count(*) FROM run").fetchone() == (0,)
+    one.run(IDS)
+    assert one.sql("SELECT count(*) FROM run").fetchone() == (1,)
+
+
 def test_the_plan_of_a_run_can_be_read_back_and_replayed_to_the_same_bits(bench: Any) -> None:
     one = bench("olmoe")
     plan = wb.Plan([wb.reroute.ban(1, 3), wb.skip.block(2), wb.mask.heads(0, 1)])

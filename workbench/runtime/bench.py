@@ -433,6 +433,11 @@ class Bench:
         ``history`` is what earlier passes left, where another session made them. ``anatomy`` has the modules the hooks are
         set on, in place of the model's own. A session that edits nothing is made once and opened again.
         """
+        if record is not None and not isinstance(record, Record):
+            raise PlanError(
+                f"A value of type {type(record).__name__} is not a Record.",
+                "Give wb.Record(...), or None to record nothing.",
+            )
         plain = not manage_depth and history is None and anatomy is None
         if plain and not any(plan.active for plan in plans):
             kept = self._plain.get(record)
@@ -449,6 +454,8 @@ class Bench:
         self, bench: Bench, plans: Sequence[Plan], record: Record | None, labels: Sequence[Mapping[str, Any]],
         manage_depth: bool, history: History | None, anatomy: Anatomy,
     ) -> Session:  # fmt: skip
+        if record is not None:
+            record.check(self.anatomy.num_layers)
         sources = Sources(bench, plans)
         return Session(
             anatomy, self._attachment, plans, record, self._arena, sources.routes, sources.values, self.arity, labels,

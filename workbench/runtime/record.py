@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from workbench.errors import PlanError
 from workbench.interventions.edit import plan_error, sorted_units
 
 
@@ -97,6 +98,15 @@ class Record(BaseModel):
     def wants_attention(self) -> bool:
         """Whether queries and keys are looked at."""
         return self.attention_rank or self.attention_map or self.rank_sketch is not None
+
+    def check(self, num_layers: int) -> None:
+        """Refuse layers that a model of ``num_layers`` does not have: nothing of them would be recorded."""
+        beyond = [layer for layer in self.layers or () if layer >= num_layers]
+        if beyond:
+            raise PlanError(
+                f"This Record names layer {beyond[0]}, but the model has layers 0 to {num_layers - 1}.",
+                "Name layers that exist; they count from 0.",
+            )
 
     def has_layer(self, layer: int) -> bool:
         """Whether ``layer`` is among the recorded ones."""

@@ -159,6 +159,19 @@ def test_the_chart_of_a_call_draws_offline(answers, name):
 def test_charts_of_answers_say_what_they_show(answers):
     (point,) = charts.probe(probed_together(answers)).to_dict()["datasets"].values()
     assert [row["layer"] for row in point] == ["all"]
+    wide = pd.DataFrame(
+        {
+            "layer": [0, 1, 2],
+            "score": 1.0,
+            "null_mean": [0.5, 0.2, 0.9],
+            "null_sd": [0.1, 0.2, 0.1],
+            "p_value": 0.1,
+            "runs": 9,
+        }
+    )
+    (bars,) = charts.probe(wide).to_dict()["datasets"].values()
+    ends = [end for row in bars for end in (row["low"], row["high"])]
+    assert ends == pytest.approx([0.3, 0.7, 0.0, 0.6, 0.7, 1.0]), "no grey where no score can be"
     joined = pd.concat({"one": answers["bootstrap"][0], "two": answers["bootstrap"][0]})
     (rows,) = charts.bootstrap(joined, "load").to_dict()["datasets"].values()
     assert [row["name"] for row in rows] == ["one", "two"]

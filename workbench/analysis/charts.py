@@ -334,15 +334,17 @@ def routing_vectors(frame: pd.DataFrame) -> alt.Chart:
 
 def probe(frame: pd.DataFrame) -> alt.LayerChart:
     """The held-out score by layer (one point where all layers were read together) over what labels dealt anew reach: the
-    grey bar is their mean and two standard deviations to both sides."""
+    grey bar is their mean and two standard deviations to both sides, as far as a score can be there."""
     import altair as alt
 
     rows = checked(frame, "layer", "score", "null_mean", "null_sd", "p_value", "runs")
     for name in ("null_mean", "null_sd", "p_value"):
         rows[name] = rows[name].astype(float)
     rows["layer"] = ["all" if layer != layer or layer is None else str(int(layer)) for layer in rows["layer"]]
-    rows["low"], rows["high"] = (rows["null_mean"] + sign * 2 * rows["null_sd"] for sign in (-1, 1))
-    x = alt.X("layer:N", title="layer", sort=rows["layer"].tolist())
+    rows["low"], rows["high"] = (
+        (rows["null_mean"] + sign * 2 * rows["null_sd"]).clip(0, 1) for sign in (-1, 1)
+    )
+    x = alt.X("layer:N", title="layer", sort=rows["layer"].tolist(), axis=alt.Axis(labelAngle=0))
     tooltip = [
         "layer",
         "runs",

@@ -10,9 +10,10 @@ Shapes use B rows, S positions, T = B x S tokens, H hidden width, E experts, k c
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral
+from typing import Any, Literal, cast
 
 from workbench.errors import AddressError
 
@@ -180,3 +181,19 @@ class Address:
                 f"Read or write {self} through the workbench.",
             )
         return template.format(layer=self.layer, **paths)
+
+
+def integers(value: int | Iterable[int], name: str) -> tuple[int, ...]:
+    """One number or several, of Python or of numpy as a frame gives them, as integers of Python in the order given.
+
+    Raises
+    ------
+    AddressError
+        Something else is among them; ``name`` says what they count.
+    """
+    alone = isinstance(value, Integral | str | bytes) or not isinstance(value, Iterable)
+    items: tuple[Any, ...] = (value,) if alone else tuple(cast("Iterable[int]", value))
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, Integral):
+            raise AddressError(f"{item!r} is not a {name} number.", f"Give one {name} number, or several.")
+    return tuple(map(int, items))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from workbench.errors import SqlError
@@ -76,6 +77,14 @@ def test_what_does_not_only_read_is_refused_and_not_run(
 )
 def test_what_reads_is_run(ask: Ask, query: str) -> None:
     assert ask(query).fetchone() == (3,)
+
+
+def test_values_may_be_numbers_of_numpy(ask: Any) -> None:
+    run, low, names = np.int64(1), np.float32(1.5), np.array(["a", "b"])
+    query = "SELECT name FROM metric WHERE run = {} AND value > {} AND list_contains({}, name)"
+    assert ask(query.format("?", "?", "?"), [run, low, names]).fetchall() == [("b",)]
+    named = {"run": run, "low": low, "names": names}
+    assert ask(query.format("$run", "$low", "$names"), named).fetchall() == [("b",)]
 
 
 def test_an_explanation_and_a_pivot_that_finds_its_values(ask: Ask, request: pytest.FixtureRequest) -> None:

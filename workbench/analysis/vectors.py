@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from workbench.address import integers
 from workbench.analysis.source import Source
 from workbench.errors import StoreError
 
@@ -59,7 +60,7 @@ def routing_vectors(
     Source: routing weights as an embedding of the input (Li and Zhou 2024, "Your Mixture-of-Experts LLM Is Secretly an
     Embedding Model For Free"), here from the weights that were executed.
     """
-    ids = [runs] if isinstance(runs, int) else list(runs)
+    ids = list(integers(runs, "run"))
     amount = {"weight": "CAST(weight AS DOUBLE)", "chosen": "1.0"}[value]
     frame = source.sql(
         f"SELECT run, position, layer, expert, sum({amount}) AS amount FROM routing "

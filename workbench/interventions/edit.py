@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, T
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from workbench.address import Address
-from workbench.errors import EditRefused, PlanError
+from workbench.address import Address, integers
+from workbench.errors import AddressError, EditRefused, PlanError
 from workbench.interventions.blob import Blob
 from workbench.interventions.condition import MAX_LENGTH, SIGNALS, Condition, comparisons, parse
 from workbench.said import Said, listed, numbers, said
@@ -191,12 +191,12 @@ class Edit(BaseModel):
     @field_validator("layers", mode="before")
     @classmethod
     def _layers(cls, value: Any) -> Any:
-        return value if value == "all" else sorted_units(value, "layer")
+        return value if isinstance(value, str) and value == "all" else sorted_units(value, "layer")
 
     @field_validator("rows", mode="before")
     @classmethod
     def _rows(cls, value: Any) -> Any:
-        return value if value == "all" else sorted_units(value, "row")
+        return value if isinstance(value, str) and value == "all" else sorted_units(value, "row")
 
     @field_validator("tokens", mode="before")
     @classmethod
@@ -370,17 +370,21 @@ def _positions(value: Any, unit: str) -> Any:
 
 def sorted_units(value: int | Iterable[int], name: str) -> tuple[int, ...]:
     """``value`` as a sorted tuple of distinct non-negative numbers; raises ValueError for anything else."""
-    if isinstance(value, bool | str):
-        raise ValueError(f"{value!r} is not a {name} number")
-    items = (value,) if isinstance(value, int) else tuple(value)
+    return tuple(sorted(set(in_order(value, name))))
+
+
+def in_order(value: int | Iterable[int], name: str) -> tuple[int, ...]:
+    """``value`` as a tuple of non-negative numbers in the order given, repetitions kept; raises ValueError for anything
+    else."""
+    try:
+        items = integers(value, name)
+    except AddressError as error:
+        raise ValueError(error.problem.rstrip(".")) from None
     if not items:
         raise ValueError(f"name at least one {name}")
-    for item in items:
-        if isinstance(item, bool) or not isinstance(item, int):
-            raise ValueError(f"{item!r} is not a {name} number")
-        if item < 0:
-            raise ValueError(f"{name} {item} is negative; {name}s count from 0")
-    return tuple(sorted(set(items)))
+    if min(items) < 0:
+        raise ValueError(f"{name} {min(items)} is negative; {name}s count from 0")
+    return items
 
 
 def scopes_disjoint(one: Edit, other: Edit) -> bool:

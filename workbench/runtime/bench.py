@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
+from workbench.address import integers
 from workbench.analysis import RunDiff
 from workbench.anatomy import Anatomy
 from workbench.errors import PlanError, PromptError, WorkbenchError
@@ -164,7 +166,7 @@ class Bench:
         Run or list of Run
             Its rows are visible to SQL when this returns.
         """
-        many = isinstance(prompt, list | tuple) and bool(prompt) and not isinstance(prompt[0], int)
+        many = isinstance(prompt, list | tuple) and bool(prompt) and not isinstance(prompt[0], Integral)
         prompts: list[Any] = list(prompt) if many else [prompt]
         if plan is not None and plans is not None:
             raise PlanError(
@@ -310,8 +312,7 @@ class Bench:
         self, run: Run, token: int, layers: int | Sequence[int], target: int | None = None
     ) -> pd.DataFrame:
         """Every other expert at a cell: see :func:`workbench.runtime.counterfactual.counterfactual`."""
-        chosen = [layers] if isinstance(layers, int) else list(layers)
-        return counterfactual(self, run, token, chosen, target)
+        return counterfactual(self, run, token, list(integers(layers, "layer")), target)
 
     def crossed(
         self, a: Run, b: Run, metric: Callable[[Run], float] | int, layers: reroute.Where = "all",

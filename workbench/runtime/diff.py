@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -31,7 +32,11 @@ def _id(run: Run | int) -> int:
         raise PromptError(
             "A run that was not recorded cannot be compared.", "Run it with record=wb.Record()."
         )
-    return found
+    if isinstance(found, bool) or not isinstance(found, Integral):
+        raise PromptError(
+            f"A value of type {type(found).__name__} is not a run.", "Give a run, or the number of one."
+        )
+    return int(found)
 
 
 def _kl(base: Run, run: Run) -> Tensor:

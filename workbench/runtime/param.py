@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import nn
 
+from workbench.address import integers
 from workbench.errors import AddressError, PlanError
 from workbench.interventions import mask, reroute
 from workbench.interventions.blob import Blob, blob, live_blob
@@ -49,7 +50,7 @@ class Param:
         self._site = site
         self._scope = {"tokens": tokens, **scope}
         # The edit reads the scope first, so that positions are those it will keep: sorted, each once.
-        place = self._make((layers,) if isinstance(layers, int) else tuple(layers), _Anything)
+        place = self._make(integers(layers, "layer"), _Anything)
         assert place.layers != "all"
         self._layers = place.layers
         sizes = {self._width(bench, layer) for layer in self._layers}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.errors import PromptError
 
-Prompt: TypeAlias = "str | Sequence[int] | Tensor"
+Prompt: TypeAlias = "str | Sequence[int] | NDArray[np.integer[Any]] | Tensor"
 """Text, or the token ids of one sequence ([S] or [1, S])."""
 
 
@@ -34,7 +37,9 @@ def token_ids(prompt: Prompt, tokenizer: Any | None, *, context: int | None, voc
 
 def several(prompts: Sequence[Prompt]) -> list[Prompt]:
     """``prompts`` as a list; raises :class:`PromptError` where they are none, or one prompt that would be taken apart."""
-    alone = isinstance(prompts, str | Tensor) or any(isinstance(prompt, int) for prompt in prompts)
+    alone = isinstance(prompts, str | Tensor | np.ndarray) or any(
+        isinstance(prompt, Integral) for prompt in prompts
+    )
     if alone or not len(prompts):
         raise PromptError(
             "One prompt stands where a list of them is read." if alone else "There are no prompts.",
@@ -50,16 +55,19 @@ def _read(prompt: Prompt, tokenizer: Any | None) -> list[int]:
         if not prompt:
             raise PromptError("The prompt is empty.", "Type at least one character.")
         return list(tokenizer(prompt)["input_ids"])
-    if isinstance(prompt, Tensor):
+    if isinstance(prompt, Tensor | np.ndarray):
         if prompt.ndim not in (1, 2) or (prompt.ndim == 2 and prompt.shape[0] != 1):
             raise PromptError(
                 f"Token ids of shape {tuple(prompt.shape)} are not one sequence.", "Give [S] or [1, S]."
             )
-        return [int(i) for i in prompt.reshape(-1)]
-    if isinstance(prompt, Sequence) and all(
-        issubclass(i, int) and i is not bool for i in set(map(type, prompt))
-    ):
-        return [int(i) for i in prompt]
+        ids = prompt.reshape(-1).tolist()
+        if ids and type(ids[0]) is not int:
+            raise PromptError(f"Token ids of dtype {prompt.dtype} are not integers.", "Give integers.")
+        return ids
+    if isinstance(prompt, Sequence) and not isinstance(prompt, bytes | bytearray):
+        kinds = set(map(type, prompt))
+        if all(issubclass(kind, Integral) and kind is not bool for kind in kinds):
+            return list(map(int, prompt))
     raise PromptError(
         f"A value of type {type(prompt).__name__} is not a prompt.", "Give text, or a list of token ids."
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from routing_kernels import token_logprob
 from torch import Tensor
 
+from workbench.address import integers
 from workbench.interventions import Plan
 
 if TYPE_CHECKING:
@@ -133,11 +135,9 @@ class Run:
         """
         from workbench.runtime.sites import read
 
-        single_layer, single_token = (
-            isinstance(layers, int),
-            isinstance(tokens, int) or tokens == "prompt_last",
-        )
-        value = read(self.bench, self, site, [layers] if isinstance(layers, int) else list(layers), tokens)
+        single_layer = isinstance(layers, Integral)
+        single_token = isinstance(tokens, Integral) or (isinstance(tokens, str) and tokens == "prompt_last")
+        value = read(self.bench, self, site, list(integers(layers, "layer")), tokens)
         if single_token:
             value = value.squeeze(2 if site == "attn_pattern" else 1)
         return value[0] if single_layer else value

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.address import Address
+from workbench.address import Address, integers
 from workbench.anatomy import Block, expert_inputs
 from workbench.errors import AddressError, EditRefused
 from workbench.runtime.attach import AttentionCall, device_of
@@ -208,16 +208,18 @@ def _from_captures(
 def _positions(tokens: Any, prompt: int, size: int) -> list[int]:
     if isinstance(tokens, slice):
         chosen = list(range(size))[tokens]
-    elif tokens == "all":
-        chosen = list(range(size))
-    elif tokens == "prompt":
-        chosen = list(range(min(prompt, size)))
-    elif tokens == "generated":
-        chosen = list(range(prompt, size))
-    elif tokens == "prompt_last":
-        chosen = [prompt - 1]
+    elif isinstance(tokens, str):
+        named = {
+            "all": range(size), "prompt": range(min(prompt, size)), "generated": range(prompt, size),
+            "prompt_last": range(prompt - 1, prompt),
+        }  # fmt: skip
+        if tokens not in named:
+            raise AddressError(
+                f"There are no tokens called {tokens!r}.", f"Choose one of {', '.join(named)}."
+            )
+        chosen = list(named[tokens])
     else:
-        chosen = [tokens] if isinstance(tokens, int) else list(tokens)
+        chosen = list(integers(tokens, "token"))
     wrong = next((t for t in chosen if not 0 <= t < size), None)
     if not chosen or wrong is not None:
         raise AddressError(

@@ -13,7 +13,7 @@ import duckdb
 from workbench.errors import SqlError, StoreError
 from workbench.store import schema
 from workbench.store.export import export, open_parquet
-from workbench.store.query import check_reads, failed
+from workbench.store.query import check_reads, failed, plain
 from workbench.store.sharing import Client, Owner, find_owner, first_line, quote
 
 
@@ -207,7 +207,7 @@ def _fetch_from_file(path: Path, query: str, params: Any) -> Any:
 def _fetch_here(connection: duckdb.DuckDBPyConnection, query: str, params: Any) -> Any:
     check_reads(connection, query)
     try:
-        return connection.sql(query, params=params).to_arrow_table()
+        return connection.sql(query, params=plain(params)).to_arrow_table()
     except duckdb.Error as error:
         raise failed(error) from error
 

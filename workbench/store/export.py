@@ -16,6 +16,7 @@ from typing import Any
 
 import duckdb
 
+from workbench.address import integers
 from workbench.errors import StoreError
 from workbench.store import pools, schema
 from workbench.store.sharing import first_line, quote
@@ -148,7 +149,7 @@ def _known(cursor: duckdb.DuckDBPyConnection) -> list[int]:
 
 
 def _chosen(cursor: duckdb.DuckDBPyConnection, runs: int | Sequence[int]) -> list[int]:
-    wanted = [runs] if isinstance(runs, int) else [int(run) for run in runs]
+    wanted = list(integers(runs, "run"))
     missing = sorted(set(wanted) - set(_known(cursor)))
     if missing:
         raise StoreError(f"Run {missing[0]} is not in the store.", "List the runs with SELECT run FROM run.")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import duckdb
+import numpy as np
 from duckdb import StatementType
 
 from workbench.errors import SqlError
@@ -48,6 +50,17 @@ def check_reads(connection: duckdb.DuckDBPyConnection, query: str) -> None:
             f"A statement of type {kind.name} is no query: nothing was run.",
             "Send a SELECT, or run other statements on store.cursor() where you record.",
         )
+
+
+def plain(params: Any) -> Any:
+    """Values of placeholders by place or by name, with the numbers of numpy as those of Python, which alone DuckDB takes."""
+    if isinstance(params, Mapping):
+        return {name: _plain(value) for name, value in params.items()}
+    return params if params is None else [_plain(value) for value in params]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 class Complaint(NamedTuple):

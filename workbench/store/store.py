@@ -16,12 +16,13 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from workbench.address import integers
 from workbench.errors import SetupError, StoreError
 from workbench.store import columns as typed
 from workbench.store import database, pools, schema, summary
 from workbench.store.connect import StoreInUse
 from workbench.store.export import export
-from workbench.store.query import check_reads, failed
+from workbench.store.query import check_reads, failed, plain
 from workbench.store.sharing import Server, first_line, quote
 from workbench.store.transaction import transaction
 from workbench.store.upkeep import Upkeep
@@ -296,7 +297,7 @@ class Store:
         cursor = self.cursor()
         check_reads(cursor, query)
         try:
-            return cursor.sql(query, params=params)
+            return cursor.sql(query, params=plain(params))
         except duckdb.Error as error:
             raise failed(error) from error
 
@@ -322,7 +323,7 @@ class Store:
         StoreError
             The rows could not be deleted; all of them are still there.
         """
-        ids = [runs] if isinstance(runs, int) else [int(run) for run in runs]
+        ids = list(integers(runs, "run"))
         with self.cursor() as cursor, self._upkeep.aside():
             known = cursor.execute(
                 "SELECT count(DISTINCT run) FROM run WHERE run IN (SELECT unnest(?))", [ids]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from workbench.address import Address
 from workbench.errors import EditRefused
@@ -100,16 +100,3 @@ def needs_attention(kind: str, layer: int, block: BlockFacts) -> None:
             f"{kind} leaves out single tokens, but layer {layer} has no softmax attention: its state needs every token.",
             "Leave that layer out, or skip its block for all tokens.",
         )
-
-
-def in_order(data: Any) -> tuple[int, ...]:
-    """Layer numbers in the order given, repetitions kept; raises ValueError for anything else."""
-    if isinstance(data, str | bytes):
-        raise ValueError(f"{data!r} is not a list of layers")
-    items = tuple(data)
-    if not items:
-        raise ValueError("name at least one layer")
-    for item in items:
-        if isinstance(item, bool) or not isinstance(item, int) or item < 0:
-            raise ValueError(f"{item!r} is not a layer number")
-    return items

@@ -25,7 +25,7 @@ class Dynamic(Skip):
     @field_validator("protect", mode="before")
     @classmethod
     def _protect(cls, value: Any) -> Any:
-        return () if value in ((), []) else sorted_units(value, "token")
+        return () if isinstance(value, tuple | list) and not value else sorted_units(value, "token")
 
     @property
     def acts_on(self) -> Unit:

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from workbench.errors import EditRefused
-from workbench.interventions.edit import BlockFacts, Edit, Facts, scopes_disjoint
-from workbench.interventions.skip.base import UNITS, RepeatKv, Skip, SkipKv, Unit, in_order, needs_attention
+from workbench.interventions.edit import BlockFacts, Edit, Facts, in_order, scopes_disjoint
+from workbench.interventions.skip.base import UNITS, RepeatKv, Skip, SkipKv, Unit, needs_attention
 from workbench.said import Said, numbers, said
 
 
@@ -157,7 +157,7 @@ class Path(Skip):
     @field_validator("path", mode="before")
     @classmethod
     def _path(cls, value: Any) -> Any:
-        return in_order(value)
+        return in_order(value, "layer")
 
     def check(self, facts: Facts) -> None:
         if self.layers != "all" or not self.whole_run:

@@ -85,6 +85,7 @@ def test_numbers_of_a_frame_name_runs_layers_experts_and_tokens(bench: Any, tmp_
         (lambda one, _: one.run(torch.tensor([1.5, 2.0])), "dtype torch.float32 are not integers"),
         (lambda one, _: one.run(torch.tensor([True, False])), "dtype torch.bool are not integers"),
         (lambda one, _: one.run(np.array(["a"])), "dtype <U1 are not integers"),
+        (lambda one, _: one.run(np.array([1, "a"], dtype=object)), "dtype object are not integers"),
         (lambda one, _: one.run(np.array([[1, 2], [3, 4]])), "not one sequence"),
         (lambda one, _: one.run([1, True]), "not a prompt"),
         (lambda one, run: one.diff("a", run), "str is not a run"),

@@ -42,7 +42,17 @@ def ask(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         ("DELETE FROM metric; SELECT 1", "2 statements"),
         ("SELECT 1; SELECT 2", "2 statements"),
         ("EXPLAIN ANALYZE DELETE FROM metric", "type DELETE"),
-        ("/* x */ explain -- y\n (ANALYZE, FORMAT json) DELETE FROM metric", "type DELETE"),
+        ("explain\n (ANALYZE, FORMAT json) DELETE FROM metric", "type DELETE"),
+        (
+            "EXPLAIN (ANALYZE, FORMAT json /* ) SELECT 1 -- */ ) DELETE FROM metric",
+            "type EXPLAIN|query failed",
+        ),
+        ("EXPLAIN /* /* */ SELECT 1 -- */ */ ANALYZE DELETE FROM metric", "type EXPLAIN|query failed"),
+        (
+            "/* /* */ EXPLAIN SELECT 1 -- */ */ EXPLAIN ANALYZE DELETE FROM metric",
+            "type EXPLAIN|query failed",
+        ),
+        ("/* x */ explain analyze DELETE FROM metric", "type EXPLAIN"),
         ("EXPLAIN ANALYZE SELECT 1; DELETE FROM metric", "2 statements"),
         ("CREATE TABLE mine AS SELECT 1", "type CREATE"),
         ("CREATE TYPE kind AS ENUM ('a'); SELECT 1", "2 statements"),

@@ -61,7 +61,7 @@ def _read(prompt: Prompt, tokenizer: Any | None) -> list[int]:
                 f"Token ids of shape {tuple(prompt.shape)} are not one sequence.", "Give [S] or [1, S]."
             )
         ids = prompt.reshape(-1).tolist()
-        if ids and type(ids[0]) is not int:
+        if set(map(type, ids)) - {int}:
             raise PromptError(f"Token ids of dtype {prompt.dtype} are not integers.", "Give integers.")
         return ids
     if isinstance(prompt, Sequence) and not isinstance(prompt, bytes | bytearray):

@@ -12,9 +12,9 @@ from duckdb import StatementType
 
 from workbench.errors import SqlError
 
-_COMMENT = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
+# Without comments: one that we end elsewhere than DuckDB would let another statement stand behind the one that is read here.
 _EXPLAIN = re.compile(
-    rf"{_COMMENT}EXPLAIN\b{_COMMENT}(?:ANALYZE\b|\(\s*(?:ANALYZE|FORMAT)\b[^)]*\))?(?P<query>.*)",
+    r"\s*EXPLAIN\b\s*(?:ANALYZE\b|\(\s*(?:ANALYZE|FORMAT)\b[\w\s,]*\))?(?P<query>.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
